@@ -1,0 +1,1 @@
+"""What to do next: plain functions and objects that take `now` and random numbers. No await, no clock."""

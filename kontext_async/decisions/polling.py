@@ -1,0 +1,223 @@
+"""Which task to ask about, and when. No await, no clock.
+
+`Agenda` holds the tasks by due time, and hands out those that may be asked about now: within the bound on requests
+in flight, under the cap on requests per second, and not before the gateway's ``Retry-After``. `Timing` says when a task
+is due; `IntervalTiming` is the rule of the settings, with jitter.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from attrs import define, field
+
+from kontext_async.decisions.resend import backoff
+
+if TYPE_CHECKING:
+    from kontext_async.models import TaskStatus
+    from kontext_async.settings import Limits, Polling, Retries
+
+__all__ = ["Agenda", "FailedAsk", "IntervalTiming", "Timing", "Verdict", "Watched", "after_failure"]
+
+JITTER = 0.1
+"""The part of an interval that is left to chance, so that tasks created together are not asked about together."""
+
+SLACK = 0.05
+"""Seconds of the rate cap that may be saved up: a loop that wakes a little late does not lose its rate."""
+
+
+@define(eq=False)
+class Watched:
+    """A task that is asked about.
+
+    Attributes:
+        task_id: The task's id.
+        since: When it was accepted, or attached.
+        due: When it shall be asked about next.
+        asks: Times that it was asked about.
+        asking: Whether a status request is on the wire.
+        failures: Asks that failed, one after the other.
+        failing_since: When the first of them failed.
+        missing_since: When the first of the latest 404s in a row came.
+    """
+
+    task_id: str
+    since: float
+    due: float = field(default=0.0, init=False)
+    asks: int = field(default=0, init=False)
+    asking: bool = field(default=False, init=False)
+    failures: int = field(default=0, init=False)
+    failing_since: float | None = field(default=None, init=False)
+    missing_since: float | None = field(default=None, init=False)
+
+
+class Timing(Protocol):
+    """When to ask. Sees every task begin, every answer and every end, and so may learn."""
+
+    def first(self, task: Watched, now: float, random: float) -> float:
+        """When to ask about a task for the first time."""
+        ...
+
+    def again(self, task: Watched, status: TaskStatus, now: float, random: float) -> float:
+        """When to ask again about a task that is not finished."""
+        ...
+
+    def finished(self, task: Watched, status: TaskStatus, now: float) -> None:
+        """A task was seen finished."""
+        ...
+
+
+@define
+class IntervalTiming:
+    """The settings' first delay and interval, with jitter."""
+
+    polling: Polling
+
+    def first(self, task: Watched, now: float, random: float) -> float:
+        """See `Timing.first`."""
+        return max(now, task.since + self._jittered(self.polling.first_after, random))
+
+    def again(self, task: Watched, status: TaskStatus, now: float, random: float) -> float:  # noqa: ARG002 # Timing's
+        """See `Timing.again`."""
+        interval = min(self.polling.max_interval, max(self.polling.min_interval, self.polling.interval))
+        return now + self._jittered(interval, random)
+
+    def finished(self, task: Watched, status: TaskStatus, now: float) -> None:
+        """See `Timing.finished`: there is nothing to learn for a fixed interval."""
+
+    def _jittered(self, seconds: float, random: float) -> float:
+        return seconds * (1 + JITTER * (2 * random - 1))
+
+
+@define
+class RateCap:
+    """At most `rate` a second, evenly, with `SLACK` to spare: the generic cell rate algorithm (ITU-T I.371)."""
+
+    rate: float
+    _next: float = field(default=float("-inf"), init=False)
+
+    def ready_at(self) -> float:
+        """When one more is allowed."""
+        return self._next - SLACK
+
+    def take(self, now: float) -> None:
+        """One goes out now."""
+        self._next = max(self._next, now) + 1 / self.rate
+
+
+WatchedT = TypeVar("WatchedT", bound=Watched)
+
+
+class Agenda(Generic[WatchedT]):
+    """The tasks that wait to be asked about."""
+
+    def __init__(self, limits: Limits, timing: Timing) -> None:
+        self._max_in_flight = limits.max_polls_in_flight
+        self._cap = RateCap(limits.polls_per_second)
+        self._timing = timing
+        self._heap: list[tuple[float, int, WatchedT]] = []
+        self._sequence = 0
+        self._held_until = float("-inf")
+        self.in_flight = 0
+
+    def add(self, task: WatchedT, now: float, random: float) -> None:
+        """Take up a task."""
+        self._schedule(task, self._timing.first(task, now, random))
+
+    def hurry(self, task: WatchedT, now: float) -> None:
+        """Ask about a task as soon as may be."""
+        if not task.asking and task.due > now:
+            self._schedule(task, now)
+
+    def remove(self, task: WatchedT) -> None:
+        """Forget a task: its entry in the heap is stale from now on."""
+        task.due = float("inf")
+
+    def hold_back(self, until: float) -> None:
+        """Ask about nothing before `until`."""
+        self._held_until = max(self._held_until, until)
+
+    def take(self, now: float) -> list[WatchedT]:
+        """The tasks to ask about now; each is on the wire until `answered` or `failed` is called for it."""
+        taken: list[WatchedT] = []
+        while self.wake_at() <= now:
+            task = heapq.heappop(self._heap)[2]
+            task.asking = True
+            task.asks += 1
+            self.in_flight += 1
+            self._cap.take(now)
+            taken.append(task)
+        return taken
+
+    def wake_at(self) -> float:
+        """When there will be something to ask; infinite when only an answer or a new task can change that."""
+        while self._heap and self._is_stale(self._heap[0]):
+            heapq.heappop(self._heap)
+        if not self._heap or self.in_flight >= self._max_in_flight:
+            return float("inf")
+        return max(self._heap[0][0], self._cap.ready_at(), self._held_until)
+
+    def back(self, task: WatchedT) -> None:
+        """A status request is off the wire, whatever came of it."""
+        task.asking = False
+        self.in_flight -= 1
+
+    def answered(self, task: WatchedT, status: TaskStatus, now: float, random: float) -> None:
+        """A task was answered for: if it is not finished, it will be asked about again."""
+        task.failures = 0
+        task.failing_since = task.missing_since = None
+        if status.state.finished:
+            self._timing.finished(task, status, now)
+            self.remove(task)
+        else:
+            self._schedule(task, self._timing.again(task, status, now, random))
+
+    def again_after_failure(self, task: WatchedT, now: float, retries: Retries, random: float) -> None:
+        """An ask failed in a way that may pass: ask again after a backoff."""
+        self._schedule(task, now + backoff(task.failures, retries, random))
+
+    def _schedule(self, task: WatchedT, due: float) -> None:
+        task.due = due
+        self._sequence += 1
+        heapq.heappush(self._heap, (due, self._sequence, task))
+
+    def _is_stale(self, entry: tuple[float, int, WatchedT]) -> bool:
+        return entry[2].asking or entry[0] != entry[2].due
+
+
+class FailedAsk(enum.Enum):
+    """How a status request failed."""
+
+    FORBIDDEN = enum.auto()
+    NOT_FOUND = enum.auto()
+    PASSING = enum.auto()
+
+
+class Verdict(enum.Enum):
+    """What follows from a failed status request."""
+
+    ASK_AGAIN = enum.auto()
+    FAIL_TASK = enum.auto()
+    FAIL_ALL = enum.auto()
+
+
+def after_failure(task: Watched, failure: FailedAsk, now: float, retries: Retries) -> Verdict:
+    """Take down a failed status request, and say what follows from it.
+
+    A 401, 402 or 403 concerns every task of the account. A 404 counts once 404s have come for `not_found_grace`
+    seconds: a task may not be known everywhere at once. Anything else is asked again, until the asks have failed one
+    after the other for `failure_budget` seconds.
+    """
+    if failure is FailedAsk.FORBIDDEN:
+        return Verdict.FAIL_ALL
+    task.failures += 1
+    task.failing_since = now if task.failing_since is None else task.failing_since
+    if failure is not FailedAsk.NOT_FOUND:
+        task.missing_since = None
+    elif task.missing_since is None:
+        task.missing_since = now
+    missing = task.missing_since is not None and now - task.missing_since >= retries.not_found_grace
+    spent = now - task.failing_since >= retries.failure_budget
+    return Verdict.FAIL_TASK if missing or spent else Verdict.ASK_AGAIN

@@ -1,0 +1,1 @@
+"""What moves: connections, the scheduler, the poll loop, downloads, and the task that owns them."""

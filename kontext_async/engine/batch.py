@@ -1,0 +1,159 @@
+"""Many requests: read lazily, submitted under the session's slots, handed out as they finish.
+
+What was read and not yet handed out is bounded, whatever the length of the iterable and the pace of the consumer. An
+accepted request takes no task of the event loop's: its record calls back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import TYPE_CHECKING, TypeAlias
+
+import anyio
+from attrs import evolve
+
+from kontext_async.engine.scheduler import Submission
+from kontext_async.errors import InvalidRequest, KontextError
+from kontext_async.models import Generation, KontextRequest, Outcome, RequestLike
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from kontext_async.engine.pending import Pending, Result
+    from kontext_async.engine.service import Service
+
+__all__ = ["Batch", "Requests"]
+
+Requests: TypeAlias = Iterable[RequestLike] | AsyncIterable[RequestLike]
+
+WINDOW_PER_SLOT = 2
+"""Requests that are read and not yet handed out, for each slot: one in flight, one ready to follow it."""
+
+
+class Batch:
+    """One run over an iterable of requests."""
+
+    def __init__(self, service: Service, requests: Requests) -> None:
+        self._service = service
+        self._requests = _as_async(requests)
+        self._window = asyncio.Semaphore(WINDOW_PER_SLOT * service.settings.limits.max_in_flight)
+        self._ready: deque[Outcome] = deque()
+        self._news = asyncio.Event()
+        self._reading = True
+        self._open = 0
+        self._failure: Exception | None = None
+        self._ended: KontextError | None = None
+        self._scopes: set[anyio.CancelScope] = set()
+        self._accepted: dict[Pending, Callable[[Result], None]] = {}
+
+    def start(self) -> None:
+        """Begin to read and to submit.
+
+        Raises:
+            SessionClosed: The session is not running.
+        """
+        self._service.start_soon(self._feed)
+        self._service.when_ended.add(self._end)
+
+    async def next(self) -> Outcome | None:
+        """The next outcome, in order of completion; None after the last one.
+
+        Raises:
+            Exception: What the iterable raised, after the outcomes of everything that had been read from it.
+            SessionClosed: The session has ended, after the outcomes that there were.
+        """
+        while not self._ready:
+            if self._ended:
+                raise self._ended
+            if not self._reading and not self._open:
+                if self._failure:
+                    raise self._failure
+                return None
+            self._news.clear()
+            await self._news.wait()
+        self._window.release()
+        return self._ready.popleft()
+
+    def close(self) -> None:
+        """Stop: what was not submitted is not. What was accepted goes on, and its id goes out as an event."""
+        self._service.when_ended.discard(self._end)
+        self._reading = False
+        for scope in tuple(self._scopes):
+            scope.cancel()
+        for task, callback in self._accepted.items():
+            task.call_off(callback)
+            self._service.poll_loop.abandon(task, "its iterator was closed")
+        self._accepted.clear()
+
+    async def _feed(self) -> None:
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                await self._read()
+            except Exception as error:  # noqa: BLE001 # the user's iterable may raise anything; it is theirs to see
+                self._failure = error
+            finally:
+                self._scopes.discard(scope)
+                self._reading = False
+                self._news.set()
+
+    async def _read(self) -> None:
+        index = 0
+        while True:
+            await self._window.acquire()
+            try:
+                given = await anext(self._requests)
+            except StopAsyncIteration:
+                return
+            self._open += 1
+            self._service.start_soon(self._submit, index, given)
+            index += 1
+
+    async def _submit(self, index: int, given: RequestLike) -> None:
+        outcome = Outcome(index=index, request=None)
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                request = KontextRequest.of(given)
+                outcome = evolve(outcome, request=request)
+                task = await self._service.scheduler.submit(Submission(request))
+                self._await_end_of(task, evolve(outcome, task_id=task.task_id))
+            except KontextError as error:
+                self._finish(evolve(outcome, error=error))
+            finally:
+                self._scopes.discard(scope)
+
+    def _await_end_of(self, task: Pending, outcome: Outcome) -> None:
+        def settled(result: Result) -> None:
+            self._accepted.pop(task, None)
+            if isinstance(result, Generation):
+                self._finish(evolve(outcome, generation=result))
+            else:
+                self._finish(evolve(outcome, error=result))
+
+        self._accepted[task] = settled
+        task.when_settled(settled)
+
+    def _finish(self, outcome: Outcome) -> None:
+        self._open -= 1
+        self._ready.append(outcome)
+        self._news.set()
+
+    def _end(self, error: KontextError) -> None:
+        self._ended = error
+        self._news.set()
+
+
+def _as_async(requests: object) -> AsyncIterator[RequestLike]:
+    if isinstance(requests, AsyncIterable):
+        return aiter(requests)
+    if isinstance(requests, Iterable) and not isinstance(requests, str | bytes | Mapping):
+        return _stepping(requests)
+    raise InvalidRequest("requests", requests, "it must be an iterable or an async iterable of requests")
+
+
+async def _stepping(requests: Iterable[RequestLike]) -> AsyncIterator[RequestLike]:
+    for request in requests:
+        yield request

@@ -1,0 +1,147 @@
+"""The record of one accepted task: no task of the event loop's, only what is known and who waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from attrs import define, field
+
+from kontext_async.decisions.polling import Watched
+from kontext_async.errors import KontextError, TaskFailed
+from kontext_async.models import Generation, TaskState, TaskStatus, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kontext_async.engine.slots import Slot
+    from kontext_async.models import KontextRequest
+
+__all__ = ["Pending", "Result", "result_of"]
+
+Result: TypeAlias = Generation | KontextError
+T = TypeVar("T")
+
+
+@define(eq=False)
+class Pending(Watched):
+    """A task that was accepted or attached.
+
+    Attributes:
+        request: What was asked for, None when attached.
+        fingerprint: The request's fingerprint, None when attached.
+        slot: What is given back when the task is finished, or no longer followed.
+        status: What the gateway said last.
+        result: The task's end, None while it has none. Other ways in which a wait may fail are not kept.
+        followed: Whether the poll loop asks about it.
+    """
+
+    request: KontextRequest | None = None
+    fingerprint: str | None = None
+    slot: Slot | None = None
+    status: TaskStatus | None = field(default=None, init=False)
+    result: Result | None = field(default=None, init=False)
+    followed: bool = field(default=False, init=False)
+    _waiting: list[asyncio.Future[Result]] = field(factory=list, init=False)
+    _watching: list[asyncio.Future[KontextError | None]] = field(factory=list, init=False)
+    _callbacks: list[Callable[[Result], object]] = field(factory=list, init=False)
+
+    @property
+    def waited_for(self) -> bool:
+        """Whether anybody waits for it, with a deadline of their own."""
+        return bool(self._waiting or self._watching)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody waits for it, or wants to be called back."""
+        return self.waited_for or bool(self._callbacks)
+
+    async def settled(self) -> Result:
+        """How the task, or the wait for it, ends."""
+        return await _listed(self._waiting)
+
+    async def changed(self) -> KontextError | None:
+        """The next change of `status`: None, or the error with which the wait for it ends."""
+        return await _listed(self._watching)
+
+    def when_settled(self, callback: Callable[[Result], object]) -> None:
+        """Call `callback` once with how the task, or the wait for it, ends: at once, if it has."""
+        if self.result is None:
+            self._callbacks.append(callback)
+        else:
+            callback(_own(self.result))
+
+    def call_off(self, callback: Callable[[Result], object]) -> None:
+        """Do not call `callback` any more."""
+        if callback in self._callbacks:
+            self._callbacks.remove(callback)
+
+    def own_result(self) -> Result | None:
+        """The task's end, an error as the caller's own copy."""
+        return self.result and _own(self.result)
+
+    def learn(self, status: TaskStatus) -> None:
+        """Take down what the gateway said; whoever watches is told if it is something new."""
+        if status != self.status:
+            self.status = status
+            self._tell_watchers(None)
+
+    def settle(self, result: Result) -> None:
+        """The end of the task, or of the wait for it. Everybody gets an error of their own."""
+        if isinstance(result, Generation | TaskFailed):
+            self.result = result
+        if self.slot:
+            self.slot.give_back()
+        if isinstance(result, KontextError):
+            self._tell_watchers(result)
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(_own(result))
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(_own(result))
+
+    def _tell_watchers(self, error: KontextError | None) -> None:
+        watching, self._watching = self._watching, []
+        for future in watching:
+            if not future.done():
+                future.set_result(error and error.copy())
+
+
+def result_of(task: Pending, status: TaskStatus, now: float) -> Generation | TaskFailed:
+    """What a finished task's last status means."""
+    if status.state is TaskState.COMPLETED and status.images:
+        return Generation(
+            task_id=task.task_id,
+            model=status.model or (task.request.model if task.request else None),
+            request=task.request,
+            images=status.images,
+            usage=status.usage or Usage(),
+            created_at=status.created_at,
+            elapsed=max(0.0, now - task.since),
+            metadata=status.metadata,
+        )
+    if status.state is TaskState.COMPLETED:
+        return TaskFailed(task_id=task.task_id, code=None, message="it was completed without a picture")
+    problem = status.error
+    return TaskFailed(
+        task_id=task.task_id,
+        code=problem.code if problem else None,
+        message=problem.message if problem else "no reason was given",
+    )
+
+
+def _own(result: Result) -> Result:
+    return result.copy() if isinstance(result, KontextError) else result
+
+
+async def _listed(futures: list[asyncio.Future[T]]) -> T:
+    """Wait with others; who is cancelled leaves the list, and touches nobody else."""
+    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    futures.append(future)
+    try:
+        return await future
+    finally:
+        if future in futures:
+            futures.remove(future)

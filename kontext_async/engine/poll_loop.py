@@ -1,0 +1,244 @@
+"""The shared poll loop: one for all pending tasks of a session. What to ask, and when, is `decisions.polling`'s to say.
+
+It starts with the first task, and an idle one wakes nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from kontext_async.decisions.polling import Agenda, FailedAsk, IntervalTiming, Verdict, after_failure
+from kontext_async.decisions.resend import wait_for
+from kontext_async.engine.pending import Pending, result_of
+from kontext_async.engine.transport import RequestLost
+from kontext_async.errors import (
+    AuthenticationFailed,
+    GatewayError,
+    GatewayUnavailable,
+    KontextError,
+    PermissionDenied,
+    TaskNotFound,
+    TaskTimeout,
+)
+from kontext_async.events import Abandoned, Asked, Failed, Finished, HeldBack
+from kontext_async.models import Generation, TaskStatus
+from kontext_async.protocol import read_status, refusal, retry_after
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from kontext_async.engine.context import Context
+    from kontext_async.engine.transport import Answer, Transport
+
+__all__ = ["PollLoop"]
+
+NOT_FOUND = 404
+BUSY = (429, 503)
+
+
+class PollLoop:
+    """Asks about every pending task of a session."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        context: Context,
+    ) -> None:
+        self._transport = transport
+        settings = context.settings
+        self._retries = settings.retries
+        self._wait = settings.timeouts.wait
+        self._clock = context.clock
+        self._hub = context.hub
+        self._random = context.random
+        self._start_soon = context.start_soon
+        self._running = False
+        self._agenda: Agenda[Pending] = Agenda(settings.limits, IntervalTiming(settings.polling))
+        self._tasks: dict[str, Pending] = {}
+        self._wakeup: asyncio.Future[None] | None = None
+        self._wakes_at = float("inf")
+
+    @property
+    def pending(self) -> int:
+        """How many tasks are asked about."""
+        return len(self._tasks)
+
+    @property
+    def polls_in_flight(self) -> int:
+        """How many status requests are on the wire."""
+        return self._agenda.in_flight
+
+    def find(self, task_id: str) -> Pending | None:
+        """The record of a task that is being asked about."""
+        return self._tasks.get(task_id)
+
+    def follow(self, task: Pending, *, at_once: bool = False) -> Pending:
+        """Ask about a task from now on; with `at_once`, first of all now.
+
+        Returns:
+            The record to wait on: that of an earlier caller, when the same id is being asked about already.
+        """
+        known = self._tasks.setdefault(task.task_id, task)
+        if known is task and not task.followed:
+            task.followed = True
+            now = self._clock.time()
+            self._agenda.add(task, now, self._random.random())
+            if at_once:
+                self._agenda.hurry(task, now)
+            if not self._running:
+                self._running = True
+                self._start_soon(self._run)
+            self._wake_for_agenda()
+        return known
+
+    def settle(self, task: Pending, status: TaskStatus) -> None:
+        """A task was seen finished."""
+        self._forget(task)
+        task.learn(status)
+        result = result_of(task, status, self._clock.time())
+        if isinstance(result, Generation):
+            self._hub.emit(Finished(**self._about(task), generation=result))
+        else:
+            self._hub.emit(Failed(**self._about(task), error=result))
+        task.settle(result)
+
+    def fail_all(self, error: KontextError) -> None:
+        """End every wait with `error`, naming each task: they go on at the gateway, and are paid for."""
+        for task in tuple(self._tasks.values()):
+            self._fail(task, error.copy())
+
+    def abandon(self, task: Pending, reason: str) -> None:
+        """Say that nobody waits for a task any more. It is still asked about, since it still takes its slot."""
+        if not task.wanted and task.result is None:
+            self._hub.emit(Abandoned(**self._about(task), reason=reason))
+
+    async def ask_now(self, task: Pending) -> TaskStatus:
+        """Ask once, at once, whatever the schedule says; whoever waits for the task profits.
+
+        Raises:
+            KontextError: What the answer means; nothing is asked again.
+        """
+        read = await self._answer_about(task)
+        if isinstance(read, KontextError):
+            raise _not_found(task) if _failure_of(read) is FailedAsk.NOT_FOUND else read
+        self._heard(task, read)
+        return read
+
+    async def _run(self) -> None:
+        """Ask until cancelled. Each status request is a task of the owner's."""
+        while True:
+            for task in self._agenda.take(self._clock.time()):
+                self._start_soon(self._ask, task)
+            await self._sleep_until(self._agenda.wake_at())
+
+    async def _ask(self, task: Pending) -> None:
+        try:
+            read = await self._answer_about(task)
+        finally:
+            self._agenda.back(task)
+        if not task.followed:
+            return
+        if isinstance(read, TaskStatus):
+            self._agenda.answered(task, read, self._clock.time(), self._random.random())
+            self._heard(task, read)
+        else:
+            self._ask_failed(task, read)
+        self._drop_if_overdue(task)
+        self._wake_for_agenda()
+
+    async def _answer_about(self, task: Pending) -> TaskStatus | KontextError:
+        try:
+            answer = await self._transport.status(task.task_id)
+        except RequestLost as lost:
+            error = GatewayUnavailable(f"no answer to a status request: {lost}", task_id=task.task_id)
+            error.__cause__ = lost.__cause__
+            return error
+        if answer.ok:
+            try:
+                return read_status(answer.body, task.task_id, status=answer.status)
+            except KontextError as malformed:
+                return malformed.about(task.task_id)
+        self._hold_back_if_asked(task, answer)
+        return refusal(answer.status, answer.body, request_id=answer.request_id, task_id=task.task_id)
+
+    def _hold_back_if_asked(self, task: Pending, answer: Answer) -> None:
+        named = retry_after(answer.retry_after, self._clock.utcnow())
+        if answer.status not in BUSY and named is None:
+            return
+        seconds = wait_for(named, task.failures + 1, self._retries, self._random.random())
+        self._agenda.hold_back(self._clock.time() + seconds)
+        self._hub.emit(HeldBack(**self._about(task), seconds=seconds, creates=False))
+
+    def _heard(self, task: Pending, status: TaskStatus) -> None:
+        self._hub.emit(Asked(**self._about(task), status=status))
+        if not status.state.finished:
+            task.learn(status)
+        elif task.result is None:
+            self.settle(task, status)
+
+    def _ask_failed(self, task: Pending, error: KontextError) -> None:
+        failure = _failure_of(error)
+        now = self._clock.time()
+        verdict = after_failure(task, failure, now, self._retries)
+        if verdict is Verdict.FAIL_ALL:
+            self.fail_all(error)
+        elif verdict is Verdict.FAIL_TASK:
+            self._fail(task, _not_found(task) if failure is FailedAsk.NOT_FOUND else error)
+        else:
+            self._agenda.again_after_failure(task, now, self._retries, self._random.random())
+
+    def _drop_if_overdue(self, task: Pending) -> None:
+        """No task is asked about for ever: after `Timeouts.wait` it goes on only for those with a deadline."""
+        waited = self._clock.time() - task.since
+        if task.followed and not task.waited_for and waited >= self._wait:
+            self._hub.emit(Abandoned(**self._about(task), reason="not finished within Timeouts.wait"))
+            self._forget(task)
+            task.settle(TaskTimeout(task_id=task.task_id, waited=waited, last_status=task.status))
+
+    def _fail(self, task: Pending, error: KontextError) -> None:
+        error.task_id = task.task_id
+        error.may_be_charged = True
+        self._forget(task)
+        self._hub.emit(Failed(**self._about(task), error=error))
+        task.settle(error)
+
+    def _forget(self, task: Pending) -> None:
+        if self._tasks.get(task.task_id) is task:
+            del self._tasks[task.task_id]
+        task.followed = False
+        self._agenda.remove(task)
+
+    def _about(self, task: Pending) -> dict[str, Any]:
+        return {"at": self._clock.utcnow(), "task_id": task.task_id, "fingerprint": task.fingerprint}
+
+    async def _sleep_until(self, when: float) -> None:
+        self._wakeup = asyncio.get_running_loop().create_future()
+        self._wakes_at = when
+        timer = None if when == float("inf") else self._clock.call_at(when, self._wake)
+        try:
+            await self._wakeup
+        finally:
+            self._wakeup = None
+            if timer:
+                timer.cancel()
+
+    def _wake_for_agenda(self) -> None:
+        if self._agenda.wake_at() < self._wakes_at:
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._wakeup and not self._wakeup.done():
+            self._wakeup.set_result(None)
+
+
+def _not_found(task: Pending) -> TaskNotFound:
+    return TaskNotFound("the gateway does not know this task, or does not any more", task_id=task.task_id)
+
+
+def _failure_of(error: KontextError) -> FailedAsk:
+    if isinstance(error, AuthenticationFailed | PermissionDenied):
+        return FailedAsk.FORBIDDEN
+    if isinstance(error, GatewayError) and error.status == NOT_FOUND:
+        return FailedAsk.NOT_FOUND
+    return FailedAsk.PASSING

@@ -1,0 +1,32 @@
+"""Where things are on the gateway: PROTOCOL.md, "Addresses and authentication"."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from kontext_async.errors import InvalidRequest
+
+__all__ = ["check_task_id", "create_url", "status_url"]
+
+MAX_ID_LENGTH = 512
+
+
+def create_url(base_url: str) -> str:
+    """Where a task is created."""
+    return f"{base_url}/model/v1/generation"
+
+
+def status_url(base_url: str, task_id: str) -> str:
+    """Where a task's status is asked for; the id is quoted, so that it cannot lead elsewhere."""
+    return f"{base_url}/model/v1/generation/task/{quote(task_id, safe='')}"
+
+
+def check_task_id(task_id: object) -> str:
+    """A task id that can be asked for.
+
+    Raises:
+        InvalidRequest: It is not text, is blank or dots only, or too long.
+    """
+    if not isinstance(task_id, str) or not task_id.strip(". \t\r\n") or len(task_id) > MAX_ID_LENGTH:
+        raise InvalidRequest("task_id", task_id, "it must be a task's id, as the gateway gave it")
+    return task_id.strip()

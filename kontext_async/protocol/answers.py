@@ -1,0 +1,240 @@
+"""What the gateway says of a task: PROTOCOL.md, "The task". No I/O in here.
+
+Strict in what decides about money and pictures (the id, the status word, the output), lenient in the rest: a wrong
+type there loses the detail, never the task. Unknown keys are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import cattrs
+from attrs import frozen
+from cattrs.gen import make_dict_structure_fn, override
+
+from kontext_async.errors import MalformedAnswer
+from kontext_async.models import GeneratedImage, TaskProblem, TaskState, TaskStatus, Usage
+from kontext_async.redaction import excerpt, shown_body
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["read_accepted", "read_created", "read_status"]
+
+STATES = {
+    "in_progress": TaskState.IN_PROGRESS,
+    "completed": TaskState.COMPLETED,
+    "done": TaskState.COMPLETED,
+    "succeeded": TaskState.COMPLETED,
+    "failed": TaskState.FAILED,
+}
+FIRST_MILLISECONDS = 1e11
+"""Times from here on are milliseconds: as seconds they would be after the year 5000."""
+
+
+@frozen
+class _Content:
+    url: str | None = None
+    type: Any = None
+    job_id: Any = None
+
+
+@frozen
+class _Group:
+    content: list[_Content] | None = None
+
+
+@frozen
+class _Task:
+    id: str
+    status: str
+    output: list[_Group] | None = None
+
+
+def _text(value: object, _: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, not {type(value).__name__}")
+    return value
+
+
+@cache
+def _converter(*, detailed: bool) -> cattrs.Converter:
+    """The package's converter; the detailed one is slower, and names the path of what is wrong."""
+    converter = cattrs.Converter(detailed_validation=detailed)
+    converter.register_structure_hook(str, _text)
+    content = make_dict_structure_fn(_Content, converter, job_id=override(rename="jobId"))
+    converter.register_structure_hook(_Content, _object_only(content))
+    for kind in (_Group, _Task):
+        converter.register_structure_hook(kind, _object_only(make_dict_structure_fn(kind, converter)))
+    return converter
+
+
+def _object_only(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def guarded(value: object, kind: type) -> object:
+        if not isinstance(value, dict):
+            raise TypeError(f"expected an object, not {type(value).__name__}")
+        return structure(value, kind)
+
+    return guarded
+
+
+def read_status(body: bytes, task_id: str, *, status: int = 200) -> TaskStatus:
+    """The answer to a status request.
+
+    Args:
+        body: The answer's body.
+        task_id: The id that was asked for; an answer about another task is no answer.
+        status: The HTTP status, for the error.
+
+    Raises:
+        MalformedAnswer: It is not JSON, a field that matters has the wrong type, or it is about another task.
+    """
+    payload = _object(body, status)
+    payload.setdefault("id", task_id)
+    read = _read(payload, body, status)
+    if read.task_id != task_id:
+        raise _malformed(f"the answer is about task {excerpt(read.task_id, 80)!r}", body, status)
+    return read
+
+
+def read_created(body: bytes, *, status: int = 200) -> TaskStatus:
+    """The answer to a create request.
+
+    Raises:
+        MalformedAnswer: It is not JSON, holds no id, or a field that matters has the wrong type.
+    """
+    return _read(_object(body, status), body, status)
+
+
+def read_accepted(body: bytes) -> TaskStatus | None:
+    """The task in an answer whose HTTP status says failure: with an id and a status in it, it was accepted."""
+    try:
+        read = read_created(body)
+    except MalformedAnswer:
+        return None
+    return None if read.state is TaskState.FAILED else read
+
+
+def _object(body: bytes, status: int) -> dict[str, Any]:
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise _malformed(f"the answer is not JSON: {excerpt(str(error), 100)}", body, status) from None
+    if not isinstance(payload, dict):
+        raise _malformed(f"the answer is not an object, but {type(payload).__name__}", body, status)
+    return payload
+
+
+def _read(payload: dict[str, Any], body: bytes, status: int) -> TaskStatus:
+    try:
+        task = _converter(detailed=False).structure(payload, _Task)
+    except Exception:  # noqa: BLE001 # whatever cattrs meets in foreign data is the answer's fault
+        raise _malformed(f"the answer cannot be read: {_wrong(payload)}", body, status) from None
+    if not task.id.strip():
+        raise _malformed("the answer cannot be read: the id is blank", body, status)
+    state = STATES.get(task.status.strip().lower(), TaskState.UNKNOWN)
+    return TaskStatus(
+        task_id=task.id,
+        state=state,
+        word=excerpt(task.status, 80),
+        model=_text_or_none(payload.get("model")),
+        progress=_fraction(payload.get("progress")),
+        error=_problem(payload) if state is TaskState.FAILED or payload.get("error") else None,
+        images=tuple(_images(task)),
+        usage=_usage(payload.get("usage")),
+        created_at=_time(payload.get("created_at")),
+        metadata=value if isinstance(value := payload.get("metadata"), dict) else {},
+        extra={key: value for key, value in payload.items() if key not in DESCRIBED},
+    )
+
+
+DESCRIBED = {"id", "status", "model", "progress", "error", "output", "usage", "created_at", "metadata"}
+
+
+def _wrong(payload: dict[str, Any]) -> str:
+    """What is wrong, with its path: read again with the converter that keeps account."""
+    try:
+        _converter(detailed=True).structure(payload, _Task)
+    except Exception as error:  # noqa: BLE001 # as above
+        return excerpt("; ".join(cattrs.transform_error(error, path="answer")), 300)
+    return "it is not a task"
+
+
+def _malformed(message: str, body: bytes, status: int) -> MalformedAnswer:
+    return MalformedAnswer(message, status=status, body=shown_body(body))
+
+
+def _images(task: _Task) -> list[GeneratedImage]:
+    return [
+        GeneratedImage(
+            url=item.url,
+            type=_text_or_none(item.type) or "image",
+            job_id=None if item.job_id is None else str(item.job_id),
+            task_id=task.id,
+        )
+        for group in task.output or ()
+        for item in group.content or ()
+        if item.url
+    ]
+
+
+def _problem(payload: dict[str, Any]) -> TaskProblem:
+    error = payload.get("error")
+    if isinstance(error, dict):
+        message = error.get("message") or error.get("error_message") or ""
+        code = error.get("code")
+    else:
+        message, code = error, None
+    message = message or payload.get("error_message") or payload.get("message") or "no reason was given"
+    return TaskProblem(code=None if code is None else excerpt(str(code), 80), message=excerpt(str(message)))
+
+
+def _usage(value: object) -> Usage | None:
+    if not isinstance(value, dict):
+        return None
+    extra = {key: item for key, item in value.items() if key not in {"cost", "discount"}}
+    return Usage(cost=_money(value.get("cost")), discount=_number(value.get("discount")), extra=extra)
+
+
+def _money(value: object) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        amount = Decimal(str(value).strip())
+    except InvalidOperation:
+        return None
+    return amount if amount.is_finite() else None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _fraction(value: object) -> float | None:
+    number = _number(value)
+    return None if number is None else min(1.0, max(0.0, number))
+
+
+def _time(value: object) -> datetime | None:
+    number = _number(value)
+    if number is None:
+        return None
+    try:
+        return datetime.fromtimestamp(number / 1000 if abs(number) >= FIRST_MILLISECONDS else number, UTC)
+    except (OverflowError, OSError, ValueError):
+        return None
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) else None
