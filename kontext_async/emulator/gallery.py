@@ -1,0 +1,71 @@
+"""Pictures on demand: painted off the event loop by a few threads, kept within a bound of bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from kontext_async.emulator.painter import Brief, paint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MOST_THREADS = 4
+
+T = TypeVar("T")
+
+
+class Gallery:
+    """Paints each picture when it is first asked for, and keeps the latest ones.
+
+    Args:
+        max_bytes: How many bytes of pictures are kept.
+    """
+
+    def __init__(self, max_bytes: int = 64 * 1024 * 1024) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._kept: OrderedDict[Brief, bytes] = OrderedDict()
+        self._painting: dict[Brief, asyncio.Future[bytes]] = {}
+        self._threads: ThreadPoolExecutor | None = None
+
+    def __repr__(self) -> str:
+        return f"<Gallery kept={len(self._kept)} bytes={self._bytes} painting={len(self._painting)}>"
+
+    def run(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Do some heavy work on one of the gallery's few threads."""
+        if self._threads is None:
+            count = min(_MOST_THREADS, os.cpu_count() or 1)
+            self._threads = ThreadPoolExecutor(count, thread_name_prefix="kontext-emulator")
+        return asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def picture(self, brief: Brief) -> bytes:
+        """The picture's bytes. Those who ask for one that is being painted wait for the same one."""
+        kept = self._kept.get(brief)
+        if kept is not None:
+            self._kept.move_to_end(brief)
+            return kept
+        painting = self._painting.get(brief)
+        if painting is None:
+            painting = self._painting[brief] = self.run(partial(paint, brief))
+            painting.add_done_callback(partial(self._keep, brief))
+        return await asyncio.shield(painting)
+
+    def _keep(self, brief: Brief, painting: asyncio.Future[bytes]) -> None:
+        del self._painting[brief]
+        if painting.cancelled() or painting.exception() is not None:
+            return
+        self._kept[brief] = painting.result()
+        self._bytes += len(painting.result())
+        while self._bytes > self._max_bytes:
+            self._bytes -= len(self._kept.popitem(last=False)[1])
+
+    def close(self) -> None:
+        """Let the threads go. What has not been begun is dropped; the gallery can be used again."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
