@@ -291,7 +291,7 @@ class GenerationTask:
             GatewayError: The key is refused, or status requests have failed for too long.
             SessionClosed: The session is not running.
         """
-        self._service.check()
+        self._check()
         clock = self._service.clock
         began = clock.time()
         timeouts = self._service.settings.timeouts
@@ -311,7 +311,7 @@ class GenerationTask:
             GatewayError: What else the answer means; it is not asked again.
             SessionClosed: The session is not running.
         """
-        self._service.check()
+        self._check()
         return await self._service.poll_loop.ask_now(self._pending)
 
     async def updates(self) -> AsyncGenerator[TaskStatus, None]:
@@ -322,7 +322,7 @@ class GenerationTask:
         Raises:
             KontextError: As `wait`, but a failed task is a status here.
         """
-        self._service.check()
+        self._check()
         shown: TaskStatus | None = None
         self._follow()
         while True:
@@ -341,6 +341,13 @@ class GenerationTask:
     def __repr__(self) -> str:
         status = self._pending.status
         return f"<GenerationTask {self.id} {status.word if status else 'not asked yet'}>"
+
+    def _check(self) -> None:
+        """Whether the session can be used; if not, the error names this task, which goes on all the same."""
+        try:
+            self._service.check()
+        except KontextError as error:
+            raise error.about(self.id, may_be_charged=True)
 
     async def _settled(self) -> Result:
         self._follow()

@@ -47,6 +47,7 @@ class Batch:
         self._ended: KontextError | None = None
         self._scopes: set[anyio.CancelScope] = set()
         self._accepted: dict[Pending, Callable[[Result], None]] = {}
+        self._closed = False
 
     def start(self) -> None:
         """Begin to read and to submit.
@@ -65,12 +66,12 @@ class Batch:
             SessionClosed: The session has ended, after the outcomes that there were.
         """
         while not self._ready:
-            if self._ended:
-                raise self._ended
             if not self._reading and not self._open:
                 if self._failure:
                     raise self._failure
                 return None
+            if self._ended:
+                raise self._ended
             self._news.clear()
             await self._news.wait()
         self._window.release()
@@ -79,12 +80,12 @@ class Batch:
     def close(self) -> None:
         """Stop: what was not submitted is not. What was accepted goes on, and its id goes out as an event."""
         self._service.when_ended.discard(self._end)
-        self._reading = False
+        self._closed = True
         for scope in tuple(self._scopes):
             scope.cancel()
         for task, callback in self._accepted.items():
             task.call_off(callback)
-            self._service.poll_loop.abandon(task, "its iterator was closed")
+            self._abandon(task)
         self._accepted.clear()
 
     async def _feed(self) -> None:
@@ -126,6 +127,10 @@ class Batch:
                 self._scopes.discard(scope)
 
     def _await_end_of(self, task: Pending, outcome: Outcome) -> None:
+        if self._closed:  # it was accepted in the very turn of the loop in which the iterator was closed
+            self._abandon(task)
+            return
+
         def settled(result: Result) -> None:
             self._accepted.pop(task, None)
             if isinstance(result, Generation):
@@ -135,6 +140,9 @@ class Batch:
 
         self._accepted[task] = settled
         task.when_settled(settled)
+
+    def _abandon(self, task: Pending) -> None:
+        self._service.poll_loop.abandon(task, "its iterator was closed")
 
     def _finish(self, outcome: Outcome) -> None:
         self._open -= 1

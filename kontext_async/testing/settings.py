@@ -1,0 +1,14 @@
+"""Settings for tests against an emulator: what is seconds in life is milliseconds here."""
+
+from __future__ import annotations
+
+from kontext_async.settings import Limits, Polling, Retries, Settings
+
+__all__ = ["FAST"]
+
+FAST = Settings(
+    limits=Limits(polls_per_second=2000.0),
+    polling=Polling(first_after=0.005, interval=0.01, min_interval=0.005, max_interval=0.1),
+    retries=Retries(initial=0.01, maximum=0.05, failure_budget=2.0, not_found_grace=0.2),
+)
+"""Polls every few milliseconds, backs off for as long, and gives up within seconds."""

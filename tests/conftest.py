@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from kontext_async import KontextSession
+from kontext_async.emulator import Emulator
+from kontext_async.testing import FAST
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from kontext_async import Event
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def emulator_options() -> dict[str, Any]:
+    return {"service_time": 0.01, "pixels": 64 * 64}
+
+
+@pytest.fixture
+async def emulator(anyio_backend: str, emulator_options: dict[str, Any]) -> AsyncIterator[Emulator]:
+    async with Emulator(**emulator_options) as running:
+        yield running
+
+
+@pytest.fixture
+async def session(emulator: Emulator) -> AsyncIterator[KontextSession]:
+    async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=FAST) as running:
+        yield running
+
+
+@pytest.fixture
+def events(session: KontextSession) -> list[Event]:
+    """Everything that happens in `session`."""
+    seen: list[Event] = []
+    session.subscribe(seen.append)
+    return seen
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], object]], Any]:
+    """Let the loop turn until something is true."""
+
+    async def turn(condition: Callable[[], object]) -> None:
+        with anyio.fail_after(10):
+            while not condition():
+                await asyncio.sleep(0)
+
+    return turn

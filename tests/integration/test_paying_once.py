@@ -1,0 +1,283 @@
+"""The table "Paying once", row by row, against the emulator's ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+
+from kontext_async import (
+    AuthenticationFailed,
+    Failed,
+    GatewayUnavailable,
+    KontextSession,
+    MalformedAnswer,
+    PermissionDenied,
+    RateLimited,
+    RequestRejected,
+    Retries,
+    SubmissionUncertain,
+    Timeouts,
+)
+from kontext_async.emulator import Emulator, ErrorShape, Fault, FaultKind
+from kontext_async.testing import FAST
+
+if TYPE_CHECKING:
+    from kontext_async import Event, KontextError
+
+pytestmark = pytest.mark.anyio
+
+RESEND = attrs.evolve(FAST, retries=attrs.evolve(FAST.retries, resend_uncertain=True))
+IMPATIENT = attrs.evolve(FAST, timeouts=Timeouts(submit=0.2, status=0.2, cancel=0.2))
+
+
+def session_for(emulator: Emulator, settings: Any = FAST) -> KontextSession:
+    return KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings)
+
+
+def free_port() -> int:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return int(unused.getsockname()[1])
+
+
+def creates(emulator: Emulator) -> int:
+    return sum(record.method == "POST" for record in emulator.requests)
+
+
+class TestNotAccepted:
+    async def test_no_connection_is_tried_again_and_then_said(self) -> None:
+        async with KontextSession("key", base_url=f"http://127.0.0.1:{free_port()}", settings=FAST) as session:
+            with pytest.raises(GatewayUnavailable) as caught:
+                await session.generate("a fox")
+            assert not caught.value.may_be_charged
+            assert caught.value.retryable
+            assert session.statistics().submitted == FAST.retries.attempts
+            assert session.statistics().uncertain == 0
+
+    async def test_a_host_without_an_address(self) -> None:
+        async with KontextSession("key", base_url="http://host.invalid", settings=FAST) as session:
+            with pytest.raises(GatewayUnavailable):
+                await session.generate("a fox")
+
+    async def test_a_server_that_comes_up_meanwhile_gets_it_once(self) -> None:
+        port = free_port()
+        patient = attrs.evolve(FAST, retries=Retries(attempts=200, initial=0.01, maximum=0.02))
+        async with KontextSession("key", base_url=f"http://127.0.0.1:{port}", settings=patient) as session:
+            waiting = asyncio.create_task(session.generate("a fox"))
+            while not session.statistics().submitted:
+                await asyncio.sleep(0)
+            async with Emulator(port=port, api_key="key", service_time=0.0) as late:
+                assert await waiting
+                assert late.ledger.billed == 1
+
+    async def test_a_body_that_was_cut_in_its_middle_is_sent_again(self) -> None:
+        """A server that closes after half of a large body: half a JSON body is no request."""
+        attempts = 0
+
+        async def closes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal attempts
+            attempts += 1
+            await reader.readexactly(100_000)
+            writer.transport.abort()
+
+        server = await asyncio.start_server(closes, "127.0.0.1", 0)
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        large = b"\xff\xd8\xff" + bytes(20_000_000)
+        async with server, KontextSession("key", base_url=address, settings=FAST) as cut:
+            with pytest.raises(GatewayUnavailable) as caught:
+                await cut.generate("edit", input_images=[large])
+            assert not caught.value.may_be_charged
+            assert attempts == FAST.retries.attempts
+
+
+class TestRefusedForNow:
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            Fault(kind=FaultKind.RATE_LIMITED, retry_after=0),
+            Fault(kind=FaultKind.RATE_LIMITED, retry_after=""),
+            Fault(kind=FaultKind.RATE_LIMITED, retry_after="soon"),
+            Fault(kind=FaultKind.RATE_LIMITED, retry_after=0, retry_after_date=True),
+            Fault(kind=FaultKind.UNAVAILABLE, retry_after=0),
+        ],
+        ids=["429 in seconds", "429 without", "429 with nonsense", "429 with a date", "503 with a wait"],
+    )
+    async def test_it_is_sent_again_and_billed_once(
+        self, session: KontextSession, emulator: Emulator, fault: Fault
+    ) -> None:
+        emulator.faults.script("create", [fault, fault])
+        assert await session.generate("a fox")
+        assert creates(emulator) == 3
+        assert emulator.ledger.billed == 1
+        assert session.statistics().held_back == 2
+
+    async def test_when_the_attempts_are_used_up_it_says_so(self, session: KontextSession, emulator: Emulator) -> None:
+        emulator.faults.set_rate(Fault(kind=FaultKind.RATE_LIMITED, on=["create"], retry_after=0), 1)
+        with pytest.raises(RateLimited) as caught:
+            await session.generate("a fox")
+        assert caught.value.retry_after == 0
+        assert caught.value.status == 429
+        assert not caught.value.may_be_charged
+        assert creates(emulator) == FAST.retries.attempts
+        assert session.statistics().in_flight == 0
+
+    async def test_an_absurd_wait_hangs_nobody(self, emulator: Emulator) -> None:
+        settings = attrs.evolve(FAST, retries=Retries(initial=0.01, maximum=0.1, max_retry_after=0.1))
+        absurd = Fault(kind=FaultKind.RATE_LIMITED, retry_after="99999999999")
+        emulator.faults.script("create", [absurd, Fault(kind=FaultKind.RATE_LIMITED, retry_after="inf")])
+        async with session_for(emulator, settings) as session:
+            assert await session.generate("a fox", timeout=5)
+
+    async def test_a_wait_on_a_status_request_slows_the_loop_and_fails_nothing(
+        self, session: KontextSession, emulator: Emulator
+    ) -> None:
+        emulator.faults.script("status", [Fault(kind=FaultKind.RATE_LIMITED, retry_after=0)] * 3)
+        outcomes = await session.generate_all(f"fox {n}" for n in range(5))
+        assert all(outcome.ok for outcome in outcomes)
+        assert session.statistics().held_back == 3
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("status", "expected"),
+        [
+            (400, RequestRejected),
+            (401, AuthenticationFailed),
+            (402, PermissionDenied),
+            (403, PermissionDenied),
+            (404, RequestRejected),
+            (413, RequestRejected),
+            (418, RequestRejected),
+            (422, RequestRejected),
+        ],
+    )
+    @pytest.mark.parametrize("shape", list(ErrorShape))
+    async def test_it_is_raised_as_what_it_is(
+        self,
+        session: KontextSession,
+        emulator: Emulator,
+        status: int,
+        expected: type[KontextError],
+        shape: ErrorShape,
+    ) -> None:
+        emulator.faults.script("create", [Fault(kind=FaultKind.HTTP_STATUS, status=status, shape=shape)])
+        with pytest.raises(expected) as caught:
+            await session.generate("a fox")
+        assert type(caught.value) is expected
+        assert f"{status}" in str(caught.value)
+        assert not caught.value.may_be_charged
+        assert creates(emulator) == 1
+        assert emulator.ledger.billed == 0
+        assert session.statistics().in_flight == 0
+
+
+NOBODY_KNOWS = [
+    Fault(kind=FaultKind.CUT, on=["create"]),
+    Fault(kind=FaultKind.CUT_AFTER_ACCEPT, variant="close"),
+    Fault(kind=FaultKind.CUT_AFTER_ACCEPT, variant="reset"),
+    Fault(kind=FaultKind.HTTP_STATUS, status=500),
+    Fault(kind=FaultKind.HTTP_STATUS_AFTER_ACCEPT, status=500),
+    Fault(kind=FaultKind.BAD_GATEWAY),
+    Fault(kind=FaultKind.UNAVAILABLE, retry_after=""),
+    Fault(kind=FaultKind.GATEWAY_TIMEOUT),
+    Fault(kind=FaultKind.HTML_PAGE),
+    Fault(kind=FaultKind.TRUNCATED_JSON),
+    Fault(kind=FaultKind.SHORT_BODY),
+    Fault(kind=FaultKind.MALFORMED_JSON, variant="quotes"),
+    Fault(kind=FaultKind.WRONG_TYPES, variant="no-id"),
+    Fault(kind=FaultKind.WRONG_TYPES, variant="list"),
+    Fault(kind=FaultKind.EMPTY_BODY),
+]
+
+
+class TestNobodyKnows:
+    @pytest.mark.parametrize("fault", NOBODY_KNOWS, ids=lambda fault: f"{fault.kind}-{fault.variant or fault.status}")
+    async def test_it_is_never_sent_again_unasked(
+        self, session: KontextSession, emulator: Emulator, events: list[Event], fault: Fault
+    ) -> None:
+        emulator.faults.script("create", [fault])
+        with pytest.raises(SubmissionUncertain) as caught:
+            await session.generate("a fox", seed=3)
+        error = caught.value
+        assert error.may_be_charged
+        assert not error.retryable
+        assert error.request is not None
+        assert error.request.prompt == "a fox"
+        assert len(error.fingerprint) == 64
+        assert error.seen
+        assert isinstance(error.__cause__, GatewayUnavailable | MalformedAnswer)
+        assert creates(emulator) == 1
+        assert emulator.ledger.billed <= 1
+        assert session.statistics().in_flight == 0
+        failed = [event for event in events if isinstance(event, Failed)]
+        assert [event.fingerprint for event in failed] == [error.fingerprint]
+
+    @pytest.mark.parametrize("fault", [FaultKind.STALL, FaultKind.STALL_AFTER_ACCEPT])
+    async def test_an_answer_that_never_comes(self, emulator: Emulator, fault: FaultKind) -> None:
+        emulator.faults.script("create", [fault])
+        async with session_for(emulator, IMPATIENT) as session:
+            with pytest.raises(SubmissionUncertain, match=r"within 0\.2 s"):
+                await session.generate("a fox")
+        assert creates(emulator) == 1
+
+    async def test_who_prefers_paying_twice_may(self, emulator: Emulator) -> None:
+        emulator.faults.script("create", [FaultKind.CUT_AFTER_ACCEPT, FaultKind.CUT])
+        async with session_for(emulator, RESEND) as session:
+            assert await session.generate("a fox")
+        assert emulator.ledger.billed == 2
+
+    async def test_and_if_that_never_helps_it_stays_uncertain(self, emulator: Emulator) -> None:
+        emulator.faults.set_rate(Fault(kind=FaultKind.CUT, on=["create"]), 1)
+        async with session_for(emulator, RESEND) as session:
+            with pytest.raises(SubmissionUncertain):
+                await session.generate("a fox")
+        assert creates(emulator) == RESEND.retries.attempts
+
+    async def test_an_accepted_task_in_a_failed_answer_is_taken_up(self) -> None:
+        """PROTOCOL.md: a 504 with an id means that the wait ended, and the task did not."""
+
+        async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            body = b'{"id": "abc", "status": "in_progress", "error": {"code": "SYNC_TIMEOUT"}}'
+            writer.write(b"HTTP/1.1 504 Gateway Timeout\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(late, "127.0.0.1", 0)
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, KontextSession("key", base_url=address, settings=FAST) as other:
+            assert (await other.submit("a fox")).id == "abc"
+
+
+async def test_a_mix_of_faults_bills_nothing_twice(session: KontextSession, emulator: Emulator) -> None:
+    emulator.faults.rates = {
+        Fault(kind=FaultKind.CUT, on=["create"]): 0.05,
+        Fault(kind=FaultKind.CUT_AFTER_ACCEPT): 0.05,
+        Fault(kind=FaultKind.CUT_BEFORE_BODY): 0.05,
+        Fault(kind=FaultKind.HTTP_STATUS, on=["create"], status=500): 0.05,
+        Fault(kind=FaultKind.HTTP_STATUS_AFTER_ACCEPT, status=502): 0.05,
+        Fault(kind=FaultKind.RATE_LIMITED, on=["create"], retry_after=0): 0.1,
+        Fault(kind=FaultKind.TRUNCATED_JSON, on=["create"]): 0.05,
+        Fault(kind=FaultKind.TASK_FAILS): 0.05,
+        Fault(kind=FaultKind.CUT, on=["status"]): 0.1,
+    }
+    outcomes = await session.generate_all(f"fox {n}" for n in range(300))
+    uncertain = {
+        outcome.request.prompt
+        for outcome in outcomes
+        if isinstance(outcome.error, SubmissionUncertain) and outcome.request
+    }
+    known = {outcome.task_id for outcome in outcomes if outcome.task_id}
+    accepted = {entry.task_id: entry.prompt for entry in emulator.ledger.entries if entry.task_id}
+    assert len(accepted) == len(set(accepted.values()))
+    assert known <= set(accepted)
+    silent = {prompt for task_id, prompt in accepted.items() if task_id not in known}
+    assert silent <= uncertain
+    assert len(known) + len(uncertain) + sum(
+        not outcome.task_id and not isinstance(outcome.error, SubmissionUncertain) for outcome in outcomes
+    ) == len(outcomes)
+    assert not emulator.ledger.billed_twice
