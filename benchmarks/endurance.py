@@ -20,7 +20,9 @@ import tracemalloc
 import urllib.request
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
 
 from kontext_async import (
     KontextSession,
@@ -80,9 +82,7 @@ def emulator_process() -> Iterator[tuple[str, str]]:
 
 def settings(in_flight: int) -> Settings:
     return Settings(
-        limits=Limits(
-            max_in_flight=in_flight, max_connections=300, max_polls_in_flight=100, polls_per_second=1000.0
-        ),
+        limits=Limits(max_in_flight=in_flight, max_connections=300, max_polls_in_flight=100, polls_per_second=1000.0),
         timeouts=Timeouts(submit=5.0, status=5.0),
         polling=Polling(first_after=1.0, interval=1.0),
         retries=Retries(attempts=8),
@@ -94,54 +94,68 @@ def memory() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
-async def run(address: str, key: str, tasks: int, in_flight: int) -> bool:
-    outcomes: Counter[str] = Counter()
-    samples: dict[int, int] = {}
-    kept: list[tuple[int, str | None]] = []
+@define
+class Account:
+    """What the session said of every request, and what was left when it was closed."""
+
+    ids: dict[int, str | None] = field(factory=dict)
+    kinds: dict[int, str] = field(factory=dict)
+    memory: dict[int, int] = field(factory=dict)
+    twice: int = 0
+    left: int = 0
+    seconds: float = 0.0
+
+    def take(self, outcome: Outcome) -> None:
+        self.twice += outcome.index in self.kinds
+        self.kinds[outcome.index] = "ok" if outcome.ok else type(outcome.error).__name__
+        self.ids[outcome.index] = outcome.task_id
+
+    def of_kind(self, kind: str) -> set[str]:
+        return {prompt(index) for index, known in self.kinds.items() if known == kind}
+
+
+def prompt(index: int) -> str:
+    return f"picture number {index}"
+
+
+async def run(address: str, key: str, tasks: int, in_flight: int) -> Account:
+    account = Account()
     began = time.perf_counter()
     async with KontextSession(key, base_url=address, settings=settings(in_flight)) as session:
-        done = 0
-        async for outcome in session.generate_many(f"picture number {index}" for index in range(tasks)):
-            done += 1
-            outcomes[name(outcome)] += 1
-            kept.append((outcome.index, outcome.task_id))
-            if not done % 1000:
-                samples[done] = memory()
-                print(f"{done:6} done, {time.perf_counter() - began:6.1f} s, {session.statistics()}", flush=True)
-        figures = session.statistics()
-    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    with urllib.request.urlopen(f"{address}/_emulator/ledger") as answer:  # noqa: S310 # our own emulator
-        ledger = json.load(answer)
-    entries = ledger["entries"]
-    twice = [prompt for prompt, count in Counter(e["prompt"] for e in entries if e["task_id"]).items() if count > 1]
-    uncertain = outcomes["SubmissionUncertain"]
-    known = {task_id for _, task_id in kept if task_id}
-    accepted = {e["task_id"] for e in entries if e["task_id"]}
-    silent = len(accepted - known)
-    print(f"outcomes {dict(outcomes)}; makespan {time.perf_counter() - began:.1f} s")
-    print(f"session: {figures}")
+        async for outcome in session.generate_many(prompt(index) for index in range(tasks)):
+            account.take(outcome)
+            if not len(account.kinds) % 1000:
+                account.memory[len(account.kinds)] = memory()
+                print(f"{time.perf_counter() - began:6.1f} s: {session.statistics()}", flush=True)
+    account.seconds = time.perf_counter() - began
+    account.left = sum(task is not asyncio.current_task() for task in asyncio.all_tasks())
+    return account
+
+
+def settled(account: Account, ledger: dict[str, Any], tasks: int) -> bool:
+    """Compare the session's account with the ledger."""
+    accepted = {entry["task_id"]: entry["prompt"] for entry in ledger["entries"] if entry["task_id"]}
+    known = {task_id for task_id in account.ids.values() if task_id}
+    silent = {accepted[task_id] for task_id in set(accepted) - known}
+    uncertain = account.of_kind("SubmissionUncertain")
+    kinds = Counter(account.kinds.values())
+    samples = list(account.memory.values())
+    growth = (samples[-1] - samples[0]) / 1024 if samples else 0.0
+    print(f"outcomes {dict(kinds)} in {account.seconds:.1f} s")
     print(f"ledger: accepted {ledger['accepted']}, billed {ledger['billed']}, refused {ledger['refused']}")
-    growth = samples[tasks] - samples[1000] if tasks > 1000 else 0  # noqa: PLR2004
     checks = {
-        "every request has one outcome": sorted(index for index, _ in kept) == list(range(tasks)),
-        "every id that the session knows is in the ledger": known <= accepted,
-        "accepted = known + silent, and what is silent is uncertain": silent <= uncertain,
-        "accepted = finished + failed + uncertain that were accepted": ledger["accepted"]
-        == outcomes["ok"] + outcomes["TaskFailed"] + silent,
-        "no prompt is billed twice": not twice,
-        "no task is left running": not left,
-        f"memory grew by {growth / 1024:.0f} KiB between the first and the last thousand (at most 1 MiB)": growth
-        < 1 << 20,
+        "every request has one outcome": set(account.kinds) == set(range(tasks)) and not account.twice,
+        "every id that the session named is in the ledger": known <= set(accepted),
+        "whatever was accepted and not named is of an uncertain request": silent <= uncertain,
+        "accepted = finished + failed + those uncertain ones": ledger["accepted"]
+        == kinds["ok"] + kinds["TaskFailed"] + len(silent),
+        "no prompt was accepted twice": len(accepted) == len(set(accepted.values())),
+        "no task is left running": not account.left,
+        f"memory grew by {growth:.0f} KiB from the first to the last thousand (at most 2048)": growth <= 2048,
     }
     for text, held in checks.items():
         print("ok  " if held else "FAIL", text)
     return all(checks.values())
-
-
-def name(outcome: Outcome) -> str:
-    if outcome.ok:
-        return "ok"
-    return type(outcome.error).__name__
 
 
 def main() -> int:
@@ -151,7 +165,10 @@ def main() -> int:
     options = parser.parse_args()
     tracemalloc.start()
     with emulator_process() as (address, key):
-        return 0 if asyncio.run(run(address, key, options.tasks, options.in_flight)) else 1
+        account = asyncio.run(run(address, key, options.tasks, options.in_flight))
+        with urllib.request.urlopen(f"{address}/_emulator/ledger") as answer:  # noqa: S310 # our own emulator
+            ledger = json.load(answer)
+    return 0 if settled(account, ledger, options.tasks) else 1
 
 
 if __name__ == "__main__":

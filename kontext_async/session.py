@@ -347,7 +347,7 @@ class GenerationTask:
         try:
             self._service.check()
         except KontextError as error:
-            raise error.about(self.id, may_be_charged=True)
+            raise error.about(self.id, may_be_charged=True) from error.__cause__
 
     async def _settled(self) -> Result:
         self._follow()

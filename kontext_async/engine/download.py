@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -61,7 +60,8 @@ class _Fetch:
         sink: Where it goes.
         url: Where it is fetched from at present.
         validator: What identifies the version that was begun, for ``If-Range``.
-        attempts: Attempts that brought nothing, one after the other.
+        reached: The most bytes that there ever were of it.
+        attempts: Attempts that brought nothing more, one after the other.
         refreshed: Whether a fresh URL was asked for.
     """
 
@@ -69,6 +69,7 @@ class _Fetch:
     sink: Sink
     url: str
     validator: str | None = field(default=None, init=False)
+    reached: int = field(default=0, init=False)
     attempts: int = field(default=0, init=False)
     refreshed: bool = field(default=False, init=False)
 
@@ -144,7 +145,7 @@ class Downloader:
     async def _fetch(self, image: GeneratedImage, sink: Sink) -> str:
         """Stream a picture into `sink`, and say of which kind it is."""
         fetch = _Fetch(image, sink, image.url)
-        if urlsplit(image.url).scheme not in ("http", "https"):
+        if not without_query(image.url).startswith(("http://", "https://")):
             raise fetch.failed("it is not an http(s) URL")
         async with self._transport.lane:
             with cancelled_at(self._clock, self._clock.time() + self._timeout) as scope:
@@ -155,16 +156,16 @@ class Downloader:
 
     async def _fetch_until_whole(self, fetch: _Fetch) -> str:
         while True:
-            before = fetch.sink.size
             try:
                 await self._stream(fetch)
-                return _verified(fetch.sink)
+                return await _verified(fetch.sink)
             except _Expired as expired:
                 if fetch.refreshed:
                     raise fetch.failed(str(expired), expired.status) from None
                 await self._refresh(fetch, expired)
             except (_Interrupted, RequestLost) as cut:
-                fetch.attempts = 1 if fetch.sink.size > before else fetch.attempts + 1
+                fetch.attempts = 1 if fetch.sink.size > fetch.reached else fetch.attempts + 1
+                fetch.reached = max(fetch.reached, fetch.sink.size)
                 if fetch.attempts >= self._retries.attempts:
                     raise fetch.failed(str(cut), getattr(cut, "status", None)) from cut.__cause__
                 pause = backoff(fetch.attempts, self._retries, self._random.random())
@@ -235,16 +236,14 @@ def fitting_path(path: Path, kind: str) -> Path:
     return path.with_name(path.name + fitting[0])
 
 
-def _verified(sink: Sink) -> str:
-    """The kind of the picture that was fetched."""
+async def _verified(sink: Sink) -> str:
+    """The kind of the picture that was fetched; what is none is forgotten, since it cannot be continued."""
     kind = kind_of(sink.head)
-    if not sink.size:
-        raise _Interrupted("it is empty")
-    if kind is None:
-        raise _Interrupted("what came is not an image")
-    if not is_whole(kind, sink.tail):
-        raise _Interrupted("the image has no end")
-    return kind
+    if kind and is_whole(kind, sink.tail):
+        return kind
+    wrong = "the image has no end" if kind else "what came is not an image" if sink.size else "it is empty"
+    await sink.restart()
+    raise _Interrupted(wrong)
 
 
 def _validator(response: aiohttp.ClientResponse) -> str | None:

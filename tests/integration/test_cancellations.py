@@ -121,7 +121,7 @@ async def test_at_every_turn_of_the_loop(
     assert told == set(emulator.ledger.task_ids)
     assert session.statistics().uncertain == 0
     assert not list(tmp_path.glob(".*")), "a temporary file was left behind"
-    assert await session.generate("still works")
+    assert (await session.generate("still works")).images
 
 
 A_WHILE = pytest.mark.parametrize("emulator_options", [{"service_time": 0.5, "pixels": 4096}])
@@ -142,7 +142,7 @@ async def test_a_create_that_is_on_the_wire_is_waited_for(
     )
     assert accepted == abandoned == list(emulator.ledger.task_ids)
     assert abandoned[0] is not None
-    assert await session.attach(abandoned[0]).wait(5)
+    assert (await session.attach(abandoned[0]).wait(5)).images
 
 
 async def test_but_not_for_ever(emulator: Emulator, until: Callable[..., Any]) -> None:
@@ -217,7 +217,7 @@ async def test_one_waiters_cancellation_touches_nobody_else(
     emulator.faults.script("create", [FaultKind.TASK_HANGS])
     task = await session.submit("a fox")
     waits = [asyncio.create_task(task.wait()) for _ in range(3)]
-    watch = asyncio.create_task(anext(aiter(session.attach(task.id).updates())))
+    watch = asyncio.ensure_future(anext(aiter(session.attach(task.id).updates())))
     await until(lambda: session.statistics().asked > 1)
     waits[1].cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -71,7 +71,7 @@ class TestNotAccepted:
             while not session.statistics().submitted:
                 await asyncio.sleep(0)
             async with Emulator(port=port, api_key="key", service_time=0.0) as late:
-                assert await waiting
+                assert (await waiting).images
                 assert late.ledger.billed == 1
 
     async def test_a_body_that_was_cut_in_its_middle_is_sent_again(self) -> None:
@@ -110,7 +110,7 @@ class TestRefusedForNow:
         self, session: KontextSession, emulator: Emulator, fault: Fault
     ) -> None:
         emulator.faults.script("create", [fault, fault])
-        assert await session.generate("a fox")
+        assert (await session.generate("a fox")).images
         assert creates(emulator) == 3
         assert emulator.ledger.billed == 1
         assert session.statistics().held_back == 2
@@ -130,7 +130,7 @@ class TestRefusedForNow:
         absurd = Fault(kind=FaultKind.RATE_LIMITED, retry_after="99999999999")
         emulator.faults.script("create", [absurd, Fault(kind=FaultKind.RATE_LIMITED, retry_after="inf")])
         async with session_for(emulator, settings) as session:
-            assert await session.generate("a fox", timeout=5)
+            assert (await session.generate("a fox", timeout=5)).images
 
     async def test_a_wait_on_a_status_request_slows_the_loop_and_fails_nothing(
         self, session: KontextSession, emulator: Emulator
@@ -227,7 +227,7 @@ class TestNobodyKnows:
     async def test_who_prefers_paying_twice_may(self, emulator: Emulator) -> None:
         emulator.faults.script("create", [FaultKind.CUT_AFTER_ACCEPT, FaultKind.CUT])
         async with session_for(emulator, RESEND) as session:
-            assert await session.generate("a fox")
+            assert (await session.generate("a fox")).images
         assert emulator.ledger.billed == 2
 
     async def test_and_if_that_never_helps_it_stays_uncertain(self, emulator: Emulator) -> None:
