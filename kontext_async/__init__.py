@@ -1,5 +1,7 @@
 """The asyncio-first Python SDK for FLUX.1 Kontext [pro]: one picture or thousands, each paid for exactly once."""
 
+from typing import TYPE_CHECKING, Any
+
 from kontext_async.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -45,9 +47,25 @@ from kontext_async.models import (
     TaskStatus,
     Usage,
 )
-from kontext_async.session import GenerationTask, KontextSession
 from kontext_async.settings import Limits, Polling, Retries, Settings, Timeouts
 from kontext_async.version import __version__
+
+if TYPE_CHECKING:
+    from kontext_async.session import GenerationTask, KontextSession
+else:
+
+    def __getattr__(name: str) -> Any:
+        """The session is imported when it is first asked for: it brings aiohttp, most of the time of an import."""
+        if name not in ("GenerationTask", "KontextSession"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from kontext_async import session  # noqa: PLC0415 # late by intent
+
+        globals()[name] = found = getattr(session, name)
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "Abandoned",
