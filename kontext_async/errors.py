@@ -27,6 +27,7 @@ Texts are bounded and hold no key, no header and no image. All errors survive pi
 
 from __future__ import annotations
 
+import pickle
 from typing import TYPE_CHECKING, Self
 
 from kontext_async.redaction import excerpt, shown_value
@@ -59,6 +60,13 @@ __all__ = [
 ]
 
 
+MESSAGE_LENGTH = 2000
+"""Characters that a text has at most, names of tasks and requests apart."""
+
+NAME_LENGTH = 120
+"""Characters of a name that a text shows at most."""
+
+
 class KontextError(Exception):
     """The root of the tree.
 
@@ -81,7 +89,7 @@ class KontextError(Exception):
         retryable: bool | None = None,
         may_be_charged: bool | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(excerpt(message, MESSAGE_LENGTH))
         self.task_id = task_id
         self.request_id = request_id
         if retryable is not None:
@@ -91,7 +99,7 @@ class KontextError(Exception):
 
     def __str__(self) -> str:
         known = (("task", self.task_id), ("request", self.request_id))
-        notes = ", ".join(f"{name} {value}" for name, value in known if value)
+        notes = ", ".join(f"{name} {excerpt(value, NAME_LENGTH)}" for name, value in known if value)
         text = str(self.args[0])
         return f"{text} ({notes})" if notes else text
 
@@ -104,6 +112,13 @@ class KontextError(Exception):
         twin.__dict__.update(self.__dict__)
         twin.__cause__ = self.__cause__
         return twin
+
+    def redacted(self, secret: str) -> Self:
+        """The same error, with `secret` blotted out of every text in it: an answer may echo what was sent."""
+        self.args = tuple(_without(secret, value) for value in self.args)
+        for name in {"body", "code", "message", "request_id", "seen"} & vars(self).keys():
+            setattr(self, name, _without(secret, getattr(self, name)))
+        return self
 
     def about(self, task_id: str, *, may_be_charged: bool | None = None) -> Self:
         """The same error, now naming the task that it concerns."""
@@ -120,6 +135,10 @@ def _restore(kind: type[KontextError], args: tuple[object, ...], state: dict[str
     return error
 
 
+def _without(secret: str, value: object) -> object:
+    return value.replace(secret, "***") if isinstance(value, str) else value
+
+
 class UsageError(KontextError):
     """The library was misused; nothing was sent."""
 
@@ -134,10 +153,10 @@ class InvalidRequest(UsageError, ValueError):
     """
 
     def __init__(self, field: str, value: object, rule: str) -> None:
-        self.field = field
+        self.field = excerpt(field, NAME_LENGTH)
         self.value = shown_value(value)
-        self.rule = rule
-        super().__init__(f"{field}: {self.value} is not allowed; {rule}")
+        self.rule = excerpt(rule)
+        super().__init__(f"{self.field}: {self.value} is not allowed; {self.rule}")
 
 
 class ConfigurationError(UsageError):
@@ -213,7 +232,7 @@ class SubmissionUncertain(KontextError):
     The failure that was seen is also the error's ``__cause__``.
 
     Attributes:
-        request: The request that was sent.
+        request: The request that was sent; None after pickling, where an input image is an open file.
         fingerprint: The request's fingerprint, a hexadecimal digest of all its fields and images.
         seen: What was seen instead of an answer, as bounded text.
     """
@@ -231,6 +250,14 @@ class SubmissionUncertain(KontextError):
             f"{self.seen}; it was not sent again, because that might pay twice",
             request_id=request_id,
         )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        state = self.__dict__.copy()
+        try:
+            pickle.dumps(self.request)
+        except Exception:  # noqa: BLE001 # whatever keeps an input image from being pickled, the error must survive
+            state["request"] = None
+        return _restore, (type(self), self.args, state)
 
 
 class TaskError(KontextError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from urllib.parse import urlsplit
 
 __all__ = ["excerpt", "shown_body", "shown_value", "without_query"]
@@ -27,16 +28,44 @@ def excerpt(value: object, limit: int = EXCERPT_LENGTH) -> str:
 
 
 def shown_value(value: object) -> str:
-    """What a user passed in, for an error: of bytes only the size, of a URL no query, of a text a bounded piece."""
-    if isinstance(value, bytes | bytearray | memoryview):
-        return f"<{type(value).__name__}, {memoryview(value).nbytes} bytes>"
-    if isinstance(value, str):
-        start = value[:8].lower()
+    """What a user passed in, for an error: of bytes only the size, of a URL no query, of a text a bounded piece.
+
+    The same holds inside of lists, tuples, sets and mappings. A repr that raises is left out.
+    """
+    return excerpt(_SHOWN.repr(value), SHOWN_LENGTH)
+
+
+class _Shown(reprlib.Repr):
+    """Bounded reprs without payloads; `reprlib` looks for a method by the name of a value's type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxother = SHOWN_LENGTH
+
+    def repr_str(self, x: str, level: int) -> str:  # noqa: ARG002 # reprlib's signature
+        start = x[:80].lstrip().lower()
         if start.startswith("data:"):
-            return f"<data URI, {len(value)} characters>"
-        if start.startswith(("http://", "https://")):
-            value = without_query(value)
-    return excerpt(repr(value), 120)
+            return f"<data URI, {len(x)} characters>"
+        return excerpt(repr(without_query(x) if start.startswith(("http://", "https://")) else x), SHOWN_LENGTH)
+
+    def repr_bytes(self, x: bytes | bytearray, level: int) -> str:  # noqa: ARG002 # as above
+        return f"<{type(x).__name__}, {len(x)} bytes>"
+
+    repr_bytearray = repr_bytes
+
+    def repr_memoryview(self, x: memoryview, level: int) -> str:  # noqa: ARG002 # as above
+        try:
+            return f"<memoryview, {x.nbytes} bytes>"
+        except ValueError:
+            return "<memoryview, released>"
+
+    def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002 # as above
+        return repr(x) if x.bit_length() < SHOWN_BITS else f"<int, {x.bit_length()} bits>"
+
+
+SHOWN_LENGTH = 120
+SHOWN_BITS = 256
+_SHOWN = _Shown()
 
 
 def shown_body(body: bytes, limit: int = EXCERPT_LENGTH) -> str:
@@ -46,7 +75,9 @@ def shown_body(body: bytes, limit: int = EXCERPT_LENGTH) -> str:
 
 
 def without_query(url: str) -> str:
-    """A URL that may be shown: without user, query and fragment, which may hold a signature."""
+    """A URL that may be shown: without user, query and fragment, which may hold a signature; of data, only the size."""
+    if url[:80].lstrip()[:5].lower() == "data:":
+        return f"<data URI, {len(url)} characters>"
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -12,6 +12,7 @@ from attrs import field, frozen
 
 from kontext_async.errors import ConfigurationError
 from kontext_async.images import MAX_IMAGE_BYTES
+from kontext_async.redaction import shown_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +33,7 @@ DEFAULT_BASE_URL = "https://cloud.vtrix.ai"
 
 
 def _refuse(instance: object, name: str, value: object, rule: str) -> ConfigurationError:
-    return ConfigurationError(f"{type(instance).__name__}.{name}: {value!r} is not allowed; {rule}")
+    return ConfigurationError(f"{type(instance).__name__}.{name}: {shown_value(value)} is not allowed; {rule}")
 
 
 def _count(instance: object, attribute: attrs.Attribute[int], value: object) -> None:
@@ -41,7 +42,12 @@ def _count(instance: object, attribute: attrs.Attribute[int], value: object) -> 
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float can hold
+        return False
 
 
 def _positive(instance: object, attribute: attrs.Attribute[float], value: Any) -> None:
@@ -193,7 +199,10 @@ def api_key_from(given: str | None, environment: Mapping[str, str] | None = None
         ConfigurationError: There is none, or it cannot be sent in a header. The text does not show it.
     """
     source = os.environ if environment is None else environment
-    key = (given if given is not None else source.get("KONTEXT_API_KEY", "")).strip()
+    key = given if given is not None else source.get("KONTEXT_API_KEY", "")
+    if not isinstance(key, str):
+        raise ConfigurationError("the API key must be text")
+    key = key.strip()
     if not key:
         raise ConfigurationError("there is no API key: pass api_key, or set KONTEXT_API_KEY")
     if not key.isascii() or not key.isprintable() or " " in key:
@@ -208,13 +217,16 @@ def base_url_from(given: str | None, environment: Mapping[str, str] | None = Non
         ConfigurationError: It is not an http(s) URL of a host, or holds a user, a query or a fragment.
     """
     source = os.environ if environment is None else environment
-    url = (given if given is not None else source.get("KONTEXT_BASE_URL") or DEFAULT_BASE_URL).strip()
+    url = given if given is not None else source.get("KONTEXT_BASE_URL") or DEFAULT_BASE_URL
     rule = "the base URL must be http(s)://HOST[:PORT][/PATH], without user, query or fragment"
+    if not isinstance(url, str):
+        raise ConfigurationError(rule)
+    url = url.strip()
     try:
         parts = urlsplit(url)
         allowed = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
     except ValueError:
         raise ConfigurationError(rule) from None
-    if not allowed or parts.username is not None or parts.query or parts.fragment or " " in url:
+    if not allowed or parts.username is not None or not url.isprintable() or any(sign in url for sign in " ?#\\"):
         raise ConfigurationError(rule)
     return url.rstrip("/")

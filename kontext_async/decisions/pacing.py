@@ -3,29 +3,39 @@
 A slot is held from before the create until the task is finished, since gateways count unfinished tasks. How many
 slots the account bears is found: additive increase, multiplicative decrease on 429, below a ceiling.
 
-Two things differ from the textbook. The decrease starts from what the gateway had accepted when it refused, which it
-evidently bears, instead of from the limit. And a 429 that was not about the number of tasks is recognised: when a
-create that was on the wire at the same time is accepted at the same level, the decrease is taken back. Without that, a
-rate limit or a faulty proxy that refuses a few per cent would bring hundreds in flight down to a handful.
+Three things differ from the textbook.
+
+- The decrease starts from what the gateway has accepted, which it evidently bears, instead of from the limit.
+- One refusal proves little: a rate limit or a faulty proxy that refuses a few per cent would bring hundreds in flight
+  down to a handful. At its capacity a gateway accepts nothing more, so a decrease needs several refusals without one
+  create accepted at their level, and the more slots there are to lose, the more of them.
+- Where a task takes seconds, a slot more for each round of tasks is slow. The increase is one slot in the first round
+  after a decrease, two in the second, and so on.
+
+In simulation (tests/unit/test_pacing.py; tasks of 8 s, 0.93 is what polling allows), that kept 0.89 to 0.91 of a
+capacity of 24 to 500 busy under a ceiling of up to twenty times as much, and 0.82 to 0.92 of 300 slots with 5 % refused
+at random, where a decrease at each refusal left 0.02.
 """
 
 from __future__ import annotations
 
-from attrs import define, field, frozen
+from bisect import bisect_right
+
+from attrs import define, field
 
 __all__ = ["Pacer"]
 
-DECREASE = 0.8
-"""What remains of the accepted level after a refusal."""
+DECREASE = 0.9
+"""What remains of the accepted level after a decrease."""
 
+MORE_REFUSALS_FROM = (9, 27, 81, 243, 729)
+"""The levels from which a decrease needs one refusal more: one below 9, two below 27, six from 729 on."""
 
-@frozen
-class _Decrease:
-    """The last decrease: when it was made, at which level of accepted tasks, and what the limit was before."""
+SLACK = 0.02
+"""How far below a refused level an accepted one speaks against the refusal: the level is known a little late."""
 
-    at: float
-    level: int
-    limit_before: float
+SMALLEST_ROUND = 4
+"""Creates that make a round at least: with one slot, every second create would otherwise be refused."""
 
 
 @define
@@ -45,7 +55,10 @@ class Pacer:
     in_flight: int = field(default=0, init=False)
     level: int = field(default=0, init=False)
     paused_until: float = field(default=float("-inf"), init=False)
-    _decrease: _Decrease | None = field(default=None, init=False)
+    _decreased_at: float = field(default=float("-inf"), init=False)
+    _refusals: int = field(default=0, init=False)  # without an accepted create at their level
+    _refused_level: float = field(default=float("inf"), init=False)  # the lowest of them
+    _rounds: float = field(default=0.0, init=False)  # since the last decrease
 
     def __attrs_post_init__(self) -> None:
         self.limit = float(self.ceiling)
@@ -69,14 +82,16 @@ class Pacer:
 
     def accepted(self, sent_at: float) -> None:
         """A create was accepted that had been sent at `sent_at`."""
-        decrease = self._decrease
-        if decrease and sent_at <= decrease.at:
-            if self.level >= decrease.level:
-                self.limit = max(self.limit, decrease.limit_before)
-                self._decrease = None
-        elif self.in_flight >= int(self.limit):  # only a limit that is used has been tried
-            self.limit = min(self.ceiling, self.limit + 1 / self.limit)
         self.level += 1
+        if sent_at <= self._decreased_at:  # it was on the wire at the decrease, and shows that more is borne
+            self.limit = max(self.limit, DECREASE * self.level)
+            return
+        if self.level > self._refused_level * (1 - SLACK):
+            self._forget_refusals()
+        if not self._refusals and self.in_flight >= int(self.limit):  # only a limit that is used has been tried
+            share = 1 / max(SMALLEST_ROUND, self.limit)
+            self._rounds += share
+            self.limit = min(float(self.ceiling), self.limit + max(1.0, self._rounds) * share)
 
     def refused(self, sent_at: float, now: float, pause: float) -> None:
         """A create was refused with 429, or 503 with a wait, that had been sent at `sent_at`.
@@ -87,7 +102,16 @@ class Pacer:
             pause: Seconds for which nothing more may go out.
         """
         self.paused_until = max(self.paused_until, now + pause)
-        if self._decrease and sent_at <= self._decrease.at:
+        if sent_at <= self._decreased_at:
             return  # the same congestion, already answered
-        self._decrease = _Decrease(now, self.level, self.limit)
-        self.limit = max(1.0, min(self.limit, DECREASE * self.level))
+        self._refusals += 1
+        self._refused_level = min(self._refused_level, self.level)
+        if self._refusals > bisect_right(MORE_REFUSALS_FROM, self.level):
+            self._forget_refusals()
+            self._decreased_at = now
+            self._rounds = 0.0
+            self.limit = max(1.0, min(self.limit, DECREASE * self.level))
+
+    def _forget_refusals(self) -> None:
+        self._refusals = 0
+        self._refused_level = float("inf")

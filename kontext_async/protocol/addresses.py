@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from kontext_async.errors import InvalidRequest
 
-__all__ = ["check_task_id", "create_url", "status_url"]
+__all__ = ["check_task_id", "create_url", "is_task_id", "precharge_url", "status_url"]
 
 MAX_ID_LENGTH = 512
 
@@ -14,6 +14,11 @@ MAX_ID_LENGTH = 512
 def create_url(base_url: str) -> str:
     """Where a task is created."""
     return f"{base_url}/model/v1/generation"
+
+
+def precharge_url(base_url: str) -> str:
+    """Where the price of a request is asked for, before it is paid."""
+    return f"{base_url}/model/v1/generation/precharge"
 
 
 def status_url(base_url: str, task_id: str) -> str:
@@ -25,8 +30,19 @@ def check_task_id(task_id: object) -> str:
     """A task id that can be asked for.
 
     Raises:
-        InvalidRequest: It is not text, is blank or dots only, or too long.
+        InvalidRequest: It is not text, is blank or dots only, too long, or not Unicode that can be sent.
     """
-    if not isinstance(task_id, str) or not task_id.strip(". \t\r\n") or len(task_id) > MAX_ID_LENGTH:
+    if not isinstance(task_id, str) or not is_task_id(task_id):
         raise InvalidRequest("task_id", task_id, "it must be a task's id, as the gateway gave it")
     return task_id.strip()
+
+
+def is_task_id(text: str) -> bool:
+    """Whether `text` can stand in a URL as a task's id, and lead nowhere else."""
+    if not text.strip().strip(".") or len(text) > MAX_ID_LENGTH:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # JSON may hold lone surrogates
+        return False
+    return True

@@ -19,12 +19,13 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from kontext_async.errors import MalformedAnswer
 from kontext_async.models import GeneratedImage, TaskProblem, TaskState, TaskStatus, Usage
+from kontext_async.protocol.addresses import is_task_id
 from kontext_async.redaction import excerpt, shown_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["read_accepted", "read_created", "read_status"]
+__all__ = ["read_accepted", "read_created", "read_money", "read_number", "read_status"]
 
 STATES = {
     "in_progress": TaskState.IN_PROGRESS,
@@ -33,8 +34,13 @@ STATES = {
     "succeeded": TaskState.COMPLETED,
     "failed": TaskState.FAILED,
 }
+LONGEST_WORD = 80
 FIRST_MILLISECONDS = 1e11
 """Times from here on are milliseconds: as seconds they would be after the year 5000."""
+
+
+DIGITS_OF_MONEY = 12
+"""Before the point. More are nonsense, and could not be added up."""
 
 
 @frozen
@@ -122,7 +128,7 @@ def read_accepted(body: bytes) -> TaskStatus | None:
 
 def _object(body: bytes, status: int) -> dict[str, Any]:
     try:
-        payload = json.loads(body)
+        payload = json.loads(body.decode())  # of bytes, it would look for the encoding first
     except (ValueError, RecursionError) as error:
         raise _malformed(f"the answer is not JSON: {excerpt(str(error), 100)}", body, status) from None
     if not isinstance(payload, dict):
@@ -131,26 +137,32 @@ def _object(body: bytes, status: int) -> dict[str, Any]:
 
 
 def _read(payload: dict[str, Any], body: bytes, status: int) -> TaskStatus:
-    try:
-        task = _converter(detailed=False).structure(payload, _Task)
-    except Exception:  # noqa: BLE001 # whatever cattrs meets in foreign data is the answer's fault
-        raise _malformed(f"the answer cannot be read: {_wrong(payload)}", body, status) from None
-    if not task.id.strip():
-        raise _malformed("the answer cannot be read: the id is blank", body, status)
-    state = STATES.get(task.status.strip().lower(), TaskState.UNKNOWN)
+    task = _structured(payload, body, status)
+    if not is_task_id(task.id):
+        raise _malformed(f"the answer cannot be read: {excerpt(repr(task.id), 80)} is no id", body, status)
+    state = STATES.get(task.status) or STATES.get(task.status.strip().lower(), TaskState.UNKNOWN)
+    failed = state is TaskState.FAILED or payload.get("error")
     return TaskStatus(
         task_id=task.id,
         state=state,
-        word=excerpt(task.status, 80),
+        word=task.status if len(task.status) < LONGEST_WORD else excerpt(task.status, LONGEST_WORD),
         model=_text_or_none(payload.get("model")),
         progress=_fraction(payload.get("progress")),
-        error=_problem(payload) if state is TaskState.FAILED or payload.get("error") else None,
-        images=tuple(_images(task)),
+        error=_problem(payload) if failed else None,
+        images=tuple(_images(task)) if task.output else (),
         usage=_usage(payload.get("usage")),
         created_at=_time(payload.get("created_at")),
         metadata=value if isinstance(value := payload.get("metadata"), dict) else {},
-        extra={key: value for key, value in payload.items() if key not in DESCRIBED},
+        extra={} if payload.keys() <= DESCRIBED else {k: v for k, v in payload.items() if k not in DESCRIBED},
     )
+
+
+def _structured(payload: dict[str, Any], body: bytes, status: int) -> _Task:
+    """What decides about money and pictures, with its types checked."""
+    try:
+        return _converter(detailed=False).structure(payload, _Task)
+    except Exception:  # noqa: BLE001 # whatever cattrs meets in foreign data is the answer's fault
+        raise _malformed(f"the answer cannot be read: {_wrong(payload)}", body, status) from None
 
 
 DESCRIBED = {"id", "status", "model", "progress", "error", "output", "usage", "created_at", "metadata"}
@@ -198,20 +210,22 @@ def _usage(value: object) -> Usage | None:
     if not isinstance(value, dict):
         return None
     extra = {key: item for key, item in value.items() if key not in {"cost", "discount"}}
-    return Usage(cost=_money(value.get("cost")), discount=_number(value.get("discount")), extra=extra)
+    return Usage(cost=read_money(value.get("cost")), discount=read_number(value.get("discount")), extra=extra)
 
 
-def _money(value: object) -> Decimal | None:
+def read_money(value: object) -> Decimal | None:
+    """An amount, as text or as a number; None for what is none."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
         amount = Decimal(str(value).strip())
     except InvalidOperation:
         return None
-    return amount if amount.is_finite() else None
+    return amount if amount.is_finite() and amount.adjusted() < DIGITS_OF_MONEY else None
 
 
-def _number(value: object) -> float | None:
+def read_number(value: object) -> float | None:
+    """A finite number; None for what is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -222,12 +236,12 @@ def _number(value: object) -> float | None:
 
 
 def _fraction(value: object) -> float | None:
-    number = _number(value)
+    number = read_number(value)
     return None if number is None else min(1.0, max(0.0, number))
 
 
 def _time(value: object) -> datetime | None:
-    number = _number(value)
+    number = read_number(value)
     if number is None:
         return None
     try:

@@ -1,0 +1,381 @@
+"""The house rules of the package, checked on its syntax trees: who imports whom, and what may not stand where."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections import defaultdict
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from attrs import field, frozen
+
+import kontext_async
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+ROOT = "kontext_async"
+PACKAGE = Path(kontext_async.__file__).parent
+
+GROUND = {"version", "redaction", "errors", "images", "models", "settings", "events"}
+CORE = GROUND | {"protocol", "decisions", "engine", "session"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "version": set(),
+    "redaction": set(),
+    "errors": {"redaction", "models"},
+    "images": {"errors", "redaction"},
+    "models": {"errors", "images", "redaction"},
+    "settings": {"errors", "images", "redaction"},
+    "events": {"errors", "models"},
+    "protocol": GROUND | {"protocol"},
+    "decisions": GROUND | {"decisions"},
+    "engine": GROUND | {"protocol", "decisions", "engine"},
+    "session": GROUND | {"protocol", "decisions", "engine"},
+    ROOT: GROUND | {"session"},
+    "emulator": {"models", "emulator"},
+    "bulk": CORE | {ROOT, "bulk"},
+    "testing": CORE | {ROOT, "emulator", "testing"},
+    "integrations": CORE | {ROOT, "bulk", "integrations"},
+    "cli": CORE | {ROOT, "bulk", "emulator", "cli"},
+}
+"""The areas of the package, and the areas that each may import."""
+
+TYPING_ONLY = {("errors", "models")}
+"""What may be imported for type checking, and not when the program runs."""
+
+PURE = {"protocol", "decisions"}
+EFFECTS = {"asyncio", "anyio", "trio", "aiohttp", "time", "random", "secrets", "threading", "socket", "os", "pathlib"}
+CLOCKS = {"now", "utcnow", "today"}
+
+
+@frozen
+class Import:
+    """One import of a module, by its full name."""
+
+    target: str
+    line: int
+    typing_only: bool
+
+
+@frozen
+class Module:
+    """One module of the package."""
+
+    name: str
+    tree: ast.Module = field(repr=False)
+    is_package: bool = False
+
+    @classmethod
+    def of(cls, name: str, source: str, *, is_package: bool = False) -> Module:
+        return cls(name, ast.parse(source), is_package)
+
+    @property
+    def area(self) -> str:
+        return area_of(self.name)
+
+
+def area_of(name: str) -> str:
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 else ROOT
+
+
+def modules_of(package: Path) -> dict[str, Module]:
+    found = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        is_package = parts[-1] == "__init__"
+        name = ".".join(parts[:-1] if is_package else parts)
+        found[name] = Module.of(name, path.read_text("utf-8"), is_package=is_package)
+    return found
+
+
+def imports_of(module: Module, known: set[str]) -> Iterator[Import]:
+    """Every import of a module, those in functions and under ``TYPE_CHECKING`` too."""
+    typing_lines = {
+        line
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for statement in node.body
+        for line in range(statement.lineno, (statement.end_lineno or statement.lineno) + 1)
+    }
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, node.lineno in typing_lines)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module.name}:{node.lineno}: relative imports are not resolved here"
+            base = node.module or ""
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                yield Import(full if full in known else base, node.lineno, node.lineno in typing_lines)
+
+
+def wrong_directions(modules: Iterable[Module]) -> list[str]:
+    wrong = []
+    for module in modules:
+        for each in imports_of(module, set(MODULES)):
+            if each.target.split(".")[0] != ROOT:
+                continue
+            area, other = module.area, area_of(each.target)
+            only_typing = (area, other) in TYPING_ONLY
+            if other not in MAY_IMPORT[area] or (only_typing and not each.typing_only):
+                wrong.append(f"{module.name}:{each.line} imports {each.target}")
+    return wrong
+
+
+def cycle(modules: dict[str, Module]) -> list[str]:
+    """The modules of an import cycle, if there is one; imports for type checking are none."""
+    graph: dict[str, set[str]] = defaultdict(set)
+    for module in modules.values():
+        for each in imports_of(module, set(modules)):
+            if each.target in modules and not each.typing_only:
+                graph[module.name].add(each.target)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def impure(module: Module) -> list[str]:
+    wrong = []
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith):
+            wrong.append(f"{module.name}:{node.lineno} is async")
+        elif isinstance(node, ast.comprehension) and node.is_async:
+            wrong.append(f"{module.name}:{node.target.lineno} is async")
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CLOCKS:
+            wrong.append(f"{module.name}:{node.lineno} reads the clock")
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"open", "print"}:
+            wrong.append(f"{module.name}:{node.lineno} does I/O")
+    wrong += [
+        f"{module.name}:{each.line} imports {each.target}"
+        for each in imports_of(module, set())
+        if each.target.split(".")[0] in EFFECTS
+    ]
+    return wrong
+
+
+def environment_reads(module: Module) -> list[str]:
+    names = {"environ", "environb", "getenv"}
+    return [
+        f"{module.name}:{node.lineno}"
+        for node in ast.walk(module.tree)
+        if (isinstance(node, ast.Attribute) and node.attr in names)
+        or (isinstance(node, ast.ImportFrom) and node.module == "os" and names & {alias.name for alias in node.names})
+    ]
+
+
+def aiohttp_imports(module: Module) -> list[str]:
+    """Imports of aiohttp that happen when the program runs."""
+    return [
+        f"{module.name}:{each.line}"
+        for each in imports_of(module, set())
+        if each.target.split(".")[0] == "aiohttp" and not each.typing_only
+    ]
+
+
+LATE = {ROOT: {"__getattr__", "__dir__"}, f"{ROOT}.cli": {"main"}}
+"""Functions that may stand in an ``__init__``, because what they need is imported when they are called (PEP 562)."""
+
+
+def is_table_of_contents(statement: ast.stmt, late: set[str]) -> bool:
+    match statement:
+        case ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant(value=str())):
+            return True
+        case ast.Assign(targets=[ast.Name(id="__all__")]) | ast.AnnAssign(target=ast.Name(id="__all__")):
+            return True
+        case ast.If(test=ast.Name(id="TYPE_CHECKING"), body=body, orelse=orelse):
+            return all(is_table_of_contents(each, late) for each in (*body, *orelse))
+        case ast.FunctionDef(name=name, decorator_list=[]):
+            return name in late
+    return False
+
+
+def does_more_than_list(module: Module) -> list[str]:
+    """What an ``__init__`` does beside importing and naming."""
+    return [
+        f"{module.name}:{statement.lineno}"
+        for statement in module.tree.body
+        if not is_table_of_contents(statement, LATE.get(module.name, set()))
+    ]
+
+
+MODULES = modules_of(PACKAGE)
+
+
+def of_areas(*areas: str) -> list[Module]:
+    return [module for module in MODULES.values() if module.area in areas]
+
+
+def test_the_rules_see_the_package() -> None:
+    assert set(MODULES) >= {
+        ROOT,
+        *(f"{ROOT}.{name}" for name in GROUND),
+        *(f"{ROOT}.protocol{name}" for name in ("", ".addresses", ".answers", ".refusals", ".requests")),
+        *(f"{ROOT}.decisions{name}" for name in ("", ".pacing", ".polling", ".resend")),
+        *(f"{ROOT}.engine{name}" for name in ("", ".transport", ".scheduler", ".poll_loop", ".download", ".service")),
+        f"{ROOT}.session",
+        f"{ROOT}.emulator",
+    }
+    edges = {
+        (module.name, each.target, each.typing_only)
+        for module in MODULES.values()
+        for each in imports_of(module, set(MODULES))
+    }
+    assert edges >= {
+        (f"{ROOT}.errors", f"{ROOT}.models", True),
+        (f"{ROOT}.errors", f"{ROOT}.redaction", False),
+        (f"{ROOT}.models", f"{ROOT}.images", False),
+        (f"{ROOT}.engine.transport", "aiohttp", False),
+        (f"{ROOT}.session", f"{ROOT}.engine.service", False),
+        (ROOT, f"{ROOT}.session", False),
+    }
+
+
+def test_every_module_has_its_place_in_the_house() -> None:
+    assert {module.area for module in MODULES.values()} <= set(MAY_IMPORT)
+
+
+def test_imports_run_downward_only() -> None:
+    assert wrong_directions(MODULES.values()) == []
+
+
+def test_there_are_no_import_cycles() -> None:
+    assert cycle(MODULES) == []
+
+
+def test_protocol_and_decisions_are_pure() -> None:
+    pure = of_areas(*PURE)
+    assert len(pure) >= 9
+    assert [line for module in pure for line in impure(module)] == []
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    readers = {line.split(":")[0] for module in MODULES.values() for line in environment_reads(module)}
+    assert readers == {f"{ROOT}.settings"}
+
+
+def test_only_the_transport_imports_aiohttp() -> None:
+    importers = {line.split(":")[0] for module in of_areas(*CORE, ROOT) for line in aiohttp_imports(module)}
+    assert importers == {f"{ROOT}.engine.transport"}
+
+
+def test_packages_are_tables_of_contents() -> None:
+    packages = [module for module in MODULES.values() if module.is_package]
+    assert len(packages) >= 5
+    assert [line for package in packages for line in does_more_than_list(package)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("errors", "from kontext_async.models import KontextRequest"),
+        ("errors", "import kontext_async.settings"),
+        ("redaction", "from kontext_async.errors import KontextError"),
+        ("models", "from kontext_async import settings"),
+        ("protocol.made_up", "from kontext_async.engine.clock import Clock"),
+        ("protocol.made_up", "from kontext_async.decisions.resend import Fate"),
+        ("decisions.made_up", "def f():\n    from kontext_async.session import KontextSession"),
+        ("decisions.made_up", "if TYPE_CHECKING:\n    from kontext_async.engine.slots import Slot"),
+        ("engine.made_up", "from kontext_async import KontextSession"),
+        ("engine.made_up", "from kontext_async.session import KontextSession"),
+        ("session", "from kontext_async.bulk import BulkRun"),
+        ("emulator.made_up", "from kontext_async.protocol import read_status"),
+        ("bulk.made_up", "from kontext_async.cli import main"),
+    ],
+)
+def test_a_module_that_imports_upward_is_caught(name: str, source: str) -> None:
+    assert len(wrong_directions([Module.of(f"{ROOT}.{name}", source)])) == 1
+
+
+def test_an_import_for_type_checking_may_go_where_a_real_one_may_not() -> None:
+    source = "if TYPE_CHECKING:\n    from kontext_async.models import KontextRequest"
+    assert wrong_directions([Module.of(f"{ROOT}.errors", source)]) == []
+
+
+def test_a_cycle_is_caught() -> None:
+    one = Module.of(f"{ROOT}.engine.one", "from kontext_async.engine import two")
+    two = Module.of(f"{ROOT}.engine.two", "def late():\n    import kontext_async.engine.one")
+    assert set(cycle({**MODULES, one.name: one, two.name: two})) == {one.name, two.name}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "async def f(): ...",
+        "def f(): return [x async for x in y]",
+        "import asyncio",
+        "import time",
+        "from time import monotonic",
+        "from random import Random",
+        "import random as r",
+        "if TYPE_CHECKING:\n    import anyio",
+        "at = datetime.now(UTC)",
+        "at = datetime.datetime.utcnow()",
+        "file = open('x')",
+    ],
+)
+def test_an_impure_module_is_caught(source: str) -> None:
+    assert impure(Module.of(f"{ROOT}.protocol.made_up", source))
+
+
+@pytest.mark.parametrize(
+    "source", ["import os\nos.environ['A']", "import os\nos.getenv('A')", "from os import environ"]
+)
+def test_reading_the_environment_is_caught(source: str) -> None:
+    assert environment_reads(Module.of(f"{ROOT}.made_up", source))
+
+
+@pytest.mark.parametrize("source", ["import aiohttp", "from aiohttp import web", "def f():\n    import aiohttp.abc"])
+def test_importing_aiohttp_is_caught(source: str) -> None:
+    assert aiohttp_imports(Module.of(f"{ROOT}.made_up", source))
+    assert not aiohttp_imports(Module.of(f"{ROOT}.made_up", "if TYPE_CHECKING:\n    import aiohttp"))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "print('hello')",
+        "x = 1",
+        "def f(): ...",
+        "class A: ...",
+        "if x:\n    import a",
+        "def __getattr__(name): ...",
+        "f()",
+    ],
+)
+def test_an_init_that_does_more_is_caught(source: str) -> None:
+    assert does_more_than_list(Module.of(f"{ROOT}.made_up", source, is_package=True))
+
+
+def test_a_lazy_getattr_is_allowed_in_the_package_itself() -> None:
+    assert not does_more_than_list(Module.of(ROOT, "def __getattr__(name): ...", is_package=True))
+
+
+IMPORTED = """
+import gc, logging, sys, threading
+import kontext_async
+assert "aiohttp" not in sys.modules, "the session is imported when it is asked for"
+from kontext_async import KontextSession
+import aiohttp, asyncio
+assert threading.enumerate() == [threading.main_thread()], threading.enumerate()
+loggers = [logging.getLogger(), *(logging.getLogger(name) for name in logging.root.manager.loggerDict)]
+handlers = [handler for logger in loggers for handler in logger.handlers]
+assert all(isinstance(handler, logging.NullHandler) for handler in handlers), handlers
+clients = (aiohttp.ClientSession, aiohttp.BaseConnector, asyncio.AbstractEventLoop)
+assert not [each for each in gc.get_objects() if isinstance(each, clients)]
+print("nothing was started")
+"""
+
+
+def test_importing_the_package_starts_nothing() -> None:
+    run = subprocess.run(  # noqa: S603 # our own interpreter
+        [sys.executable, "-W", "error", "-c", IMPORTED], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "nothing was started\n"
