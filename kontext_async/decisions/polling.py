@@ -2,16 +2,21 @@
 
 `Agenda` holds the tasks by due time, and hands out those that may be asked about now: within the bound on requests
 in flight, under the cap on requests per second, and not before the gateway's ``Retry-After``. `Timing` says when a task
-is due; `IntervalTiming` is the rule of the settings, with jitter.
+is due; `IntervalTiming` is the rule of the settings, with jitter; `kontext_async.decisions.learning` has the rule that
+learns.
+
+Where more is due than may be asked about, those come first whose answers are worth the most: the tasks that have been
+finished for the longest, in the mean (`Timing.accrued`).
 """
 
 from __future__ import annotations
 
 import enum
 import heapq
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from collections import deque
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
-from attrs import define, field
+from attrs import Factory, define, field
 
 from kontext_async.decisions.resend import backoff
 
@@ -27,6 +32,11 @@ JITTER = 0.1
 SLACK = 0.05
 """Seconds of the rate cap that may be saved up: a loop that wakes a little late does not lose its rate."""
 
+COMPARED = 64
+CHOSEN = 8
+"""Where not all that are due may be asked about, so many of them are compared, and so many chosen, at a time: with
+100,000 waiting as with 100, and everybody has their turn to be compared."""
+
 
 @define(eq=False)
 class Watched:
@@ -41,6 +51,10 @@ class Watched:
         failures: Asks that failed, one after the other.
         failing_since: When the first of them failed.
         missing_since: When the first of the latest 404s in a row came.
+        asked_at: When it was asked about last; when it was accepted, before that.
+        unfinished_at: When it was last asked about and not finished; when it was accepted, before that.
+        foretold: The age at which it will be finished, as its progress has it; 0 where that says nothing.
+        kind: The number of its kind of request; None while its age is not known, -1 for kinds without a number.
     """
 
     task_id: str
@@ -51,21 +65,33 @@ class Watched:
     failures: int = field(default=0, init=False)
     failing_since: float | None = field(default=None, init=False)
     missing_since: float | None = field(default=None, init=False)
+    asked_at: float = field(default=Factory(lambda self: self.since, takes_self=True), init=False)
+    unfinished_at: float = field(default=Factory(lambda self: self.since, takes_self=True), init=False)
+    foretold: float = field(default=0.0, init=False)
+    kind: int | None = field(default=None, init=False)
 
 
-class Timing(Protocol):
+WatchedT = TypeVar("WatchedT", bound=Watched)
+WatchedT_contra = TypeVar("WatchedT_contra", bound=Watched, contravariant=True)
+
+
+class Timing(Protocol[WatchedT_contra]):
     """When to ask. Sees every task begin, every answer and every end, and so may learn."""
 
-    def first(self, task: Watched, now: float, random: float) -> float:
+    def first(self, task: WatchedT_contra, now: float, random: float) -> float:
         """When to ask about a task for the first time."""
         ...
 
-    def again(self, task: Watched, status: TaskStatus, now: float, random: float) -> float:
+    def again(self, task: WatchedT_contra, status: TaskStatus, now: float, random: float) -> float:
         """When to ask again about a task that is not finished."""
         ...
 
-    def finished(self, task: Watched, status: TaskStatus, now: float) -> None:
+    def finished(self, task: WatchedT_contra, status: TaskStatus, now: float) -> None:
         """A task was seen finished."""
+        ...
+
+    def accrued(self, task: WatchedT_contra, now: float) -> float:
+        """The seconds that the task has been finished for, in the mean of what is expected."""
         ...
 
 
@@ -87,6 +113,10 @@ class IntervalTiming:
     def finished(self, task: Watched, status: TaskStatus, now: float) -> None:
         """See `Timing.finished`: there is nothing to learn for a fixed interval."""
 
+    def accrued(self, task: Watched, now: float) -> float:
+        """See `Timing.accrued`: as nothing is known, those that have been due for longest come first."""
+        return now - task.due
+
     def _jittered(self, seconds: float, random: float) -> float:
         return seconds * (1 + JITTER * (2 * random - 1))
 
@@ -102,22 +132,34 @@ class RateCap:
         """When one more is allowed."""
         return self._next - SLACK
 
+    def allows(self, now: float) -> int:
+        """How many are allowed now, one after the other."""
+        return 1 + int((now + SLACK - max(self._next, now)) * self.rate) if self.ready_at() <= now else 0
+
     def take(self, now: float) -> None:
         """One goes out now."""
         self._next = max(self._next, now) + 1 / self.rate
 
 
-WatchedT = TypeVar("WatchedT", bound=Watched)
+Entry: TypeAlias = tuple[float, int, WatchedT]
+"""When a task is due, a number that rises, and the task. It is stale once the task is due at another time."""
 
 
 class Agenda(Generic[WatchedT]):
-    """The tasks that wait to be asked about."""
+    """The tasks that wait to be asked about.
 
-    def __init__(self, limits: Limits, timing: Timing) -> None:
+    They go from `_later`, a heap by due time, to `_due`, and from there, when they are chosen, to `_next`. Where
+    everything that is due may be asked about there is nothing to choose; otherwise `COMPARED` at a time are looked at
+    in turn.
+    """
+
+    def __init__(self, limits: Limits, timing: Timing[WatchedT]) -> None:
         self._max_in_flight = limits.max_polls_in_flight
         self._cap = RateCap(limits.polls_per_second)
         self._timing = timing
-        self._heap: list[tuple[float, int, WatchedT]] = []
+        self._later: list[Entry[WatchedT]] = []
+        self._due: deque[Entry[WatchedT]] = deque()
+        self._next: deque[Entry[WatchedT]] = deque()
         self._sequence = 0
         self._held_until = float("-inf")
         self.in_flight = 0
@@ -127,12 +169,12 @@ class Agenda(Generic[WatchedT]):
         self._schedule(task, self._timing.first(task, now, random))
 
     def hurry(self, task: WatchedT, now: float) -> None:
-        """Ask about a task as soon as may be."""
-        if not task.asking and task.due > now:
-            self._schedule(task, now)
+        """Ask about a task as soon as may be, before all others."""
+        if not task.asking:
+            self._next.appendleft(self._entry(task, min(task.due, now)))
 
     def remove(self, task: WatchedT) -> None:
-        """Forget a task: its entry in the heap is stale from now on."""
+        """Forget a task: its entry is stale from now on."""
         task.due = float("inf")
 
     def hold_back(self, until: float) -> None:
@@ -142,10 +184,15 @@ class Agenda(Generic[WatchedT]):
     def take(self, now: float) -> list[WatchedT]:
         """The tasks to ask about now; each is on the wire until `answered` or `failed` is called for it."""
         taken: list[WatchedT] = []
+        while self._later and self._later[0][0] <= now:
+            self._due.append(heapq.heappop(self._later))
         while self.wake_at() <= now:
-            task = heapq.heappop(self._heap)[2]
+            if not self._next:
+                self._choose(now)
+            task = self._next.popleft()[2]
             task.asking = True
             task.asks += 1
+            task.asked_at = now
             self.in_flight += 1
             self._cap.take(now)
             taken.append(task)
@@ -153,11 +200,10 @@ class Agenda(Generic[WatchedT]):
 
     def wake_at(self) -> float:
         """When there will be something to ask; infinite when only an answer or a new task can change that."""
-        while self._heap and self._is_stale(self._heap[0]):
-            heapq.heappop(self._heap)
-        if not self._heap or self.in_flight >= self._max_in_flight:
+        due = self._first_due()
+        if self.in_flight >= self._max_in_flight:
             return float("inf")
-        return max(self._heap[0][0], self._cap.ready_at(), self._held_until)
+        return max(due, self._cap.ready_at(), self._held_until)
 
     def back(self, task: WatchedT) -> None:
         """A status request is off the wire, whatever came of it."""
@@ -179,12 +225,42 @@ class Agenda(Generic[WatchedT]):
         self._schedule(task, now + backoff(task.failures, retries, random))
 
     def _schedule(self, task: WatchedT, due: float) -> None:
+        heapq.heappush(self._later, self._entry(task, due))
+
+    def _entry(self, task: WatchedT, due: float) -> Entry[WatchedT]:
         task.due = due
         self._sequence += 1
-        heapq.heappush(self._heap, (due, self._sequence, task))
+        return due, self._sequence, task
 
-    def _is_stale(self, entry: tuple[float, int, WatchedT]) -> bool:
-        return entry[2].asking or entry[0] != entry[2].due
+    def _first_due(self) -> float:
+        """When one of the tasks that come first is due; what is stale there is dropped."""
+        while self._next and _is_stale(self._next[0]):
+            self._next.popleft()
+        if self._next:
+            return self._next[0][0]
+        while self._due and _is_stale(self._due[0]):
+            self._due.popleft()
+        if self._due:
+            return self._due[0][0]
+        while self._later and _is_stale(self._later[0]):
+            heapq.heappop(self._later)
+        return self._later[0][0] if self._later else float("inf")
+
+    def _choose(self, now: float) -> None:
+        """Fill `_next` from `_due`, which holds at least one task that waits."""
+        if len(self._due) <= min(self._max_in_flight - self.in_flight, self._cap.allows(now)):
+            self._next, self._due = self._due, self._next
+            return
+        compared = [self._due.popleft() for _ in range(min(COMPARED, len(self._due)))]
+        compared = [entry for entry in compared if not _is_stale(entry)]
+        compared.sort(key=lambda entry: self._timing.accrued(entry[2], now), reverse=True)
+        chosen = max(1, len(compared) * CHOSEN // COMPARED)
+        self._next.extend(compared[:chosen])
+        self._due.extend(compared[chosen:])
+
+
+def _is_stale(entry: Entry[WatchedT]) -> bool:
+    return entry[2].asking or entry[0] != entry[2].due
 
 
 class FailedAsk(enum.Enum):

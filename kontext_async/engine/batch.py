@@ -117,7 +117,7 @@ class Batch:
         with anyio.CancelScope() as scope:
             self._scopes.add(scope)
             try:
-                request = KontextRequest.of(given)
+                request = _made(given)
                 outcome = evolve(outcome, request=request)
                 task = await self._service.scheduler.submit(Submission(request))
                 self._await_end_of(task, evolve(outcome, task_id=task.task_id))
@@ -152,6 +152,16 @@ class Batch:
     def _end(self, error: KontextError) -> None:
         self._ended = error
         self._news.set()
+
+
+def _made(given: RequestLike) -> KontextRequest:
+    """The request that was given; whatever the making of it raises is the outcome of this one request."""
+    try:
+        return KontextRequest.of(given)
+    except KontextError:
+        raise
+    except Exception as error:
+        raise InvalidRequest("request", given, f"it must be readable: {type(error).__name__}: {error}") from error
 
 
 def _as_async(requests: object) -> AsyncIterator[RequestLike]:

@@ -29,7 +29,8 @@ class Tally:
         """Take down one event."""
         self._counts[type(event)] += 1
         if isinstance(event, Finished):
-            self.spent += event.generation.usage.cost or 0
+            if event.fingerprint:  # what was attached was paid for elsewhere, and may be seen finished many times
+                self.spent += event.generation.usage.cost or 0
         elif isinstance(event, Failed) and isinstance(event.error, SubmissionUncertain):
             self.uncertain += 1
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from kontext_async.decisions.polling import Agenda, FailedAsk, IntervalTiming, Verdict, after_failure
+from kontext_async.decisions.learning import LearnedTiming
+from kontext_async.decisions.polling import Agenda, FailedAsk, Verdict, after_failure
 from kontext_async.decisions.resend import wait_for
 from kontext_async.engine.pending import Pending, result_of
 from kontext_async.engine.transport import RequestLost
@@ -26,6 +27,7 @@ from kontext_async.models import Generation, TaskStatus
 from kontext_async.protocol import read_status, refusal, retry_after
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
     from typing import Any
 
     from kontext_async.engine.context import Context
@@ -54,8 +56,9 @@ class PollLoop:
         self._random = context.random
         self._start_soon = context.start_soon
         self._running = False
-        self._agenda: Agenda[Pending] = Agenda(settings.limits, IntervalTiming(settings.polling))
+        self._agenda: Agenda[Pending] = Agenda(settings.limits, LearnedTiming(settings.polling, _kind_of))
         self._tasks: dict[str, Pending] = {}
+        self._idle: list[asyncio.Future[Pending]] = []
         self._wakeup: asyncio.Future[None] | None = None
         self._wakes_at = float("inf")
 
@@ -82,6 +85,8 @@ class PollLoop:
         known = self._tasks.setdefault(task.task_id, task)
         if known is task and not task.followed:
             task.followed = True
+            task.failures = 0  # what failed before was another wait's
+            task.failing_since = task.missing_since = None
             now = self._clock.time()
             self._agenda.add(task, now, self._random.random())
             if at_once:
@@ -100,7 +105,7 @@ class PollLoop:
         if isinstance(result, Generation):
             self._hub.emit(Finished(**self._about(task), generation=result))
         else:
-            self._hub.emit(Failed(**self._about(task), error=result))
+            self._hub.emit(Failed(**self._about(task), error=self._transport.told(result)))
         task.settle(result)
 
     def fail_all(self, error: KontextError) -> None:
@@ -125,12 +130,41 @@ class PollLoop:
         self._heard(task, read)
         return read
 
+    async def look_up(self, task_id: str) -> TaskStatus:
+        """What the gateway says of a task at present, for itself: nothing else follows from it.
+
+        Raises:
+            KontextError: What the answer means.
+        """
+        task = Pending(task_id, self._clock.time())
+        read = await self._answer_about(task)
+        if isinstance(read, KontextError):
+            raise read
+        self._hub.emit(Asked(**self._about(task), status=read))
+        return read
+
     async def _run(self) -> None:
-        """Ask until cancelled. Each status request is a task of the owner's."""
+        """Hand out what is due until cancelled."""
         while True:
-            for task in self._agenda.take(self._clock.time()):
-                self._start_soon(self._ask, task)
+            self._hand_out()
             await self._sleep_until(self._agenda.wake_at())
+
+    def _hand_out(self) -> None:
+        for task in self._agenda.take(self._clock.time()):
+            if self._idle:
+                self._idle.pop().set_result(task)
+            else:
+                self._start_soon(self._ask_on, task)
+
+    async def _ask_on(self, task: Pending) -> None:
+        """Ask about a task, and then about whatever is due next; there are as many of these as asks at once."""
+        while True:
+            await self._ask(task)
+            following: asyncio.Future[Pending] = asyncio.get_running_loop().create_future()
+            self._idle.append(following)
+            self._hand_out()
+            self._wake_for_agenda()
+            task = await following
 
     async def _ask(self, task: Pending) -> None:
         try:
@@ -145,7 +179,6 @@ class PollLoop:
         else:
             self._ask_failed(task, read)
         self._drop_if_overdue(task)
-        self._wake_for_agenda()
 
     async def _answer_about(self, task: Pending) -> TaskStatus | KontextError:
         try:
@@ -158,9 +191,11 @@ class PollLoop:
             try:
                 return read_status(answer.body, task.task_id, status=answer.status)
             except KontextError as malformed:
-                return malformed.about(task.task_id)
+                return self._transport.told(malformed).about(task.task_id)
         self._hold_back_if_asked(task, answer)
-        return refusal(answer.status, answer.body, request_id=answer.request_id, task_id=task.task_id)
+        return self._transport.told(
+            refusal(answer.status, answer.body, request_id=answer.request_id, task_id=task.task_id)
+        )
 
     def _hold_back_if_asked(self, task: Pending, answer: Answer) -> None:
         named = retry_after(answer.retry_after, self._clock.utcnow())
@@ -230,6 +265,12 @@ class PollLoop:
     def _wake(self) -> None:
         if self._wakeup and not self._wakeup.done():
             self._wakeup.set_result(None)
+
+
+def _kind_of(task: Pending) -> Hashable | None:
+    """Requests of one model with as many input images take similar times; an attached task's age is not known."""
+    request = task.request
+    return None if request is None else (request.model, len(request.input_images))
 
 
 def _not_found(task: Pending) -> TaskNotFound:

@@ -18,6 +18,7 @@ from kontext_async.engine.context import Context
 from kontext_async.engine.download import Downloader
 from kontext_async.engine.hub import EventHub
 from kontext_async.engine.poll_loop import PollLoop
+from kontext_async.engine.pricing import Pricer
 from kontext_async.engine.scheduler import Scheduler
 from kontext_async.engine.slots import Slots
 from kontext_async.engine.transport import Transport
@@ -62,6 +63,7 @@ class Service:
         self.slots = Slots(Pacer(settings.limits.max_in_flight), clock)
         self.poll_loop = PollLoop(self.transport, context)
         self.scheduler = Scheduler(self.transport, self.slots, self.poll_loop, context)
+        self.pricer = Pricer(self.transport, context)
         self.downloader = Downloader(self.transport, self.poll_loop, context)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._owner: asyncio.Task[None] | None = None
@@ -88,7 +90,11 @@ class Service:
         self.transport.open()
         ready = self._loop.create_future()
         self._owner = self._loop.create_task(self._own(ready), name="kontext_async session")
-        await asyncio.shield(ready)
+        try:
+            await asyncio.shield(ready)
+        except BaseException:
+            self._stop.set()  # nobody holds what was not started, and so nobody would close it
+            raise
 
     async def aclose(self) -> None:
         """End: whoever still waits gets `SessionClosed` with the id of the task, which goes on and is paid for.

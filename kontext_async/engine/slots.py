@@ -29,6 +29,7 @@ class Slot:
         if self._slots:
             self._slots.pacer.accepted(self._sent_at)
             self._accepted = True
+            self._slots.admit()  # there may be more slots now
 
     def refused(self, now: float, pause: float) -> None:
         """The create was refused for now; nothing more goes out for `pause` seconds. The slot is given back."""

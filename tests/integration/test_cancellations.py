@@ -195,6 +195,7 @@ async def test_a_refused_create_whose_caller_has_gone_is_not_sent_again(
     assert session.statistics().in_flight == 0
 
 
+@A_WHILE
 async def test_a_timeout_while_the_create_is_out_keeps_the_id(session: KontextSession, emulator: Emulator) -> None:
     emulator.faults.script("create", [Fault(kind=FaultKind.SLOW_AFTER_ACCEPT, seconds=0.2)])
     with pytest.raises(TaskTimeout) as caught:

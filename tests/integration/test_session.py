@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import anyio
+import attrs
 import pytest
 from PIL import Image
 
@@ -21,6 +22,7 @@ from kontext_async import (
     Downloaded,
     Event,
     Finished,
+    GatewayUnavailable,
     Generation,
     InvalidRequest,
     KontextRequest,
@@ -668,3 +670,89 @@ def test_the_exports_are_what_they_say() -> None:
         for name in kontext_async.__all__:
             assert getattr(kontext_async, name) is not None
     assert isinstance(Faults(), Faults)
+
+
+@pytest.mark.parametrize("emulator_options", [{"service_time": 0.0, "api_key": "a"}, {"service_time": 0.0}])
+async def test_an_echoed_key_is_blotted_out_of_errors_and_of_nothing_else(emulator: Emulator) -> None:
+    key = str(emulator.api_key)
+    echo = f'{{"error": "key {key} is not welcome"}}'
+    async with KontextSession(key, base_url=emulator.base_url, settings=FAST) as session:
+        emulator.faults.script("create", [Fault(kind=FaultKind.HTTP_STATUS, status=400, text=echo)])
+        with pytest.raises(RequestRejected) as caught:
+            await session.generate("a fox")
+        for text in (str(caught.value), caught.value.body or ""):
+            assert f"key {key} is" not in text
+            assert "***" in text
+        assert (await session.generate("a fox")).task_id in emulator.ledger.task_ids
+
+
+async def test_what_is_attached_is_paid_for_once(session: KontextSession, emulator: Emulator) -> None:
+    fox = await session.generate("a fox")
+    for _ in range(2):
+        await session.attach(fox.task_id).status()
+        await session.attach(fox.task_id).wait()
+    await session.read(fox.images[0])
+    assert session.statistics().spent == emulator.ledger.spent == Decimal("0.04")
+
+
+async def test_a_failure_while_nobody_listens_is_not_waited_for_for_ever(
+    session: KontextSession, emulator: Emulator, until: Callable[..., Any]
+) -> None:
+    emulator.faults.script("create", [FaultKind.TASK_HANGS])
+    updates = (await session.submit("a fox")).updates()
+    await anext(updates)
+    emulator.faults.set_rate(Fault(kind=FaultKind.UNAUTHORIZED, on=["status"]), 1)
+    await until(lambda: session.statistics().failed)
+    with pytest.raises(AuthenticationFailed):
+        await anext(updates)
+
+
+async def test_an_item_that_raises_while_it_is_read_is_an_outcome(session: KontextSession) -> None:
+    def broken() -> Iterator[bytes]:
+        raise ZeroDivisionError("a bug of theirs")
+        yield b""
+
+    first, second = await session.generate_all([{"prompt": "a", "input_images": broken()}, "b"])
+    assert isinstance(first.error, InvalidRequest)
+    assert isinstance(first.error.__cause__, ZeroDivisionError)
+    assert second.ok
+
+
+@pytest.mark.parametrize("emulator_options", [{"service_time": 0.02, "pixels": 4096}])
+async def test_finishing_one_task_by_hand_does_not_stop_the_loop(emulator: Emulator) -> None:
+    """With one ask at a time, a task that is seen finished meanwhile must not take the loop's turn with it."""
+    settings = attrs.evolve(FAST, limits=Limits(max_polls_in_flight=1, polls_per_second=2000))
+    async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings) as session:
+        one, other = await session.submit("one"), await session.submit("other")
+        emulator.faults.script("status", [Fault(kind=FaultKind.SLOW, seconds=0.2), None])
+        waiting = asyncio.create_task(other.wait(5))
+        while not session.statistics().polls_in_flight:
+            await asyncio.sleep(0)
+        for _ in range(20):
+            await one.status()
+        assert (await waiting).images
+
+
+async def test_a_wait_begins_with_a_clean_sheet(emulator: Emulator) -> None:
+    settings = attrs.evolve(FAST, retries=attrs.evolve(FAST.retries, failure_budget=0.1))
+    emulator.faults.script("create", [FaultKind.TASK_HANGS])
+    async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings) as session:
+        task = await session.submit("a fox")
+        emulator.faults.set_rate(Fault(kind=FaultKind.HTTP_STATUS, on=["status"], status=500), 1)
+        for _ in range(2):
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(GatewayUnavailable):
+                await task.wait(5)
+            assert asyncio.get_running_loop().time() - began >= 0.1
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing(emulator: Emulator) -> None:
+    before = asyncio.all_tasks()
+    session = KontextSession(emulator.api_key, base_url=emulator.base_url)
+    starting = asyncio.create_task(session.start())
+    await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.wait([starting])
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not [task for task in asyncio.all_tasks() - before if "session" in task.get_name()]

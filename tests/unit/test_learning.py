@@ -217,6 +217,15 @@ def test_weights_stay_within_bounds() -> None:
     assert lifetimes._weight == 1.0
 
 
+def test_what_was_forgotten_again_and_again_leaves_a_distribution() -> None:
+    lifetimes = Lifetimes()
+    lifetimes.ended(9, 10)
+    for _ in range(600):
+        lifetimes.forget(0.25)
+        lifetimes.outlived(0, 20)
+        assert 0 <= share_by(lifetimes, 15) < 1
+
+
 @given(st.lists(st.tuples(ages, ages, st.booleans()), max_size=40), ages)
 def test_any_ages_make_a_distribution(seen: list[tuple[float, float, bool]], age: float) -> None:
     lifetimes = Lifetimes()

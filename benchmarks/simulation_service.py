@@ -1,0 +1,215 @@
+"""A service with a virtual clock: how long its tasks take, and what a session's poll loop makes of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from random import Random
+from statistics import mean
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from attrs import define, field, frozen
+
+from kontext_async.decisions.inspection import Curve, best_plan
+from kontext_async.decisions.polling import Agenda, IntervalTiming, Timing, Watched
+from kontext_async.models import TaskState, TaskStatus
+from kontext_async.settings import Limits, Polling
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "MEDIAN",
+    "RUNNING",
+    "SHAPES",
+    "EveryInterval",
+    "Look",
+    "Service",
+    "Shape",
+    "Task",
+    "optimum",
+    "optimum_at",
+    "summary",
+]
+
+MEDIAN = 10.0
+"""Seconds that a task takes, in the median: the unit of all delays in the results."""
+
+DONE = TaskStatus(task_id="", state=TaskState.COMPLETED, word="completed")
+RUNNING = TaskStatus(task_id="", state=TaskState.IN_PROGRESS, word="in_progress")
+
+Draw: TypeAlias = Callable[[Random], float]
+
+
+@frozen
+class Shape:
+    """How the seconds that tasks take are distributed.
+
+    Attributes:
+        draw: The seconds of one task.
+        ended: The share of tasks that has ended by an age, in seconds.
+    """
+
+    draw: Draw
+    ended: Callable[[float], float]
+
+
+def _lognormal(sigma: float, median: float = MEDIAN) -> Shape:
+    return Shape(
+        lambda random: median * math.exp(random.gauss(0, sigma)),
+        lambda age: 0.5 * math.erfc(-math.log(age / median) / sigma / math.sqrt(2)) if age > 0 else 0.0,
+    )
+
+
+def _gamma_4() -> Shape:
+    scale = MEDIAN / 3.672060748850897  # the median of a gamma distribution of shape 4
+    return Shape(
+        lambda random: random.gammavariate(4, scale),
+        lambda age: 1 - math.exp(-age / scale) * sum((age / scale) ** k / math.factorial(k) for k in range(4)),
+    )
+
+
+def _bimodal() -> Shape:
+    fast = MEDIAN / 1.0886  # 0.7 of the tasks around it, so that the median of all is MEDIAN
+    humps = _lognormal(0.15, fast), _lognormal(0.15, 6 * fast)
+    return Shape(
+        lambda random: humps[random.random() < 0.3].draw(random),
+        lambda age: 0.7 * humps[0].ended(age) + 0.3 * humps[1].ended(age),
+    )
+
+
+SHAPES = {
+    "lognormal 0.25": _lognormal(0.25),
+    "lognormal 0.5": _lognormal(0.5),
+    "lognormal 1": _lognormal(1.0),
+    "gamma 4": _gamma_4(),
+    "bimodal": _bimodal(),
+}
+"""By name. The number of a lognormal one is the standard deviation of the logarithm."""
+
+
+@frozen
+class Look:
+    """What the asks about one task came to.
+
+    Attributes:
+        asks: How many there were.
+        delay: Seconds from the task's end to the ask that saw it.
+        ended: When the task ended.
+    """
+
+    asks: int
+    delay: float
+    ended: float
+
+
+@define(eq=False)
+class Task(Watched):
+    """A task that knows how long it takes."""
+
+    takes: float = 0.0
+
+
+class EveryInterval(IntervalTiming):
+    """The first ask after one interval too, and longer intervals without a bound: for comparison."""
+
+    def __init__(self, interval: float, factor: float = 1.0) -> None:
+        super().__init__(Polling(first_after=interval, interval=interval, min_interval=1e-3, max_interval=1e9))
+        self.factor = factor
+
+    def again(self, task: Watched, status: TaskStatus, now: float, random: float) -> float:  # noqa: ARG002 # Timing's
+        return now + self._jittered(self.polling.interval * self.factor**task.asks, random)
+
+
+@define
+class Service:
+    """Tasks in a closed circle: for each that is seen finished, another begins.
+
+    Attributes:
+        timing: When to ask.
+        draw: The seconds that a task takes; may look at `now`.
+        random: All chance.
+        at_once: Unfinished tasks.
+        rate: Asks per second, at most.
+        status: What is answered about a task of an age that is not finished.
+    """
+
+    timing: Timing[Any]
+    draw: Draw
+    random: Random
+    at_once: int = 24
+    rate: float = 1e6
+    status: Callable[[Task, float], TaskStatus] = lambda task, age: RUNNING  # noqa: ARG005 # both are passed
+    now: float = field(default=0.0, init=False)
+    asks: int = field(default=0, init=False)
+    agenda: Agenda[Task] = field(init=False)
+    _begun: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        limits = Limits(polls_per_second=self.rate, max_polls_in_flight=10_000, max_connections=10_001)
+        self.agenda = Agenda(limits, self.timing)
+        for _ in range(self.at_once):
+            self._begin()
+
+    def run(self, finishes: int) -> list[Look]:
+        """Go on until so many more tasks were seen finished."""
+        looks: list[Look] = []
+        while len(looks) < finishes:
+            self.now = max(self.now, self.agenda.wake_at())
+            for task in self.agenda.take(self.now):
+                self.asks += 1
+                self.agenda.back(task)
+                age = self.now - task.since
+                finished = age >= task.takes
+                status = DONE if finished else self.status(task, age)
+                self.agenda.answered(task, status, self.now, self.random.random())
+                if finished:
+                    looks.append(Look(task.asks, age - task.takes, task.since + task.takes))
+                    self._begin()
+        return looks
+
+    def _begin(self) -> None:
+        self._begun += 1
+        task = Task(str(self._begun), self.now, takes=self.draw(self.random))
+        self.agenda.add(task, self.now, self.random.random())
+
+
+def summary(looks: Sequence[Look]) -> tuple[float, float]:
+    """The mean delay, in units of `MEDIAN`, and the mean number of asks."""
+    return mean(look.delay for look in looks) / MEDIAN, mean(look.asks for look in looks)
+
+
+def optimum(shape: Shape, worth: float) -> tuple[float, float]:
+    """Mean delay and asks of the best schedule of all, where an ask costs `worth` seconds (dynamic programming)."""
+    ages = [0.0]
+    while ages[-1] < 40 * MEDIAN:
+        ages.append(ages[-1] + max(0.004 * MEDIAN, 0.004 * ages[-1]))
+    by = [shape.ended(age) for age in ages]
+    curve = Curve.of_shares(ages, [after - before for before, after in pairwise(by)])
+    plan = best_plan(curve, worth)
+    age = delay = asks = 0.0
+    while age < ages[-1]:
+        following = plan.after(age)
+        alive = 1 - curve.by(age)[0]
+        asks += alive
+        delay += alive * curve.accrued(age, following)
+        age = following
+    return delay / MEDIAN, asks
+
+
+def optimum_at(shape: Shape, delay: float) -> tuple[float, float]:
+    """Of the best schedules, the asks of that with a mean delay of `delay`, and what an ask is worth there.
+
+    Between two schedules that are both best for one worth, a mixture of them has any delay between theirs.
+    """
+    low, high = 1e-5 * MEDIAN, 10 * MEDIAN
+    for _ in range(40):
+        middle = math.sqrt(low * high)
+        if optimum(shape, middle)[0] > delay:
+            high = middle
+        else:
+            low = middle
+    (few, most), (more, least) = optimum(shape, low), optimum(shape, high)
+    part = 0.0 if more <= few else (delay - few) / (more - few)
+    return most + part * (least - most), low
