@@ -159,7 +159,7 @@ def settled(account: Account, ledger: dict[str, Any], tasks: int) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--tasks", type=int, default=10_000)
     parser.add_argument("--in-flight", type=int, default=500)
     options = parser.parse_args()
