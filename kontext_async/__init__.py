@@ -36,6 +36,7 @@ from kontext_async.events import (
 )
 from kontext_async.images import ImageSource
 from kontext_async.models import (
+    Estimate,
     GeneratedImage,
     Generation,
     KontextRequest,
@@ -76,6 +77,7 @@ __all__ = [
     "CostLimitReached",
     "DownloadFailed",
     "Downloaded",
+    "Estimate",
     "Event",
     "Failed",
     "Finished",

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime  # noqa: TC003 # attrs resolves it
 from decimal import Decimal  # noqa: TC003 # attrs resolves it
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import attrs
 from attrs import field, frozen
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "Estimate",
     "GeneratedImage",
     "Generation",
     "ImageSource",
@@ -43,6 +44,8 @@ MODEL_PATTERN = re.compile(r"[A-Za-z0-9._-]+")
 RATIO_PATTERN = re.compile(r"([1-9][0-9]{0,4}):([1-9][0-9]{0,4})")
 MAX_INPUT_IMAGES = 4
 SAFETY_TOLERANCES = range(7)
+MAX_INTEGER_BITS = 2048
+"""Python refuses to write longer integers as text, depending on ``sys.set_int_max_str_digits``."""
 
 OutputFormat: TypeAlias = Literal["jpeg", "png"]
 
@@ -68,8 +71,8 @@ def _check_images(_: object, attribute: attrs.Attribute[Any], value: tuple[objec
 
 
 def _check_integer(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise _refuse(attribute.name, value, "it must be an integer")
+    if not isinstance(value, int) or isinstance(value, bool) or value.bit_length() > MAX_INTEGER_BITS:
+        raise _refuse(attribute.name, value, f"it must be an integer of at most {MAX_INTEGER_BITS} bits")
 
 
 def _check_ratio(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -106,13 +109,15 @@ def _optional(check: Callable[[Any, Any, Any], None]) -> Any:
     return attrs.validators.optional(check)
 
 
-def _as_images(value: object) -> tuple[object, ...]:
+def _as_images(value: ImageSource | Iterable[ImageSource] | None) -> tuple[ImageSource, ...]:
     """One image is taken for a list of one: it would otherwise be read letter by letter."""
     if value is None:
         return ()
-    if isinstance(value, str | bytes | bytearray | memoryview | PathLike) or callable(getattr(value, "read", None)):
+    if isinstance(value, str | bytes | bytearray | memoryview | PathLike) or images.is_reader(value):
+        return (cast("ImageSource", images.adopt(value)),)
+    if not isinstance(value, Iterable):
         return (value,)
-    return tuple(value) if isinstance(value, Iterable) else (value,)
+    return tuple(images.adopt(source) for source in value)
 
 
 @frozen
@@ -234,6 +239,25 @@ class Usage:
 
 
 @frozen(kw_only=True)
+class Estimate:
+    """What the gateway says that a request would cost, before anything is paid.
+
+    Attributes:
+        cost: USD, None where the gateway does not know.
+        currency: The currency that the gateway named; a cost in any other than USD is not taken.
+        discount: The factor that is already in `cost`, None where the gateway did not say.
+        model: The model that was priced, where that was said.
+        reason: Why there is no cost, in the gateway's words.
+    """
+
+    cost: Decimal | None = None
+    currency: str = "USD"
+    discount: float | None = None
+    model: str | None = None
+    reason: str | None = None
+
+
+@frozen(kw_only=True)
 class TaskStatus:
     """What the gateway said of a task.
 
@@ -332,7 +356,7 @@ class SessionStatistics:
         uncertain: Creates of which nobody knows whether they were accepted.
         abandoned: Accepted tasks that nobody waits for any more, or that are no longer followed.
         downloaded: Pictures fetched.
-        spent: USD that finished tasks cost, as far as the gateway said.
+        spent: USD that the finished ones among the tasks submitted here cost, as far as the gateway said.
     """
 
     queued: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, overload
 
@@ -33,10 +34,11 @@ if TYPE_CHECKING:
 
     from kontext_async.engine.batch import Requests
     from kontext_async.engine.clock import Clock
+    from kontext_async.engine.journaling import SubmissionJournal
     from kontext_async.engine.pending import Result
     from kontext_async.events import Event
     from kontext_async.images import ImageSource
-    from kontext_async.models import Outcome, RequestLike, SessionStatistics
+    from kontext_async.models import Estimate, Outcome, RequestLike, SessionStatistics
 
 __all__ = ["GenerationTask", "KontextSession", "RequestFields"]
 
@@ -138,17 +140,38 @@ class KontextSession:
         with cancelled_at(clock, _deadline(clock, timeout)):
             task = GenerationTask(self._service, await self._service.scheduler.submit(submission))
             return await task._wait_or_abandon()  # noqa: SLF001 # its own kind
+        if submission.task and (result := submission.task.own_result()):  # it came in the moment of the deadline
+            return _generation(result)
         raise _out_of_time(submission, clock.time() - began)
 
-    async def submit(self, request: RequestLike, **fields: Unpack[RequestFields]) -> GenerationTask:
+    async def submit(
+        self, request: RequestLike, *, journal: SubmissionJournal | None = None, **fields: Unpack[RequestFields]
+    ) -> GenerationTask:
         """Submit a request; returns when the gateway has accepted it.
+
+        Args:
+            request: A prompt, a mapping of fields, or a `KontextRequest`.
+            journal: What is told of each step before the next one is taken, to keep a durable account of it.
+            fields: Fields of the request, on top of `request`.
 
         Raises:
             KontextError: As `generate`, but for what concerns the wait.
         """
         made = KontextRequest.of(request, **fields)
         self._service.check()
-        return GenerationTask(self._service, await self._service.scheduler.submit(Submission(made)))
+        return GenerationTask(self._service, await self._service.scheduler.submit(Submission(made, journal)))
+
+    async def estimate(self, request: RequestLike, **fields: Unpack[RequestFields]) -> Estimate:
+        """Ask what a request would cost. Nothing is made, and nothing is paid.
+
+        Raises:
+            InvalidRequest: Of a field; nothing was sent.
+            GatewayError: The gateway refused, or could not be reached, or its answer cannot be read.
+            SessionClosed: The session is not running.
+        """
+        made = KontextRequest.of(request, **fields)
+        self._service.check()
+        return await self._service.pricer.estimate(made)
 
     def attach(self, task_id: str) -> GenerationTask:
         """Take up a task that was submitted earlier, here or elsewhere. Nothing is sent yet.
@@ -207,12 +230,16 @@ class KontextSession:
         return await self._service.downloader.read(image)
 
     @overload
-    async def save(self, picture: GeneratedImage, path: str | PathLike[str]) -> Path: ...
+    async def save(self, picture: GeneratedImage, path: str | PathLike[str], *, durable: bool = False) -> Path: ...
 
     @overload
-    async def save(self, picture: Generation, path: str | PathLike[str]) -> Path | list[Path]: ...
+    async def save(
+        self, picture: Generation, path: str | PathLike[str], *, durable: bool = False
+    ) -> Path | list[Path]: ...
 
-    async def save(self, picture: Generation | GeneratedImage, path: str | PathLike[str]) -> Path | list[Path]:
+    async def save(
+        self, picture: Generation | GeneratedImage, path: str | PathLike[str], *, durable: bool = False
+    ) -> Path | list[Path]:
         """Download a picture, or all pictures of a generation, into files. A file that is there is replaced.
 
         The pictures are verified before they take their place. The extension is made to fit what came: ``fox.jpg``
@@ -222,6 +249,8 @@ class KontextSession:
             picture: What to save.
             path: The file, or a directory that exists. Several pictures of one generation get ``-1``, ``-2``, … before
                 the extension.
+            durable: Have the bytes on the disk before the file takes its name, so that no power failure leaves a file
+                without them.
 
         Returns:
             Where it is, or where they are when there are several.
@@ -233,10 +262,23 @@ class KontextSession:
         self._service.check()
         target = Path(path)
         images = picture.images if isinstance(picture, Generation) else (picture,)
-        save = self._service.downloader.save
+        save = partial(self._service.downloader.save, durable=durable)
         if len(images) == 1:
             return await save(images[0], target)
         return [await save(image, _numbered(target, image, place)) for place, image in enumerate(images, start=1)]
+
+    def check(self) -> None:
+        """Whether the session can be used here and now.
+
+        Raises:
+            SessionClosed: It was never started, is closed, has crashed, or belongs to another loop.
+        """
+        self._service.check()
+
+    @property
+    def settings(self) -> Settings:
+        """The limits, timeouts, polling and retries that the session goes by."""
+        return self._service.settings
 
     def statistics(self) -> SessionStatistics:
         """What is queued, in flight, pending, done and paid at this moment."""
@@ -267,6 +309,7 @@ class GenerationTask:
     def __init__(self, service: Service, pending: Pending) -> None:
         self._service = service
         self._pending = pending
+        pending.held = True
 
     @property
     def id(self) -> str:
@@ -277,6 +320,11 @@ class GenerationTask:
     def request(self) -> KontextRequest | None:
         """What was asked for; None when the task was attached."""
         return self._pending.request
+
+    @property
+    def last_status(self) -> TaskStatus | None:
+        """What the gateway said last, None before the first answer. Nothing is sent."""
+        return self._pending.status
 
     async def wait(self, timeout: float | None = None) -> Generation:  # noqa: ASYNC109 # the clock is a port
         """Wait until the task is finished. Several may wait for one task; each may be cancelled by itself.
@@ -333,6 +381,8 @@ class GenerationTask:
                 continue
             if self._pending.result is not None:
                 return
+            self._check()
+            self._follow()  # what failed while nobody listened is asked about again
             if error := await self._pending.changed():
                 if self._pending.result is None:
                     raise error
@@ -366,6 +416,7 @@ class GenerationTask:
         if self._pending.result is None:
             fresh = self._pending.request is not None and not self._pending.asks
             self._pending = self._service.poll_loop.follow(self._pending, at_once=not fresh)
+            self._pending.held = True
 
 
 def _generation(result: Result) -> Generation:
@@ -386,7 +437,7 @@ def _out_of_time(submission: Submission, waited: float) -> KontextError:
     """What a `timeout` of `generate` means: it depends on how far the request had come."""
     if submission.task:
         return TaskTimeout(task_id=submission.task.task_id, waited=waited, last_status=submission.task.status)
-    if submission.on_wire:
+    if submission.sending:
         return SubmissionUncertain(
             request=submission.request,
             fingerprint=submission.fingerprint or "",

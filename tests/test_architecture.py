@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "version": set(),
     "redaction": set(),
     "errors": {"redaction", "models"},
-    "images": {"errors", "redaction"},
+    "images": {"errors", "images", "redaction"},
     "models": {"errors", "images", "redaction"},
     "settings": {"errors", "images", "redaction"},
     "events": {"errors", "models"},

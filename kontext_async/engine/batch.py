@@ -19,7 +19,7 @@ from kontext_async.errors import InvalidRequest, KontextError
 from kontext_async.models import Generation, KontextRequest, Outcome, RequestLike
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from kontext_async.engine.pending import Pending, Result
     from kontext_async.engine.service import Service
@@ -31,6 +31,12 @@ Requests: TypeAlias = Iterable[RequestLike] | AsyncIterable[RequestLike]
 WINDOW_PER_SLOT = 2
 """Requests that are read and not yet handed out, for each slot: one in flight, one ready to follow it."""
 
+UNACCEPTED_PER_CONNECTION = 2
+"""Requests that are read and not yet accepted, for each connection: a task of the loop each, and so not all at once."""
+
+READ_AT_ONCE = 8
+"""Requests that are read in one turn of the loop."""
+
 
 class Batch:
     """One run over an iterable of requests."""
@@ -39,6 +45,7 @@ class Batch:
         self._service = service
         self._requests = _as_async(requests)
         self._window = asyncio.Semaphore(WINDOW_PER_SLOT * service.settings.limits.max_in_flight)
+        self._unaccepted = asyncio.Semaphore(UNACCEPTED_PER_CONNECTION * service.settings.limits.max_connections)
         self._ready: deque[Outcome] = deque()
         self._news = asyncio.Event()
         self._reading = True
@@ -46,7 +53,7 @@ class Batch:
         self._failure: Exception | None = None
         self._ended: KontextError | None = None
         self._scopes: set[anyio.CancelScope] = set()
-        self._accepted: dict[Pending, Callable[[Result], None]] = {}
+        self._accepted: dict[Pending, int] = {}
         self._closed = False
 
     def start(self) -> None:
@@ -83,8 +90,8 @@ class Batch:
         self._closed = True
         for scope in tuple(self._scopes):
             scope.cancel()
-        for task, callback in self._accepted.items():
-            task.call_off(callback)
+        for task in self._accepted:
+            task.call_off()
             self._abandon(task)
         self._accepted.clear()
 
@@ -104,6 +111,9 @@ class Batch:
         index = 0
         while True:
             await self._window.acquire()
+            await self._unaccepted.acquire()
+            if not index % READ_AT_ONCE:
+                await asyncio.sleep(0)  # neither semaphore may ever make this wait, and the loop has others to serve
             try:
                 given = await anext(self._requests)
             except StopAsyncIteration:
@@ -113,33 +123,33 @@ class Batch:
             index += 1
 
     async def _submit(self, index: int, given: RequestLike) -> None:
-        outcome = Outcome(index=index, request=None)
+        request: KontextRequest | None = None
         with anyio.CancelScope() as scope:
             self._scopes.add(scope)
             try:
                 request = _made(given)
-                outcome = evolve(outcome, request=request)
                 task = await self._service.scheduler.submit(Submission(request))
-                self._await_end_of(task, evolve(outcome, task_id=task.task_id))
+                self._await_end_of(task, index)
             except KontextError as error:
-                self._finish(evolve(outcome, error=error))
+                self._finish(Outcome(index=index, request=request, error=error))
             finally:
                 self._scopes.discard(scope)
+                self._unaccepted.release()
 
-    def _await_end_of(self, task: Pending, outcome: Outcome) -> None:
+    def _await_end_of(self, task: Pending, index: int) -> None:
         if self._closed:  # it was accepted in the very turn of the loop in which the iterator was closed
             self._abandon(task)
             return
+        task.status = None  # nobody can ask for it
+        self._accepted[task] = index
+        task.when_settled(self._settled)
 
-        def settled(result: Result) -> None:
-            self._accepted.pop(task, None)
-            if isinstance(result, Generation):
-                self._finish(evolve(outcome, generation=result))
-            else:
-                self._finish(evolve(outcome, error=result))
-
-        self._accepted[task] = settled
-        task.when_settled(settled)
+    def _settled(self, task: Pending, result: Result) -> None:
+        outcome = Outcome(index=self._accepted.pop(task), request=task.request, task_id=task.task_id)
+        if isinstance(result, Generation):
+            self._finish(evolve(outcome, generation=result))
+        else:
+            self._finish(evolve(outcome, error=result))
 
     def _abandon(self, task: Pending) -> None:
         self._service.poll_loop.abandon(task, "its iterator was closed")

@@ -12,7 +12,6 @@ from attrs import define, field
 
 from kontext_async.decisions.resend import backoff
 from kontext_async.engine.clock import cancelled_at, sleep_until
-from kontext_async.engine.pending import Pending
 from kontext_async.engine.sinks import FileSink, MemorySink, Sink
 from kontext_async.engine.transport import RequestLost
 from kontext_async.errors import DownloadFailed, KontextError
@@ -32,6 +31,12 @@ if TYPE_CHECKING:
     from kontext_async.models import GeneratedImage
 
 __all__ = ["Downloader"]
+
+READ = 64 * 1024
+"""Bytes of what has come that are taken at once."""
+
+WRITERS = 16
+"""Threads that write pictures: more take memory, and make no disk faster."""
 
 EXTENSIONS = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "webp": (".webp",), "gif": (".gif",)}
 EXPIRED = frozenset({403, 404, 410})
@@ -102,6 +107,7 @@ class Downloader:
         self._clock = context.clock
         self._hub = context.hub
         self._random = context.random
+        self._writers = anyio.CapacityLimiter(WRITERS)
 
     async def read(self, image: GeneratedImage) -> bytes:
         """A picture's bytes.
@@ -112,14 +118,15 @@ class Downloader:
         sink = MemorySink()
         await self._fetch(image, sink)
         self._report(image, None, sink)
-        return bytes(sink.data)
+        return sink.data
 
-    async def save(self, image: GeneratedImage, path: Path) -> Path:
+    async def save(self, image: GeneratedImage, path: Path, *, durable: bool = False) -> Path:
         """A picture as a file; one that is there is replaced. The extension is made to fit what came.
 
         Args:
             image: Which one.
             path: The file, or a directory that exists, in which it is named after its task.
+            durable: Whether its bytes must be on the disk before it takes its name.
 
         Returns:
             Where it is.
@@ -129,7 +136,7 @@ class Downloader:
         """
         if await anyio.to_thread.run_sync(path.is_dir):
             path /= re.sub(r"[^A-Za-z0-9_-]", "_", image.task_id or "picture")
-        sink = FileSink(path.parent, path.name)
+        sink = FileSink(path.parent, path.name, durable=durable, writers=self._writers)
         try:
             with _disk_errors(image):
                 kind = await self._fetch(image, sink)
@@ -175,7 +182,7 @@ class Downloader:
         """One request: append what it brings to the sink."""
         async with self._transport.download(fetch.url, fetch.headers()) as response:
             await self._begin(fetch, response)
-            async for chunk in response.content.iter_any():
+            while chunk := await response.content.read(READ):  # of what has come, no more than this is taken at once
                 if fetch.sink.size + len(chunk) > self._max_bytes:
                     raise fetch.failed(f"it is larger than {self._max_bytes} bytes")
                 await fetch.sink.write(chunk)
@@ -207,7 +214,7 @@ class Downloader:
         if image.task_id is None:
             raise fetch.failed(f"{expired}, and its task is not known", expired.status)
         try:
-            status = await self._poll_loop.ask_now(Pending(image.task_id, self._clock.time()))
+            status = await self._poll_loop.look_up(image.task_id)
         except KontextError as error:
             raise fetch.failed(f"{expired}, and there is no fresh one: {error}", expired.status) from error
         fresh = _same_image(image, status.images)

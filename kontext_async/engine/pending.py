@@ -14,7 +14,7 @@ from kontext_async.models import Generation, TaskState, TaskStatus, Usage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kontext_async.engine.slots import Slot
+    from kontext_async.engine.slots import Slots
     from kontext_async.models import KontextRequest
 
 __all__ = ["Pending", "Result", "result_of"]
@@ -25,26 +25,33 @@ T = TypeVar("T")
 
 @define(eq=False)
 class Pending(Watched):
-    """A task that was accepted or attached.
+    """A task that was accepted or attached. There may be a hundred thousand of these: what is rare is None.
 
     Attributes:
         request: What was asked for, None when attached.
-        fingerprint: The request's fingerprint, None when attached.
-        slot: What is given back when the task is finished, or no longer followed.
-        status: What the gateway said last.
+        digest: The bytes of the request's fingerprint, None when attached.
+        slots: Where its place is given back when it is finished, or no longer followed.
+        status: What the gateway said last, while somebody holds the task in their hands.
         result: The task's end, None while it has none. Other ways in which a wait may fail are not kept.
         followed: Whether the poll loop asks about it.
+        held: Whether somebody holds it in their hands, and may ask for its status.
     """
 
     request: KontextRequest | None = None
-    fingerprint: str | None = None
-    slot: Slot | None = None
+    digest: bytes | None = None
+    slots: Slots | None = None
     status: TaskStatus | None = field(default=None, init=False)
     result: Result | None = field(default=None, init=False)
     followed: bool = field(default=False, init=False)
-    _waiting: list[asyncio.Future[Result]] = field(factory=list, init=False)
-    _watching: list[asyncio.Future[KontextError | None]] = field(factory=list, init=False)
-    _callbacks: list[Callable[[Result], object]] = field(factory=list, init=False)
+    held: bool = field(default=False, init=False)
+    _waiting: list[asyncio.Future[Result]] | None = field(default=None, init=False)
+    _watching: list[asyncio.Future[KontextError | None]] | None = field(default=None, init=False)
+    _callback: Callable[[Pending, Result], object] | None = field(default=None, init=False)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The request's fingerprint, None when attached."""
+        return None if self.digest is None else self.digest.hex()
 
     @property
     def waited_for(self) -> bool:
@@ -54,35 +61,41 @@ class Pending(Watched):
     @property
     def wanted(self) -> bool:
         """Whether anybody waits for it, or wants to be called back."""
-        return self.waited_for or bool(self._callbacks)
+        return self.waited_for or self._callback is not None
 
     async def settled(self) -> Result:
         """How the task, or the wait for it, ends."""
+        if self._waiting is None:
+            self._waiting = []
         return await _listed(self._waiting)
 
     async def changed(self) -> KontextError | None:
         """The next change of `status`: None, or the error with which the wait for it ends."""
+        if self._watching is None:
+            self._watching = []
         return await _listed(self._watching)
 
-    def when_settled(self, callback: Callable[[Result], object]) -> None:
-        """Call `callback` once with how the task, or the wait for it, ends: at once, if it has."""
-        if self.result is None:
-            self._callbacks.append(callback)
-        else:
-            callback(_own(self.result))
+    def when_settled(self, callback: Callable[[Pending, Result], object]) -> None:
+        """Call `callback` once with how the task, or the wait for it, ends: at once, if it has.
 
-    def call_off(self, callback: Callable[[Result], object]) -> None:
-        """Do not call `callback` any more."""
-        if callback in self._callbacks:
-            self._callbacks.remove(callback)
+        There is one for each task: that of whoever submitted it.
+        """
+        if self.result is None:
+            self._callback = callback
+        else:
+            callback(self, _own(self.result))
+
+    def call_off(self) -> None:
+        """Call nobody back."""
+        self._callback = None
 
     def own_result(self) -> Result | None:
         """The task's end, an error as the caller's own copy."""
         return self.result and _own(self.result)
 
     def learn(self, status: TaskStatus) -> None:
-        """Take down what the gateway said; whoever watches is told if it is something new."""
-        if status != self.status:
+        """Take down what the gateway said, if anybody may ask; whoever watches is told if it is something new."""
+        if self.held and status != self.status:
             self.status = status
             self._tell_watchers(None)
 
@@ -90,21 +103,22 @@ class Pending(Watched):
         """The end of the task, or of the wait for it. Everybody gets an error of their own."""
         if isinstance(result, Generation | TaskFailed):
             self.result = result
-        if self.slot:
-            self.slot.give_back()
+        if self.slots:
+            slots, self.slots = self.slots, None
+            slots.finished()
         if isinstance(result, KontextError):
             self._tell_watchers(result)
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
+        waiting, self._waiting = self._waiting, None
+        for future in waiting or ():
             if not future.done():
                 future.set_result(_own(result))
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback(_own(result))
+        callback, self._callback = self._callback, None
+        if callback:
+            callback(self, _own(result))
 
     def _tell_watchers(self, error: KontextError | None) -> None:
-        watching, self._watching = self._watching, []
-        for future in watching:
+        watching, self._watching = self._watching, None
+        for future in watching or ():
             if not future.done():
                 future.set_result(error and error.copy())
 

@@ -37,6 +37,9 @@ __all__ = ["PollLoop"]
 
 NOT_FOUND = 404
 BUSY = (429, 503)
+GRAIN = 0.01
+"""Seconds between two wake-ups at least, where tasks are not asked about more often than that themselves: what is due
+meanwhile is asked about together. A turn of the loop for each would cost a fifth of the CPU."""
 
 
 class PollLoop:
@@ -51,6 +54,7 @@ class PollLoop:
         settings = context.settings
         self._retries = settings.retries
         self._wait = settings.timeouts.wait
+        self._grain = min(GRAIN, settings.polling.min_interval / 4)
         self._clock = context.clock
         self._hub = context.hub
         self._random = context.random
@@ -173,12 +177,14 @@ class PollLoop:
             self._agenda.back(task)
         if not task.followed:
             return
+        now = self._clock.time()
         if isinstance(read, TaskStatus):
-            self._agenda.answered(task, read, self._clock.time(), self._random.random())
+            self._agenda.answered(task, read, now, self._random.random())
             self._heard(task, read)
         else:
-            self._ask_failed(task, read)
-        self._drop_if_overdue(task)
+            self._ask_failed(task, read, now)
+        if now - task.since >= self._wait:
+            self._drop_unless_waited_for(task, now, read)
 
     async def _answer_about(self, task: Pending) -> TaskStatus | KontextError:
         try:
@@ -212,9 +218,8 @@ class PollLoop:
         elif task.result is None:
             self.settle(task, status)
 
-    def _ask_failed(self, task: Pending, error: KontextError) -> None:
+    def _ask_failed(self, task: Pending, error: KontextError, now: float) -> None:
         failure = _failure_of(error)
-        now = self._clock.time()
         verdict = after_failure(task, failure, now, self._retries)
         if verdict is Verdict.FAIL_ALL:
             self.fail_all(error)
@@ -223,13 +228,13 @@ class PollLoop:
         else:
             self._agenda.again_after_failure(task, now, self._retries, self._random.random())
 
-    def _drop_if_overdue(self, task: Pending) -> None:
+    def _drop_unless_waited_for(self, task: Pending, now: float, read: TaskStatus | KontextError) -> None:
         """No task is asked about for ever: after `Timeouts.wait` it goes on only for those with a deadline."""
-        waited = self._clock.time() - task.since
-        if task.followed and not task.waited_for and waited >= self._wait:
+        if task.followed and not task.waited_for:
             self._hub.emit(Abandoned(**self._about(task), reason="not finished within Timeouts.wait"))
             self._forget(task)
-            task.settle(TaskTimeout(task_id=task.task_id, waited=waited, last_status=task.status))
+            last = read if isinstance(read, TaskStatus) else task.status
+            task.settle(TaskTimeout(task_id=task.task_id, waited=now - task.since, last_status=last))
 
     def _fail(self, task: Pending, error: KontextError) -> None:
         error.task_id = task.task_id
@@ -248,6 +253,7 @@ class PollLoop:
         return {"at": self._clock.utcnow(), "task_id": task.task_id, "fingerprint": task.fingerprint}
 
     async def _sleep_until(self, when: float) -> None:
+        when = max(when, self._clock.time() + self._grain)
         self._wakeup = asyncio.get_running_loop().create_future()
         self._wakes_at = when
         timer = None if when == float("inf") else self._clock.call_at(when, self._wake)
@@ -259,7 +265,7 @@ class PollLoop:
                 timer.cancel()
 
     def _wake_for_agenda(self) -> None:
-        if self._agenda.wake_at() < self._wakes_at:
+        if self._agenda.wake_at() < self._wakes_at - self._grain:
             self._wake()
 
     def _wake(self) -> None:

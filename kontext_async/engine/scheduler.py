@@ -11,10 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
-import anyio.to_thread
 from attrs import define, field
 
-from kontext_async import images
 from kontext_async.decisions.resend import Fate, GiveUp, fate_of_answer, fate_of_loss, next_step, wait_for
 from kontext_async.engine.clock import sleep_until
 from kontext_async.engine.pending import Pending
@@ -31,10 +29,13 @@ from kontext_async.protocol import (
 )
 
 if TYPE_CHECKING:
+
     from kontext_async.engine.context import Context
+    from kontext_async.engine.journaling import SubmissionJournal
     from kontext_async.engine.poll_loop import PollLoop
     from kontext_async.engine.slots import Slot, Slots
     from kontext_async.engine.transport import Answer, Transport
+    from kontext_async.engine.uploads import Cargo
     from kontext_async.models import KontextRequest, TaskStatus
     from kontext_async.protocol import CreateBody
 
@@ -47,17 +48,19 @@ class Submission:
 
     Attributes:
         request: What is asked for.
+        journal: What is told of each step before the next one is taken.
         fingerprint: Known once the images have been read.
         attempt: Which attempt this is, from 1.
-        on_wire: Whether a create request is out, and nobody knows yet what becomes of it.
+        sending: Whether a create request may be out, and nobody knows yet what becomes of it.
         task: The accepted task.
         deserted: Whether the caller has gone.
     """
 
     request: KontextRequest
+    journal: SubmissionJournal | None = None
     fingerprint: str | None = field(default=None, init=False)
     attempt: int = field(default=0, init=False)
-    on_wire: bool = field(default=False, init=False)
+    sending: bool = field(default=False, init=False)
     task: Pending | None = field(default=None, init=False)
     deserted: bool = field(default=False, init=False)
 
@@ -92,7 +95,6 @@ class Scheduler:
         self._hub = context.hub
         self._random = context.random
         self._start_soon = context.start_soon
-        self._uploads = asyncio.Semaphore(context.settings.limits.max_uploads)
         self._on_wire: set[asyncio.Future[Attempted]] = set()
         self._pauses: set[anyio.CancelScope] = set()
 
@@ -134,23 +136,15 @@ class Scheduler:
                 self._pauses.discard(pause)
 
     async def _submit(self, submission: Submission) -> Pending:
-        sources = submission.request.input_images
-        if not sources:
-            return await self._send(submission, [])
-        async with self._uploads:
-            limit = self._settings.limits.max_image_bytes
-            loaded = [
-                await anyio.to_thread.run_sync(partial(images.load, source, f"input_images[{index}]", limit))
-                for index, source in enumerate(sources)
-            ]
-            return await self._send(submission, loaded)
+        async with self._transport.uploads.carrying(submission.request.input_images) as cargo:
+            return await self._send(submission, cargo)
 
-    async def _send(self, submission: Submission, loaded: list[images.LoadedImage]) -> Pending:
-        submission.fingerprint = fingerprint(submission.request, loaded)
-        body = encode_create(submission.request, loaded)
+    async def _send(self, submission: Submission, cargo: Cargo) -> Pending:
+        submission.fingerprint = fingerprint(submission.request, cargo.images)
+        body = encode_create(submission.request, cargo.images)
         while True:
             slot = await self._slots.acquire(returning=submission.attempt > 0)
-            setback = await self._shielded_attempt(submission, body, slot)
+            setback = await self._shielded_attempt(submission, body, cargo, slot)
             if isinstance(setback, Pending):
                 return setback
             step = next_step(
@@ -165,11 +159,12 @@ class Scheduler:
             if setback.fate is not Fate.HELD_BACK:  # then the session's pause does the waiting
                 await self._pause(step.after)
 
-    async def _shielded_attempt(self, submission: Submission, body: CreateBody, slot: Slot) -> Pending | _Setback:
+    async def _shielded_attempt(
+        self, submission: Submission, body: CreateBody, cargo: Cargo, slot: Slot
+    ) -> Pending | _Setback:
         """One attempt, as a task of the owner's. A caller who is cancelled stays until its end, or a while."""
         done: asyncio.Future[Attempted] = asyncio.get_running_loop().create_future()
         submission.attempt += 1
-        submission.on_wire = True
         try:
             self._start_soon(self._attempt, submission, body, slot, done)
         except BaseException:
@@ -177,12 +172,16 @@ class Scheduler:
             raise
         self._on_wire.add(done)
         done.add_done_callback(self._on_wire.discard)
+        cargo.carry()  # the caller may go while it is on the wire
+        done.add_done_callback(cargo.drop)
         try:
             result = await asyncio.shield(done)
         except asyncio.CancelledError:
             submission.deserted = True
             if done.done():  # answered in the very turn of the loop in which the caller was cancelled
                 self._report_deserted(submission, done.result())
+                raise
+            if not submission.sending:  # and so it will not be
                 raise
             with anyio.CancelScope(shield=True):
                 await asyncio.wait([done], timeout=self._settings.timeouts.cancel)
@@ -197,17 +196,19 @@ class Scheduler:
         self, submission: Submission, body: CreateBody, slot: Slot, done: asyncio.Future[Attempted]
     ) -> None:
         """Send the request once; what comes of it is taken down here, whether or not anybody still waits."""
-        closed = GatewayUnavailable("the session was closed while a create was on the wire")
+        closed = GatewayUnavailable("the session was closed before it was answered")
         result: Attempted = closed
         try:
             result = await self._try(submission, body, slot)
+            await _take_down(submission, result)
         except KontextError as error:
-            result = error
+            result = self._with_task(submission, error)
         except asyncio.CancelledError:
-            result = self._uncertain(submission, closed)
+            if submission.sending:
+                result = self._uncertain(submission, closed)
             raise
         finally:
-            submission.on_wire = False
+            submission.sending = False
             if not isinstance(result, Pending):
                 slot.give_back()
             if submission.deserted:
@@ -218,7 +219,7 @@ class Scheduler:
     async def _try(self, submission: Submission, body: CreateBody, slot: Slot) -> Pending | _Setback:
         self._hub.emit(Submitting(**self._about(submission), attempt=submission.attempt))
         try:
-            answer = await self._transport.create(body)
+            answer = await self._transport.create(body, before=partial(_intend, submission))
         except RequestLost as lost:
             error = GatewayUnavailable(f"no answer to a create request: {lost}")
             error.__cause__ = lost.__cause__
@@ -227,7 +228,7 @@ class Scheduler:
             try:
                 return self._accept(submission, read_created(answer.body, status=answer.status), slot)
             except MalformedAnswer as malformed:
-                return _Setback(Fate.UNKNOWN, malformed)
+                return _Setback(Fate.UNKNOWN, self._transport.told(malformed))
         return self._refused(submission, answer, slot)
 
     def _refused(self, submission: Submission, answer: Answer, slot: Slot) -> Pending | _Setback:
@@ -235,7 +236,7 @@ class Scheduler:
         fate = fate_of_answer(answer.status, names_wait=named is not None)
         if fate is Fate.UNKNOWN and (status := read_accepted(answer.body)):
             return self._accept(submission, status, slot)
-        error = refusal(answer.status, answer.body, request_id=answer.request_id)
+        error = self._transport.told(refusal(answer.status, answer.body, request_id=answer.request_id))
         if isinstance(error, RateLimited):
             error.retry_after = named
         if fate is Fate.HELD_BACK:
@@ -245,22 +246,29 @@ class Scheduler:
         return _Setback(fate, error, named)
 
     def _accept(self, submission: Submission, status: TaskStatus, slot: Slot) -> Pending:
-        slot.accepted()
         task = Pending(
             status.task_id,
             self._clock.time(),
             request=submission.request,
-            fingerprint=submission.fingerprint,
-            slot=slot,
+            digest=bytes.fromhex(submission.fingerprint or ""),
+            slots=slot.accepted(),
         )
         submission.task = task
         self._hub.emit(Accepted(**self._about(submission), status=status))
         if status.state.finished:
             self._poll_loop.settle(task, status)
         else:
-            task.learn(status)
+            task.status = status  # for the caller, who may take the task into their hands
             self._poll_loop.follow(task)
         return task
+
+    def _with_task(self, submission: Submission, error: KontextError) -> KontextError:
+        """An error of the attempt itself. What was accepted before it is paid for, whatever went wrong then."""
+        if submission.task:
+            return error.about(submission.task.task_id, may_be_charged=True)
+        if submission.journal:
+            submission.journal.withdrawn()
+        return error
 
     def _uncertain(self, submission: Submission, cause: KontextError) -> SubmissionUncertain:
         error = SubmissionUncertain(
@@ -292,3 +300,23 @@ class Scheduler:
             "task_id": task.task_id if task else None,
             "fingerprint": submission.fingerprint,
         }
+
+
+async def _intend(submission: Submission) -> None:
+    """What must have happened before the first byte of an attempt goes out."""
+    if submission.journal:
+        await submission.journal.intend(submission.fingerprint or "", submission.attempt)
+    if submission.deserted:
+        raise GatewayUnavailable("its caller had gone before it was sent")
+    submission.sending = True
+
+
+async def _take_down(submission: Submission, result: Pending | _Setback) -> None:
+    """Tell the journal what is known of an attempt; of one whose fate is not known, it knows all there is."""
+    if submission.journal is None:
+        return
+    if isinstance(result, Pending):
+        with anyio.CancelScope(shield=True):
+            await submission.journal.accepted(result.task_id)
+    elif result.fate is not Fate.UNKNOWN:
+        submission.journal.withdrawn()

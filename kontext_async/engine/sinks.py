@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
+import threading
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
@@ -16,8 +18,9 @@ __all__ = ["FileSink", "MemorySink", "Sink"]
 
 HEAD = 12
 TAIL = 4096
-FLUSH_AT = 256 * 1024
-"""Bytes that are collected before a thread writes them: most pictures need one write."""
+FLUSH_AT = 128 * 1024
+"""Bytes that are collected before a thread writes them. More would save few visits to a thread, and take memory for
+each of the downloads at once; what asyncio and aiohttp hold comes on top."""
 
 
 class Sink(ABC):
@@ -60,63 +63,106 @@ class MemorySink(Sink):
 
     def __init__(self) -> None:
         super().__init__()
-        self.data = bytearray()
+        self._buffer = io.BytesIO()
+
+    @property
+    def data(self) -> bytes:
+        """What was taken: the buffer's own bytes, so that a picture is in memory once."""
+        return self._buffer.getvalue()
 
     async def _store(self, chunk: bytes) -> None:
-        self.data += chunk
+        self._buffer.write(chunk)
 
     async def _clear(self) -> None:
-        self.data.clear()
+        self._buffer = io.BytesIO()
 
 
 class FileSink(Sink):
     """Writes a picture into a temporary file, off the loop. `directory` is made when it is missing.
 
+    `writers` bounds the threads that write at once. With `durable`, its bytes are on the disk before it takes its name.
     `commit` or `discard` must be called in the end.
     """
 
-    def __init__(self, directory: Path, name: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        *,
+        durable: bool = False,
+        writers: anyio.CapacityLimiter | None = None,
+    ) -> None:
         super().__init__()
         self._path = directory / f".{name[:80]}.{secrets.token_hex(4)}.part"
-        self._buffer = bytearray()
-        self._file: BinaryIO | None = None
+        self._durable = durable
+        self._writers = writers
+        self._chunks: list[bytes] = []
+        self._waiting = 0
+        self._file: io.FileIO | None = None
+        self._in_thread = threading.Lock()  # the thread of a cancelled caller still writes: nothing closes its file
+        self._over = False
 
     async def commit(self, target: Path) -> None:
         """Write what is left, and put the file in the place of `target`."""
-        await anyio.to_thread.run_sync(self._commit, target)
+        await anyio.to_thread.run_sync(self._commit, target, limiter=self._writers)
 
     async def discard(self) -> None:
         """Remove the temporary file."""
         await anyio.to_thread.run_sync(self._discard)
 
     async def _store(self, chunk: bytes) -> None:
-        self._buffer += chunk
-        if len(self._buffer) >= FLUSH_AT:
-            await anyio.to_thread.run_sync(self._flush)
+        self._chunks.append(chunk)
+        self._waiting += len(chunk)
+        if self._waiting >= FLUSH_AT:
+            await anyio.to_thread.run_sync(self._flush, limiter=self._writers)
 
     async def _clear(self) -> None:
-        self._buffer.clear()
+        self._forget()
         if self._file:
-            await anyio.to_thread.run_sync(self._truncate, self._file)
+            await anyio.to_thread.run_sync(self._truncate, self._file, limiter=self._writers)
 
     def _flush(self) -> None:
+        with self._in_thread:
+            self._write()
+
+    def _write(self) -> None:
+        if self._over:
+            return
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("xb")
-        self._file.write(self._buffer)
-        self._buffer.clear()
+            self._file = self._path.open("xb", buffering=0)
+        for chunk in self._chunks:
+            _write_all(self._file, chunk)
+        self._forget()
 
-    def _truncate(self, file: BinaryIO) -> None:
-        file.seek(0)
-        file.truncate()
+    def _forget(self) -> None:
+        self._chunks.clear()
+        self._waiting = 0
+
+    def _truncate(self, file: io.FileIO) -> None:
+        with self._in_thread:
+            file.seek(0)
+            file.truncate()
 
     def _commit(self, target: Path) -> None:
-        self._flush()
-        if self._file:
-            self._file.close()
-        os.replace(self._path, target)  # noqa: PTH105 # Path.replace is the same, and this says that it overwrites
+        with self._in_thread:
+            self._write()
+            if self._file:
+                if self._durable:
+                    os.fsync(self._file.fileno())
+                self._file.close()
+            os.replace(self._path, target)  # noqa: PTH105 # Path.replace is the same, and this says that it overwrites
 
     def _discard(self) -> None:
-        if self._file:
-            self._file.close()
-            self._path.unlink(missing_ok=True)
+        with self._in_thread:
+            self._over = True
+            if self._file:
+                self._file.close()
+                self._path.unlink(missing_ok=True)
+
+
+def _write_all(file: io.FileIO, data: bytes) -> None:
+    """A raw file may take less than it is given."""
+    written = file.write(data) or 0
+    while written < len(data):
+        written += file.write(memoryview(data)[written:]) or 0

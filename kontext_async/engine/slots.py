@@ -15,21 +15,25 @@ __all__ = ["Slot", "Slots"]
 
 
 class Slot:
-    """One place in flight: held from before a create until its task is finished, given back once."""
+    """One place in flight, for a create: given back once, or handed over to its task, which holds it to its end."""
 
-    __slots__ = ("_accepted", "_sent_at", "_slots")
+    __slots__ = ("_sent_at", "_slots")
 
     def __init__(self, slots: Slots, now: float) -> None:
         self._slots: Slots | None = slots
         self._sent_at = now
-        self._accepted = False
 
-    def accepted(self) -> None:
-        """The create that this slot was taken for was accepted."""
-        if self._slots:
-            self._slots.pacer.accepted(self._sent_at)
-            self._accepted = True
-            self._slots.admit()  # there may be more slots now
+    def accepted(self) -> Slots | None:
+        """The create that this slot was taken for was accepted; from now on its task holds the place.
+
+        Returns:
+            Whose `finished` gives the place back; None when it was given back already.
+        """
+        slots, self._slots = self._slots, None
+        if slots:
+            slots.pacer.accepted(self._sent_at)
+            slots.admit()  # there may be more slots now
+        return slots
 
     def refused(self, now: float, pause: float) -> None:
         """The create was refused for now; nothing more goes out for `pause` seconds. The slot is given back."""
@@ -41,7 +45,7 @@ class Slot:
         """The slot is free for another."""
         if self._slots:
             slots, self._slots = self._slots, None
-            slots.pacer.give_back(accepted=self._accepted)
+            slots.pacer.give_back(accepted=False)
             slots.admit()
 
 
@@ -84,6 +88,11 @@ class Slots:
         if isinstance(slot, Slot):
             return slot
         raise slot
+
+    def finished(self) -> None:
+        """A task that held a place is finished, or no longer followed."""
+        self.pacer.give_back(accepted=True)
+        self.admit()
 
     def admit(self) -> None:
         """Let in as many as there is room for now."""

@@ -18,16 +18,21 @@ import attrs
 from attrs import field, frozen
 from yarl import URL
 
-from kontext_async.errors import ConfigurationError, SessionClosed
-from kontext_async.protocol import create_url, status_url
+from kontext_async.engine.deadlines import Deadlines
+from kontext_async.engine.uploads import Uploads
+from kontext_async.errors import ConfigurationError, KontextError, SessionClosed
+from kontext_async.protocol import create_url, precharge_url, status_url
 from kontext_async.redaction import excerpt, without_query
 from kontext_async.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from typing import TypeVar
 
     from kontext_async.protocol import CreateBody
     from kontext_async.settings import Settings
+
+    ErrorT = TypeVar("ErrorT", bound=KontextError)
 
 __all__ = ["Answer", "RequestLost", "Transport"]
 
@@ -42,6 +47,9 @@ STATUS_KEEP_ALIVE = 60.0
 """Seconds for which an idle connection may carry a status request, which can be repeated: longer than the gap between
 two of them, so that no connection is opened for each."""
 
+DOWNLOAD_BUFFER = 32 * 1024
+"""Bytes of a picture that wait to be taken, above which nothing more is received; asyncio may bring 256 KiB at once."""
+
 MAX_REDIRECTS = 5
 
 
@@ -51,7 +59,7 @@ class Answer:
 
     Attributes:
         status: The HTTP status.
-        body: The body; the API key, should it be echoed, is blotted out.
+        body: The body.
         retry_after: The ``Retry-After`` header.
         request_id: The ``X-Request-Id`` header.
     """
@@ -79,46 +87,36 @@ class RequestLost(Exception):
         self.handed_over = handed_over
 
 
-class _Upload:
-    """Sends a body piece by piece, and knows whether its last byte has been handed over."""
-
-    def __init__(self, body: CreateBody) -> None:
-        self._body = body
-        self.handed_over = False
-
-    async def stream(self) -> AsyncIterator[bytes]:
-        remaining = self._body.length
-        for piece in self._body.pieces():
-            remaining -= len(piece)
-            self.handed_over = not remaining  # before it is yielded: once it is, it may be on its way
-            yield piece
-            if remaining:
-                await asyncio.sleep(0)  # a fast socket never makes aiohttp wait, and would hold the loop
-
-
 class Transport:
     """The connections of a session.
 
     Attributes:
         lane: A place in it stands for one of the connections that creates and downloads share.
+        uploads: Opens what creates carry, and bounds how many carry image bytes at once.
 
-    Creates have connections of their own, which are never old. `max_connections` is kept by two lanes before the
-    pool: status requests in one, creates and downloads in the other, so that neither starves.
+    Creates have connections of their own, which are never old, and so have downloads, which never see the key.
+    `max_connections` is kept by two lanes before the pools: status requests in one, creates and downloads in the
+    other, so that neither starves.
     """
 
     def __init__(self, api_key: str, base_url: str, settings: Settings, http: aiohttp.ClientSession | None) -> None:
         limits = settings.limits
-        self._key = api_key.encode()
+        self._key = api_key
         self._headers = {"Authorization": f"Bearer {api_key}", "Accept": "application/json"}
+        self._status_headers = self._headers if http else None  # our own pool for them has them already
         self._create_url = URL(create_url(base_url), encoded=True)
+        self._precharge_url = URL(precharge_url(base_url), encoded=True)
         self._base_url = base_url
         self._timeouts = settings.timeouts
         self._no_total = aiohttp.ClientTimeout(total=None, sock_connect=settings.timeouts.connect)
         self._stalls = attrs.evolve(self._no_total, sock_read=settings.timeouts.status)
         self._given = http
         self._creates = http
-        self._others = http
+        self._statuses = http
+        self._downloads = http
+        self._status_deadlines = Deadlines(settings.timeouts.status)
         self._status_lane = asyncio.Semaphore(limits.max_polls_in_flight)
+        self.uploads = Uploads(limits)
         self.lane = asyncio.Semaphore(limits.max_connections - limits.max_polls_in_flight)
 
     def open(self) -> None:
@@ -128,8 +126,9 @@ class Transport:
             ConfigurationError: The `aiohttp.ClientSession` that was passed in cannot be used.
         """
         if self._given is None:
-            self._creates = self._pool(CREATE_KEEP_ALIVE)
-            self._others = self._pool(STATUS_KEEP_ALIVE)
+            self._creates = self._pool(CREATE_KEEP_ALIVE, {})
+            self._statuses = self._pool(STATUS_KEEP_ALIVE, self._headers)
+            self._downloads = self._pool(STATUS_KEEP_ALIVE, {})
         elif self._given.closed:
             raise ConfigurationError("the aiohttp.ClientSession that was passed as http is closed")
         elif self._given.auth is not None:
@@ -138,25 +137,48 @@ class Transport:
     async def aclose(self) -> None:
         """Close the pools, unless they are the user's."""
         if self._given is None:
-            for pool in (self._creates, self._others):
+            for pool in (self._creates, self._statuses, self._downloads):
                 if pool is not None:
                     await pool.close()
 
-    async def create(self, body: CreateBody) -> Answer:
+    def told(self, error: ErrorT) -> ErrorT:
+        """An error that was made from an answer, without the API key, should the answer have echoed it."""
+        return error.redacted(self._key)
+
+    async def create(self, body: CreateBody, *, before: Callable[[], Awaitable[None]] | None = None) -> Answer:
         """Send one create request.
+
+        Args:
+            body: What is sent.
+            before: Awaited when everything is ready, and before the first byte goes out.
+
+        Raises:
+            RequestLost: No answer came.
+            InvalidRequest: An image changed while it was sent, and so the body could not be completed.
+            KontextError: What `before` raised; nothing was sent.
+        """
+        return await self._post(self._create_url, body, before)
+
+    async def precharge(self, body: CreateBody) -> Answer:
+        """Ask what a create with this body would cost. It can be repeated.
 
         Raises:
             RequestLost: No answer came.
         """
-        upload = _Upload(body)
+        return await self._post(self._precharge_url, body, None)
+
+    async def _post(self, url: URL, body: CreateBody, before: Callable[[], Awaitable[None]] | None) -> Answer:
+        upload = self.uploads.sending(body)
         headers = {**self._headers, "Content-Type": "application/json", "Content-Length": str(body.length)}
         async with self.lane:
+            if before:
+                await before()
             try:
                 async with (
                     asyncio.timeout(self._timeouts.submit),
                     self._pool_for_creates.post(
-                        self._create_url,
-                        data=upload.stream(),
+                        url,
+                        data=upload,
                         headers=headers,
                         allow_redirects=False,
                         raise_for_status=False,
@@ -165,6 +187,8 @@ class Transport:
                 ):
                     return await self._read(response)
             except (aiohttp.ClientError, OSError) as error:
+                if isinstance(upload.failure, KontextError):
+                    raise upload.failure from upload.failure.__cause__
                 raise RequestLost(_reason(error, self._timeouts.submit), handed_over=upload.handed_over) from error
 
     async def status(self, task_id: str) -> Answer:
@@ -176,17 +200,15 @@ class Transport:
         url = URL(status_url(self._base_url, task_id), encoded=True)
         async with self._status_lane:
             try:
-                async with (
-                    asyncio.timeout(self._timeouts.status),
-                    self._pool_for_others.get(
+                with self._status_deadlines.within():
+                    async with _usable(self._statuses).get(
                         url,
-                        headers=self._headers,
+                        headers=self._status_headers,
                         allow_redirects=False,
                         raise_for_status=False,
                         timeout=self._no_total,
-                    ) as response,
-                ):
-                    return await self._read(response)
+                    ) as response:
+                        return await self._read(response)
             except (aiohttp.ClientError, OSError) as error:
                 raise RequestLost(_reason(error, self._timeouts.status), handed_over=True) from error
 
@@ -198,11 +220,12 @@ class Transport:
             RequestLost: No answer came, or it broke off while the body was read inside.
         """
         try:
-            async with self._pool_for_others.get(
+            async with _usable(self._downloads).get(
                 url,
                 headers={"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity", **headers},
                 max_redirects=MAX_REDIRECTS,
                 raise_for_status=False,
+                read_bufsize=DOWNLOAD_BUFFER,
                 timeout=self._stalls,
             ) as response:
                 yield response
@@ -218,32 +241,37 @@ class Transport:
     def _pool_for_creates(self) -> aiohttp.ClientSession:
         return _usable(self._creates)
 
-    @property
-    def _pool_for_others(self) -> aiohttp.ClientSession:
-        return _usable(self._others)
-
-    def _pool(self, keep_alive: float) -> aiohttp.ClientSession:
+    def _pool(self, keep_alive: float, headers: Mapping[str, str]) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=keep_alive),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": user_agent()},
+            headers={"User-Agent": user_agent(), **headers},
         )
 
     async def _read(self, response: aiohttp.ClientResponse) -> Answer:
-        chunks: list[bytes] = []
-        size = 0
-        while chunk := await response.content.readany():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > MAX_ANSWER_BYTES:
-                raise aiohttp.ClientPayloadError(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
-        body = b"".join(chunks)
+        body = await _whole(response.content)
+        if response.ok:
+            return Answer(status=response.status, body=body)
         return Answer(
             status=response.status,
-            body=body.replace(self._key, b"***") if self._key in body else body,
+            body=body,
             retry_after=response.headers.get("Retry-After"),
             request_id=response.headers.get("X-Request-Id"),
         )
+
+
+async def _whole(content: aiohttp.StreamReader) -> bytes:
+    """A body to its end; most have come together with their head, and are there already."""
+    if content.is_eof():
+        return content.read_nowait()
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := await content.readany():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > MAX_ANSWER_BYTES:
+            raise aiohttp.ClientPayloadError(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
+    return b"".join(chunks)
 
 
 def user_agent() -> str:

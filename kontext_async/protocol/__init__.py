@@ -1,7 +1,8 @@
 """PROTOCOL.md without I/O: models to bytes, bytes and status codes to models and errors. No await, no clock."""
 
-from kontext_async.protocol.addresses import check_task_id, create_url, status_url
+from kontext_async.protocol.addresses import check_task_id, create_url, precharge_url, status_url
 from kontext_async.protocol.answers import read_accepted, read_created, read_status
+from kontext_async.protocol.precharge import read_estimate
 from kontext_async.protocol.refusals import refusal, retry_after
 from kontext_async.protocol.requests import CreateBody, encode_create, fingerprint
 
@@ -11,8 +12,10 @@ __all__ = [
     "create_url",
     "encode_create",
     "fingerprint",
+    "precharge_url",
     "read_accepted",
     "read_created",
+    "read_estimate",
     "read_status",
     "refusal",
     "retry_after",

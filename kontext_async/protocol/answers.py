@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from functools import cache
@@ -145,8 +146,8 @@ def _read(payload: dict[str, Any], body: bytes, status: int) -> TaskStatus:
     return TaskStatus(
         task_id=task.id,
         state=state,
-        word=task.status if len(task.status) < LONGEST_WORD else excerpt(task.status, LONGEST_WORD),
-        model=_text_or_none(payload.get("model")),
+        word=_once(task.status if len(task.status) < LONGEST_WORD else excerpt(task.status, LONGEST_WORD)),
+        model=_once(model) if isinstance(model := payload.get("model"), str) else None,
         progress=_fraction(payload.get("progress")),
         error=_problem(payload) if failed else None,
         images=tuple(_images(task)) if task.output else (),
@@ -248,6 +249,11 @@ def _time(value: object) -> datetime | None:
         return datetime.fromtimestamp(number / 1000 if abs(number) >= FIRST_MILLISECONDS else number, UTC)
     except (OverflowError, OSError, ValueError):
         return None
+
+
+def _once(word: str) -> str:
+    """The same text, held once however many answers say it: few are ever said, of tasks that may be many."""
+    return sys.intern(word)
 
 
 def _text_or_none(value: object) -> str | None:

@@ -29,9 +29,7 @@ def kontext_emulator_options() -> dict[str, Any]:
 
 
 @pytest.fixture
-def kontext_emulator(
-    kontext_emulator_options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Emulator]:
+def kontext_emulator(kontext_emulator_options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """A running `Emulator`; the environment leads every `KontextSession()` that is made in the test to it."""
     with (
         start_blocking_portal() as portal,

@@ -540,7 +540,7 @@ async def test_half_a_body_is_no_request(serve: Any) -> None:
     writer.close()
     await writer.wait_closed()
     with anyio.fail_after(2):
-        while not caller.emulator.ledger.cut:  # noqa: ASYNC110 - a ledger tells nobody
+        while not caller.emulator.ledger.cut:
             await asyncio.sleep(0.005)
     assert caller.emulator.ledger.entries[0].reason == "body-lost"
 

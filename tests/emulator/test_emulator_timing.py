@@ -1,4 +1,3 @@
-# ruff: noqa: S311 - play, not cryptography
 import random
 import statistics
 from collections.abc import Callable

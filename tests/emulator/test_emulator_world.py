@@ -1,4 +1,3 @@
-# ruff: noqa: S311 - play, not cryptography
 import math
 import random
 from decimal import Decimal

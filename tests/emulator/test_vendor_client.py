@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-import seaart_sdk as sa  # type: ignore[import-untyped]
+import seaart_sdk as sa
 from anyio import to_thread
 
 from kontext_async.emulator import Emulator, Fault

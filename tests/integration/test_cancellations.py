@@ -26,7 +26,7 @@ from kontext_async.emulator import Emulator, Fault, FaultKind
 from kontext_async.testing import FAST
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
@@ -82,9 +82,9 @@ async def cancel_natively(work: Coroutine[Any, Any, None], turns: int) -> bool:
 
 
 async def cancel_by_scope(work: Coroutine[Any, Any, None], turns: int) -> bool:
+    scope = anyio.CancelScope()
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
-            scope = anyio.CancelScope()
 
             async def inside() -> None:
                 with scope:
@@ -212,6 +212,25 @@ async def test_a_timeout_while_nobody_knows(emulator: Emulator) -> None:
         assert len(caught.value.fingerprint) == 64
 
 
+async def test_a_caller_who_goes_before_the_first_byte_is_not_billed(
+    emulator: Emulator, until: Callable[..., Any]
+) -> None:
+    settings = attrs.evolve(FAST, limits=Limits(max_connections=2, max_polls_in_flight=1, max_in_flight=10))
+    emulator.faults.script("create", [Fault(kind=FaultKind.SLOW, seconds=0.2)])
+    async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings) as session:
+        first = asyncio.create_task(session.submit("has the only connection"))
+        await until(lambda: emulator.requests)
+        second = asyncio.create_task(session.submit("waits for it"))
+        await until(lambda: len(session._service.scheduler._on_wire) == 2)
+        second.cancel()
+        await asyncio.wait([second], timeout=0.1)
+        assert second.cancelled()
+        await first
+        await until(lambda: not session._service.scheduler._on_wire)
+        assert session.statistics().uncertain == 0
+    assert emulator.ledger.accepted == 1
+
+
 async def test_one_waiters_cancellation_touches_nobody_else(
     session: KontextSession, emulator: Emulator, until: Callable[..., Any]
 ) -> None:
@@ -269,7 +288,7 @@ async def test_a_consumer_that_is_cancelled_in_the_iterator(
 async def test_an_async_iterable_that_hangs_is_cancelled_with_its_consumer(session: KontextSession) -> None:
     ended = asyncio.Event()
 
-    async def hangs() -> Any:
+    async def hangs() -> AsyncIterator[str]:
         yield "a fox"
         try:
             await asyncio.Event().wait()

@@ -65,7 +65,7 @@ async def test_one_picture(session: KontextSession, emulator: Emulator, events: 
     assert fox.created_at is not None
     assert 0 < fox.elapsed < 5
     assert fox.task_id in emulator.ledger.task_ids
-    path = await session.save(fox, tmp_path / "new" / "fox.png")
+    path = await session.save(fox.images[0], tmp_path / "new" / "fox.png")
     assert path == tmp_path / "new" / "fox.png"
     with Image.open(path) as picture:
         assert picture.format == "PNG"
@@ -498,8 +498,8 @@ class TestLifetime:
         await asyncio.create_task(session.start())
         assert (await asyncio.create_task(session.generate("a fox"))).images
         await asyncio.create_task(session.aclose())
+        other = KontextSession(emulator.api_key, base_url=emulator.base_url, settings=FAST)
         async with anyio.create_task_group() as group:
-            other = KontextSession(emulator.api_key, base_url=emulator.base_url, settings=FAST)
             group.start_soon(other.start)
         assert (await other.generate("a fox")).images
         await other.aclose()
