@@ -144,7 +144,7 @@ class UsageError(KontextError):
 
 
 class InvalidRequest(UsageError, ValueError):
-    """A request that the gateway would refuse, found before a byte was sent.
+    """A request that the gateway would refuse, found before the gateway had all of it: nothing was paid.
 
     Attributes:
         field: The name of the field that is wrong, such as ``aspect_ratio`` or ``input_images[2]``.

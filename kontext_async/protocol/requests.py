@@ -11,18 +11,13 @@ import json
 from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import field, frozen
+from pybase64 import b64encode
 
 if TYPE_CHECKING:
-    from base64 import b64encode
     from collections.abc import Iterator, Sequence
 
     from kontext_async.images import LoadedImage
     from kontext_async.models import KontextRequest
-else:
-    try:
-        from pybase64 import b64encode  # a fraction of the CPU of the standard library's: benchmarks/uploads.py
-    except ImportError:  # pragma: no cover # where there is no wheel of it
-        from base64 import b64encode
 
 __all__ = ["CreateBody", "ImagePart", "TextPart", "encode_create", "fingerprint"]
 

@@ -102,10 +102,11 @@ def test_the_colour_profile_is_kept(kind: str) -> None:
 def test_transparency_is_kept(mode: str) -> None:
     picture = noise("RGBA")
     picture.putalpha(Image.linear_gradient("L").resize(picture.size).point([0] * 128 + [255] * 128))
-    if mode == "P":
-        source: Any = saved(picture.quantize(64), "PNG")
-    else:
-        source = picture.convert(mode)
+    source: Any = picture.convert(mode) if mode in ("RGBA", "LA") else saved(picture.quantize(64), "PNG")
+    if mode == "PA":
+        source = picture.convert("P")
+        source.putalpha(picture.getchannel("A"))
+        assert source.mode == "PA"
     for bounds in ({"max_side": 60}, {"max_bytes": 6000}):
         alpha = fit(source, **bounds).convert("RGBA").getchannel("A")
         assert alpha.getextrema() == (0, 255)
