@@ -29,7 +29,6 @@ from kontext_async.protocol import (
 )
 
 if TYPE_CHECKING:
-
     from kontext_async.engine.context import Context
     from kontext_async.engine.journaling import SubmissionJournal
     from kontext_async.engine.poll_loop import PollLoop
