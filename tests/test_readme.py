@@ -56,7 +56,10 @@ def test_the_examples_run(
     assert "aspect_ratio | '3:1' | it must be" in printed
     assert "0.04 USD" in printed
     assert "1 billed" in printed
-    assert kontext_emulator.ledger.billed >= 27
+    assert kontext_emulator.ledger.billed >= 37
+    assert len(list((tmp_path / "foxes").glob("*.jpg"))) == 10
+    assert (tmp_path / "foxes" / "index.html").stat().st_size
+    assert "uncertain" in printed
 
 
 def test_the_web_server_of_the_readme_serves(kontext_emulator: Emulator) -> None:

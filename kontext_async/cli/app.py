@@ -13,7 +13,9 @@ from kontext_async.cli.emulator import emulator
 from kontext_async.cli.exits import ExitCode, cause_of, exit_code_of
 from kontext_async.cli.fetch import fetch
 from kontext_async.cli.generate import generate
+from kontext_async.cli.invocation import invoked_with
 from kontext_async.cli.output import one_line
+from kontext_async.cli.report import report
 from kontext_async.cli.status import status
 from kontext_async.errors import KontextError
 from kontext_async.version import __version__
@@ -39,7 +41,7 @@ app = App(
     exit_on_error=False,
     suppress_keyboard_interrupt=False,
 )
-for command in (generate, bulk, status, fetch, emulator):
+for command in (generate, bulk, report, status, fetch, emulator):
     app.command(command)
 
 
@@ -52,6 +54,7 @@ def run(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
+    invoked_with(arguments)
     try:
         return int(app(arguments) or ExitCode.DONE)
     except KeyboardInterrupt:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from kontext_async.cli.figures import rate_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kontext_async.cli.figures import Figures
     from kontext_async.events import Event
-    from kontext_async.models import SessionStatistics
 
 __all__ = ["Display"]
 
@@ -33,12 +35,12 @@ class Display:
     """A line at the foot of the terminal. It goes when it is left: what stays is printed above it.
 
     Args:
-        statistics: The session's figures.
+        statistics: The figures of the moment.
         total: How many requests there are.
         console: The terminal; None is the one of stderr.
     """
 
-    def __init__(self, statistics: Callable[[], SessionStatistics], total: int, console: Console | None = None) -> None:
+    def __init__(self, statistics: Callable[[], Figures], total: int, console: Console | None = None) -> None:
         self._statistics = statistics
         self._progress = Progress(
             *COLUMNS,
@@ -69,7 +71,7 @@ class Display:
             in_flight=figures.in_flight,
             failed=figures.failed,
             spent=figures.spent,
-            rate=figures.finished / elapsed,
+            rate=rate_of(figures, elapsed),
         )
 
     def print(self, line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import IntEnum
 
 from cyclopts import CycloptsError
@@ -37,9 +38,15 @@ def exit_code_of(error: BaseException) -> ExitCode:
     """The exit code for an error that ended a command."""
     if isinstance(error, NoUsableKey | AuthenticationFailed | PermissionDenied):
         return ExitCode.KEY_OR_BALANCE
-    if isinstance(error, CycloptsError | InvalidRequest | ConfigurationError):
+    if isinstance(error, CycloptsError | InvalidRequest | ConfigurationError) or is_refused(error):
         return ExitCode.MISUSED
     return ExitCode.UNCERTAIN if isinstance(error, SubmissionUncertain) else ExitCode.FAILED
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether a durable run could not begin. What is not imported cannot have raised."""
+    errors = sys.modules.get("kontext_async.bulk.errors")
+    return errors is not None and isinstance(error, errors.RunRefused)
 
 
 def cause_of(error: BaseException) -> BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -65,5 +66,6 @@ async def gateway(options: GatewayOptions) -> AsyncGenerator[Gateway, None]:
     check_pillow()
     from kontext_async.emulator import Emulator  # noqa: PLC0415 # it needs Pillow
 
-    async with Emulator() as emulator:
+    # ids that an earlier private emulator gave out must not be given out again: a run that goes on may know them
+    async with Emulator(seed=secrets.randbits(63)) as emulator:
         yield Gateway(api_key=emulator.api_key or "emulator-key", base_url=emulator.base_url, ledger=emulator.ledger)

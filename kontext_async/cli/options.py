@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal, InvalidOperation
 from pathlib import Path  # noqa: TC003 # cyclopts resolves it
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,11 +18,12 @@ from kontext_async.settings import Limits, Settings, Timeouts, api_key_from
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["GatewayOptions", "OutputOptions", "RequestOptions", "RunOptions"]
+__all__ = ["BulkOptions", "GatewayOptions", "OutputOptions", "RequestOptions", "RunOptions"]
 
 REQUEST = Group("Request", sort_key=1)
-GATEWAY = Group("Gateway", sort_key=2)
-OUTPUT = Group("Output", sort_key=3)
+RUN = Group("Run", sort_key=2)
+GATEWAY = Group("Gateway", sort_key=3)
+OUTPUT = Group("Output", sort_key=4)
 
 
 @Parameter(name="*", group=REQUEST)
@@ -119,6 +122,51 @@ class RunOptions(GatewayOptions):
             raise ConfigurationError("--emulator is a gateway of its own: it takes no --base-url and no --key-file")
         limits = Limits(max_in_flight=self.max_in_flight, polls_per_second=self.polls_per_second)
         return attrs.evolve(super().settings(), limits=limits)
+
+
+@Parameter(name="*", group=RUN)
+@frozen(kw_only=True)
+class BulkOptions:
+    """How much a durable run spends, and what it tries again.
+
+    Attributes:
+        max_cost: USD that all runs in DIR may spend together. Submitting stops before what is spent and what is in
+            flight can pass it; the exit code is 1 then.
+        resend_uncertain: Submit those again of which nobody knows whether they were accepted: it may pay twice.
+        retry_failed: Submit those again that failed, or whose pictures can be had no more.
+        dry_run: Check everything, say what would be done and what it would cost, and submit nothing.
+        name: How pictures are named, with index, slug, ext, task_id, seed, model, fingerprint and occurrence.
+        journal: A database for the journal, as a URL; without it a file in DIR.
+        grace: Seconds that are left to what is in flight after the first Ctrl-C or SIGTERM.
+    """
+
+    max_cost: Annotated[str | None, Parameter(metavar="USD")] = None
+    resend_uncertain: Annotated[bool, Parameter(show_default=False)] = False
+    retry_failed: Annotated[bool, Parameter(show_default=False)] = False
+    dry_run: Annotated[bool, Parameter(show_default=False)] = False
+    name: Annotated[str, Parameter(metavar="TEMPLATE")] = "{index:06d}-{slug}.{ext}"
+    journal: Annotated[str | None, Parameter(metavar="URL")] = None
+    grace: Annotated[float, Parameter(metavar="SECONDS")] = 30.0
+
+    def arguments(self) -> dict[str, Any]:
+        """What `BulkRun` takes.
+
+        Raises:
+            ConfigurationError: An option is out of its range.
+        """
+        try:
+            limit = None if self.max_cost is None else Decimal(self.max_cost)
+        except InvalidOperation:
+            raise ConfigurationError(f"--max-cost {self.max_cost}: it must be a number of USD") from None
+        if not 0 <= self.grace < math.inf:
+            raise ConfigurationError(f"--grace {self.grace}: it must be a finite number of seconds, at least 0")
+        return {
+            "max_cost": limit,
+            "resend_uncertain": self.resend_uncertain,
+            "retry_failed": self.retry_failed,
+            "name": self.name,
+            "journal": self.journal,
+        }
 
 
 @Parameter(name="*", group=OUTPUT)

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Output", "Result", "error_as_json", "one_line"]
 
-ERROR_DETAILS = ("status", "code", "retry_after", "field", "value", "rule", "fingerprint", "waited", "reason")
-
 
 def one_line(text: str) -> str:
     """A text that came from elsewhere, safe to be shown in a line of a terminal."""
@@ -31,15 +29,9 @@ def error_as_json(error: KontextError | None) -> dict[str, Any] | None:
     """An error as an object for machines; None for none."""
     if error is None:
         return None
-    details = {name: getattr(error, name, None) for name in ERROR_DETAILS}
-    return {
-        "type": type(error).__name__,
-        "message": str(error),
-        "task_id": error.task_id,
-        "request_id": error.request_id,
-        "retryable": error.retryable,
-        "may_be_charged": error.may_be_charged,
-    } | {name: value for name, value in details.items() if value is not None}
+    from kontext_async.bulk.records import error_record  # noqa: PLC0415 # help pages do without
+
+    return error_record(error)
 
 
 @frozen(kw_only=True)

@@ -7,12 +7,14 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from kontext_async.cli.figures import rate_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from kontext_async.cli.figures import Figures
     from kontext_async.cli.output import Output
     from kontext_async.events import Event
-    from kontext_async.models import SessionStatistics
     from kontext_async.session import KontextSession
 
 __all__ = ["PlainProgress", "shown_progress"]
@@ -25,7 +27,7 @@ class PlainProgress:
 
     Args:
         output: Where it is printed.
-        statistics: The session's figures.
+        statistics: The figures of the moment.
         total: How many requests there are.
         clock: Seconds.
     """
@@ -33,7 +35,7 @@ class PlainProgress:
     def __init__(
         self,
         output: Output,
-        statistics: Callable[[], SessionStatistics],
+        statistics: Callable[[], Figures],
         total: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -52,19 +54,31 @@ class PlainProgress:
         figures = self._statistics()
         self._output.note(
             f"{figures.finished} of {self._total} done, {figures.in_flight} in flight, {figures.failed} failed, "
-            f"{figures.spent} USD spent, {figures.finished / (now - self._began):.1f}/s"
+            f"{figures.spent} USD spent, {rate_of(figures, now - self._began):.1f}/s"
         )
 
 
 @contextmanager
-def shown_progress(session: KontextSession, output: Output, total: int) -> Iterator[None]:
-    """Show a session's progress, in the way that suits stderr; with ``--quiet`` not at all."""
+def shown_progress(
+    session: KontextSession, output: Output, total: int, figures: Callable[[], Figures] | None = None
+) -> Iterator[None]:
+    """Show how a session, or a durable run over it, is getting on, in the way that suits stderr.
+
+    With ``--quiet``, nothing is shown.
+
+    Args:
+        session: Its events are when something is shown anew.
+        output: What shows it.
+        total: How many requests there are.
+        figures: The figures of the moment; None for the session's.
+    """
+    figures = figures or session.statistics
     if output.options.quiet:
         yield
     elif sys.stderr.isatty():
         from kontext_async.cli.display import Display  # noqa: PLC0415 # rich takes its time
 
-        with Display(session.statistics, total) as display:
+        with Display(figures, total) as display:
             output.above = display.print
             unsubscribe = session.subscribe(display)
             try:
@@ -73,7 +87,7 @@ def shown_progress(session: KontextSession, output: Output, total: int) -> Itera
                 unsubscribe()
                 output.above = None
     else:
-        unsubscribe = session.subscribe(PlainProgress(output, session.statistics, total))
+        unsubscribe = session.subscribe(PlainProgress(output, figures, total))
         try:
             yield
         finally:

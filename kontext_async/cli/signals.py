@@ -1,4 +1,7 @@
-"""SIGTERM ends a command as SIGINT does: by cancelling it, so that it can say what is paid for and not finished."""
+"""What SIGINT and SIGTERM do to a command: they cancel it, so that it can say what is paid for and not finished.
+
+A command that can end well is asked to first, and cancelled by the second signal. A third one finds no handler.
+"""
 
 from __future__ import annotations
 
@@ -10,35 +13,53 @@ from typing import TYPE_CHECKING, Any
 from kontext_async.cli.exits import ExitCode
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
 __all__ = ["until_terminated"]
 
+CODES = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
 
-async def until_terminated(work: Coroutine[Any, Any, int]) -> int:
-    """Await a command's work; on SIGTERM, cancel it.
+
+async def until_terminated(work: Coroutine[Any, Any, int], *, stop: Callable[[], object] | None = None) -> int:
+    """Await a command's work.
+
+    Args:
+        work: The command's work.
+        stop: Asks it to end well; None where it cannot. With it, SIGINT is taken care of, too.
 
     Returns:
-        Its exit code, or that of a terminated process.
+        Its exit code, or that of a terminated process, if it was and is not done.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
-    terminated = False
+    received: list[signal.Signals] = []
+    watched = CODES if stop else (signal.SIGTERM,)
 
-    def terminate() -> None:
-        nonlocal terminated
-        terminated = True
+    def receive(number: signal.Signals) -> None:
+        received.append(number)
+        if stop and len(received) == 1:
+            stop()
+            return
+        for each in watched:
+            _unwatch(loop, each)
         if task:
             task.cancel()
 
-    with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows has no such handlers, nor have threads
-        loop.add_signal_handler(signal.SIGTERM, terminate)
+    for each in watched:
+        with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows has no such handlers, nor have threads
+            loop.add_signal_handler(each, receive, each)
     try:
-        return await work
+        code = await work
     except asyncio.CancelledError:
-        if terminated:
-            return ExitCode.TERMINATED
+        if received:
+            return CODES[received[0]]
         raise
     finally:
-        with suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.remove_signal_handler(signal.SIGTERM)
+        for each in watched:
+            _unwatch(loop, each)
+    return CODES[received[0]] if received and code != ExitCode.DONE else code
+
+
+def _unwatch(loop: asyncio.AbstractEventLoop, number: signal.Signals) -> None:
+    with suppress(NotImplementedError, RuntimeError, ValueError):
+        loop.remove_signal_handler(number)

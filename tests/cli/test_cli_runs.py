@@ -6,7 +6,6 @@ import json
 import signal
 import stat
 import time
-from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -70,34 +69,6 @@ def test_a_private_emulator_needs_no_key(command: Any, tmp_path: Path) -> None:
     assert "ledger: 1 accepted, 1 billed, 0.04 USD" in ran.err
     for word in ("submitting", "accepted", "asked", "finished", "downloaded"):
         assert f" {word} " in ran.err
-
-
-def test_bulk_names_pictures_by_place_and_prompt(serve: Any, command: Any, tmp_path: Path) -> None:
-    emulator = serve()
-    (tmp_path / "p.tsv").write_text('Prompt\tCategory\tSeed\n"A" fox\tAnimals\t3\n狐\tAnimals\t\n', encoding="utf-8")
-    ran = command("bulk", "p.tsv", "--out", "out", "--seed", 5, "--output-format", "png", "--json")
-    assert ran.code == 0
-    assert pictures(tmp_path / "out") == ["000000-a-fox.png", "000001-picture.png"]
-    results = sorted(objects(ran.out), key=lambda each: each["index"])
-    assert [(each["prompt"], each["seed"], each["error"]) for each in results] == [
-        ('"A" fox', 3, None),
-        ("狐", 5, None),
-    ]
-    assert {each["task_id"] for each in results} == set(emulator.ledger.task_ids)
-    assert sum(Decimal(each["cost"]) for each in results) == emulator.ledger.spent
-    assert "columns ignored: Category" in ran.err
-    assert command("bulk", "p.tsv", "--out", "out", "-q").code == 0
-    assert len(pictures(tmp_path / "out")) == 4, "these are JPEG"
-
-
-def test_many_downloads_go_on_at_once(serve: Any, command: Any, tmp_path: Path) -> None:
-    emulator = serve()
-    emulator.faults.set_rate(Fault(kind=FaultKind.SLOW, on="download", seconds=0.3), 1.0)
-    (tmp_path / "p.txt").write_text("\n".join(f"fox {number}" for number in range(40)))
-    ran = command("bulk", "p.txt", "--out", "out")
-    assert len(pictures(tmp_path / "out")) == 40
-    seconds = float(ran.err.splitlines()[-1].removesuffix(" s").rpartition(" ")[2])
-    assert seconds < 6, "one after the other they would take 12 s"
 
 
 def test_several_pictures_of_one_task(serve: Any, command: Any, tmp_path: Path) -> None:
@@ -181,29 +152,6 @@ def test_a_key_from_a_file(serve: Any, command: Any, tmp_path: Path, monkeypatch
     assert (ran.code, ran.err) == (3, "error: the key file nowhere cannot be read: No such file or directory\n")
 
 
-def test_a_refused_key_stops_the_run(serve: Any, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    serve()
-    monkeypatch.setenv("KONTEXT_API_KEY", "wrong-key")
-    (tmp_path / "p.txt").write_text("a fox\n" * 300)
-    ran = command("bulk", "p.txt", "--out", "out", "--max-in-flight", 2)
-    assert ran.code == 3
-    assert "wrong-key" not in ran.err
-    last = ran.err.splitlines()[-1]
-    assert last.startswith("error: ")
-    assert "requests were not submitted" in last
-    assert int(last.split()[1]) > 200
-
-
-def test_an_empty_balance_stops_the_run(serve: Any, command: Any, tmp_path: Path) -> None:
-    emulator = serve(balance="0.10")
-    (tmp_path / "p.txt").write_text("a fox\n" * 300)
-    ran = command("bulk", "p.txt", "--out", "out", "--max-in-flight", 2)
-    assert ran.code == 3
-    assert emulator.ledger.billed == 2
-    assert len(pictures(tmp_path / "out")) == 2
-    assert "2 done" in ran.err
-
-
 def test_bad_lines_are_all_named_before_anything_is_submitted(serve: Any, command: Any, tmp_path: Path) -> None:
     emulator = serve()
     (tmp_path / "p.csv").write_text("prompt,aspect_ratio,input_image\na,1:1,\nb,5:1,\nc,,gone.png\n")
@@ -276,22 +224,6 @@ def test_a_directory_that_cannot_be_written_is_found_before_paying(serve: Any, c
     assert command("generate", "a fox", "--out", "file").code == 2
     assert emulator.ledger.accepted == 0
     assert stat.S_ISREG((tmp_path / "file").stat().st_mode)
-
-
-def test_an_interrupt_leaves_the_ids_of_what_is_paid_for(
-    serve: Any, command: Any, tmp_path: Path, signal_when: Callable[..., None]
-) -> None:
-    emulator = serve(service_time=60)
-    (tmp_path / "p.txt").write_text("a fox\n" * 100)
-    signal_when(signal.SIGINT, lambda: emulator.ledger.accepted >= 5)
-    ran = command("bulk", "p.txt", "--out", "out", "--max-in-flight", 5, "--base-url", emulator.base_url)
-    assert ran.code == 130
-    assert emulator.ledger.accepted == 5
-    lines = ran.err.splitlines()
-    assert "5 accepted, paid for, and not saved here. To take them up:" in lines
-    for task_id in emulator.ledger.task_ids:
-        assert f"kontext-async fetch {task_id} --out out --base-url {emulator.base_url}" in lines
-    assert "Traceback" not in ran.err
 
 
 def test_an_interrupt_waits_for_the_answers_to_creates_on_the_wire(

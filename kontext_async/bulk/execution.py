@@ -1,0 +1,282 @@
+"""One execution of a durable run: reads the input, has done what is to be done, and hands out outcomes as they come.
+
+The work is one task of the event loop's with a group of its own; the iterator that the user holds only waits for it.
+What was read and not yet handed out is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+
+from kontext_async.bulk.budget import Admission, price_kind
+from kontext_async.bulk.entries import Entry
+from kontext_async.bulk.errors import CostUnknown, JournalFailed, RunStopped
+from kontext_async.bulk.intake import Fault
+from kontext_async.bulk.outcomes import BulkOutcome, BulkProgress, Tally
+from kontext_async.bulk.states import Action, State
+from kontext_async.bulk.targets import is_present
+from kontext_async.bulk.telling import skipped
+from kontext_async.errors import CostLimitReached, KontextError, PermissionDenied, SessionClosed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from pathlib import Path
+
+    from anyio.abc import TaskGroup
+
+    from kontext_async.bulk.budget import Budget
+    from kontext_async.bulk.entries import Row
+    from kontext_async.bulk.errands import Errands
+    from kontext_async.bulk.intake import Intake
+    from kontext_async.bulk.journal import Journal
+    from kontext_async.bulk.states import Policy
+    from kontext_async.models import KontextRequest
+    from kontext_async.session import KontextSession
+
+__all__ = ["Execution"]
+
+WINDOW_PER_SLOT = 2
+"""Requests in hand for each slot: one in flight, one that is saved or ready to follow."""
+
+SMALLEST_WINDOW = 64
+
+TAKES_UP = (CostLimitReached, CostUnknown, PermissionDenied)
+"""After these, nothing is submitted, and what earlier runs have paid for is still looked for in the input."""
+
+
+class Execution:
+    """Goes through an input once.
+
+    Args:
+        session: What runs requests.
+        directory: The run's directory.
+        journal: The journal, open.
+        budget: The money.
+        policy: What is paid for once more.
+        in_flight: Unfinished tasks at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: KontextSession,
+        directory: Path,
+        journal: Journal,
+        budget: Budget,
+        policy: Policy,
+        in_flight: int,
+    ) -> None:
+        self._session = session
+        self._directory = directory
+        self._journal = journal
+        self._budget = budget
+        self._policy = policy
+        self.tally = Tally()
+        self.stopped: KontextError | None = None
+        self._failure: Exception | None = None
+        self._reading = True
+        self._window = asyncio.Semaphore(max(SMALLEST_WINDOW, WINDOW_PER_SLOT * in_flight))
+        self._working = 0
+        self._ready: deque[BulkOutcome] = deque()
+        self._news = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._waiting: dict[anyio.CancelScope, Row] = {}
+        self._all = anyio.CancelScope()
+        self._ended = False
+        self._priced: set[tuple[str, int]] = set()
+
+    async def outcomes(self, intake: Intake, errands: Errands) -> AsyncGenerator[BulkOutcome, None]:
+        """Everything that becomes of the input, in order of completion.
+
+        Raises:
+            Exception: What the input raised, after the outcomes of everything that had been read from it.
+        """
+        owner = asyncio.get_running_loop().create_task(self._own(intake, errands), name="kontext_async bulk run")
+        try:
+            while (outcome := await self._next()) is not None:
+                yield outcome
+            if self._failure:
+                raise self._failure
+        finally:
+            self._all.cancel()
+            while not owner.done():
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait([owner])
+
+    def progress(self) -> BulkProgress:
+        """The figures of this moment."""
+        tally = self.tally
+        return BulkProgress(
+            read=tally.read,
+            done=tally.done,
+            skipped=tally.skipped,
+            in_flight=self._working,
+            failed=tally.doubted + tally.failed.total(),
+            spent=tally.spent,
+        )
+
+    def refusal(self) -> KontextError | None:
+        """Why nothing more is submitted; None while something is."""
+        return self.stopped
+
+    def halt(self, reason: KontextError) -> None:
+        """Submit nothing more. What is paid for goes on, and is taken up where that can still be done."""
+        self.stopped = self.stopped or reason
+        self._reading = self._reading and isinstance(reason, TAKES_UP)
+        if isinstance(reason, JournalFailed | SessionClosed):
+            self._failure = self._failure or reason
+        self._moved.set()
+        for scope, row in tuple(self._waiting.items()):
+            if row.state is State.PLANNED:
+                scope.cancel()
+
+    def stop(self, grace: float) -> None:
+        """Submit and read nothing more; what is in flight has `grace` seconds to be finished and saved."""
+        self._reading = False
+        self.halt(RunStopped("the run was asked to stop"))
+        self._all.deadline = min(self._all.deadline, anyio.current_time() + grace)
+
+    async def _next(self) -> BulkOutcome | None:
+        while not self._ready:
+            if self._ended:
+                return None
+            self._news.clear()
+            await self._news.wait()
+        self._window.release()
+        return self._ready.popleft()
+
+    async def _own(self, intake: Intake, errands: Errands) -> None:
+        unsubscribe = self._session.subscribe(errands.heard)
+        try:
+            with self._all:
+                async with anyio.create_task_group() as group:
+                    await self._feed(intake, errands, group)
+        except Exception as error:  # noqa: BLE001 # it is for whoever holds the iterator
+            self._failure = error
+        finally:
+            unsubscribe()
+            self._ended = True
+            self._news.set()
+
+    async def _feed(self, intake: Intake, errands: Errands, group: TaskGroup) -> None:
+        try:
+            while self._reading and (chunk := await intake.next()):
+                await self._take(chunk, errands, group)
+            if self._reading:
+                await self._take_orphans(errands, group)
+        except JournalFailed as error:
+            self.halt(error)
+        except Exception as error:  # noqa: BLE001 # the user's iterable may raise anything; it is theirs to see
+            self._failure = error
+
+    async def _take(self, chunk: list[Entry | Fault], errands: Errands, group: TaskGroup) -> None:
+        entries = [each for each in chunk if isinstance(each, Entry)]
+        rows = dict(zip((each.position for each in entries), await self._journal.take(entries), strict=True))
+        present = await anyio.to_thread.run_sync(self._present, list(rows.values()))
+        for each in chunk:
+            if not self._reading:
+                return
+            await self._window.acquire()
+            self.tally.read += 1
+            if isinstance(each, Fault):
+                self._hand_out(BulkOutcome(index=each.position, request=each.request, error=each.error))
+                continue
+            row = rows[each.position]
+            action = self._policy.action(row.state, files_present=row.id in present)
+            if action is Action.SUBMIT:
+                await self._submit(each.request, row, errands, group)
+            elif action is Action.FETCH:
+                self._start(group, errands.fetch, each.request, row)
+            else:
+                self._hand_out(skipped(self._directory, each.request, row))
+
+    def _present(self, rows: list[Row]) -> set[int]:
+        return {row.id for row in rows if row.state is State.SAVED and is_present(self._directory, row)}
+
+    async def _submit(self, request: KontextRequest, row: Row, errands: Errands, group: TaskGroup) -> None:
+        if not await self._admitted(request):
+            self._window.release()
+            return
+        scope = anyio.CancelScope()
+        self._waiting[scope] = row
+
+        async def submit(request: KontextRequest, row: Row) -> BulkOutcome:
+            try:
+                return await errands.submit(request, row, scope)
+            finally:
+                self._waiting.pop(scope, None)
+
+        self._start(group, submit, request, row)
+
+    async def _admitted(self, request: KontextRequest) -> bool:
+        """Wait until the budget has room for one more, or will not have any."""
+        kind = price_kind(request)
+        if self._budget.limit is not None and kind not in self._priced:
+            self._priced.add(kind)
+            await self._ask_price(request)
+        while self.stopped is None:
+            self._moved.clear()
+            admission = self._budget.admit(kind)
+            if admission is Admission.GRANTED:
+                return True
+            if admission is Admission.WAIT:
+                await self._moved.wait()
+            elif admission is Admission.UNKNOWN:
+                self.halt(CostUnknown("the gateway does not say what pictures cost: no limit can be kept"))
+            else:
+                limit = self._budget.limit or self._budget.spent
+                self.halt(CostLimitReached(spent=self._budget.committed, limit=limit))
+        return False
+
+    async def _ask_price(self, request: KontextRequest) -> None:
+        """What it would cost, where the gateway answers that; if not, the first one tells."""
+        try:
+            estimate = await self._session.estimate(request)
+        except KontextError:
+            return
+        self._budget.learn(price_kind(request), estimate.cost)
+
+    async def _take_orphans(self, errands: Errands, group: TaskGroup) -> None:
+        """What is paid for, and stands in the input no more."""
+        async for row in self._journal.orphans():
+            await self._window.acquire()
+            self._start(group, self._fetch_orphan(errands), None, row)
+
+    def _fetch_orphan(self, errands: Errands) -> Callable[[None, Row], Awaitable[BulkOutcome]]:
+        async def fetch(_: None, row: Row) -> BulkOutcome:
+            outcome = await errands.fetch(None, row)
+            self.tally.orphans += outcome.ok
+            raise _Unlisted(outcome)
+
+        return fetch
+
+    def _start(
+        self, group: TaskGroup, errand: Callable[..., Awaitable[BulkOutcome]], request: KontextRequest | None, row: Row
+    ) -> None:
+        self._working += 1
+        group.start_soon(self._work, errand, request, row)
+
+    async def _work(
+        self, errand: Callable[..., Awaitable[BulkOutcome]], request: KontextRequest | None, row: Row
+    ) -> None:
+        try:
+            self._hand_out(await errand(request, row))
+        except (RunStopped, _Unlisted):
+            self._window.release()
+        finally:
+            self._working -= 1
+            self._moved.set()
+
+    def _hand_out(self, outcome: BulkOutcome) -> None:
+        self.tally.add(outcome)
+        self._ready.append(outcome)
+        self._news.set()
+
+
+class _Unlisted(Exception):
+    """What became of a request that the input does not hold: nobody asked for its outcome."""

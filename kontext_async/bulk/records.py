@@ -1,0 +1,62 @@
+"""What is written of a request into ``results.jsonl`` and onto the contact sheet. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from kontext_async.bulk.states import State
+
+if TYPE_CHECKING:
+    from kontext_async.bulk.entries import Row
+    from kontext_async.errors import KontextError
+
+__all__ = ["cause_of", "error_record", "record_of"]
+
+ERROR_DETAILS = ("status", "code", "retry_after", "field", "value", "rule", "fingerprint", "waited", "reason")
+
+
+def error_record(error: KontextError) -> dict[str, Any]:
+    """An error as an object for machines."""
+    details = {name: getattr(error, name, None) for name in ERROR_DETAILS}
+    return {
+        "type": type(error).__name__,
+        "message": str(error),
+        "task_id": error.task_id,
+        "request_id": error.request_id,
+        "retryable": error.retryable,
+        "may_be_charged": error.may_be_charged,
+    } | {name: value for name, value in details.items() if value is not None}
+
+
+def record_of(row: Row) -> dict[str, Any]:
+    """A row as an object for machines: everything that a script needs, without asking the journal."""
+    return {
+        "completion": row.completion,
+        "index": row.position,
+        "state": str(row.state),
+        "prompt": row.prompt,
+        "model": row.model,
+        "fields": dict(row.fields),
+        "fingerprint": row.fingerprint,
+        "occurrence": row.occurrence,
+        "task_id": row.task_id,
+        "files": [name for name, _ in row.files],
+        "cost": None if row.cost is None else f"{row.cost:f}",
+        "seconds": None if row.seconds is None else round(row.seconds, 3),
+        "completed_at": _time(row.completed_at),
+        "error": dict(row.error) if row.error else None,
+    }
+
+
+def cause_of(row: Row) -> str | None:
+    """Why a row has no picture, in one word; None where it has one or is not at its end."""
+    if row.state is State.INTENT:
+        return "SubmissionUncertain"
+    if row.state in (State.SAVED, State.PLANNED) or not row.error:
+        return None
+    return str(row.error.get("type", "KontextError"))
+
+
+def _time(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,72 @@
+"""What the journal is told of one submission, between the session's scheduler and a row."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from attrs import define
+
+from kontext_async.bulk.errors import JournalFailed
+from kontext_async.bulk.states import State
+from kontext_async.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from kontext_async.bulk.entries import Row
+    from kontext_async.bulk.errands import Errands
+
+__all__ = ["RowJournal"]
+
+
+@define(eq=False)
+class RowJournal:
+    """Tells the run's journal of one submission: a `SubmissionJournal`."""
+
+    errands: Errands
+    row: Row
+    on_wire: bool = False
+
+    async def intend(self, fingerprint: str, attempt: int) -> None:  # noqa: ARG002 # those of all runs are counted
+        """A create is about to go out: so it stands in the journal before it does.
+
+        Raises:
+            RunStopped: It shall not.
+            InvalidRequest: Its images are not those that were read.
+            JournalFailed: It could not be written.
+        """
+        row = self.row
+        self.errands.check_submitting()
+        if fingerprint != row.fingerprint:
+            raise InvalidRequest("input_images", "an input image", "it must not change while the run reads it")
+        row.doubtful += row.state is State.INTENT
+        row.attempts += 1
+        row.state = State.INTENT
+        try:
+            await self.errands.journal.commit(
+                row.id,
+                state=row.state,
+                attempts=row.attempts,
+                doubtful=row.doubtful,
+                intended_at=time.time(),
+                error=None,
+            )
+        except JournalFailed as error:
+            row.state = State.PLANNED
+            self.errands.halt(error)
+            raise
+        self.on_wire = True
+        self.errands.check_submitting()
+
+    async def accepted(self, task_id: str) -> None:
+        """It has its id: so it stands in the journal before anything else is done."""
+        row = self.row
+        self.on_wire = False
+        row.state, row.task_id, row.accepted_at = State.ACCEPTED, task_id, time.time()
+        await self.errands.step(row, state=row.state, task_id=task_id, accepted_at=row.accepted_at)
+
+    def withdrawn(self) -> None:
+        """It was not accepted."""
+        if self.on_wire:
+            self.on_wire = False
+            self.row.state = State.PLANNED
+            self.errands.journal.note(self.row.id, state=State.PLANNED)

@@ -1,0 +1,53 @@
+"""What is said of requests for which nothing is done: those that are there, have failed earlier, or are uncertain."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kontext_async.bulk.outcomes import BulkOutcome
+from kontext_async.bulk.states import State
+from kontext_async.errors import KontextError, RequestRejected, SubmissionUncertain, TaskFailed, TaskNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from kontext_async.bulk.entries import Row
+    from kontext_async.models import KontextRequest
+
+__all__ = ["error_of", "skipped"]
+
+
+def skipped(directory: Path, request: KontextRequest | None, row: Row) -> BulkOutcome:
+    """The outcome of a request that is left as it is."""
+    return BulkOutcome(
+        index=row.position,
+        request=request,
+        fingerprint=row.fingerprint,
+        task_id=row.task_id,
+        files=tuple(directory / name for name, _ in row.files) if row.state is State.SAVED else (),
+        cost=row.cost,
+        seconds=row.seconds,
+        error=error_of(row, request),
+        earlier=True,
+        skipped=True,
+    )
+
+
+def error_of(row: Row, request: KontextRequest | None) -> KontextError | None:
+    """The error that an earlier run has taken down, as one of the same kind; None for a request that is finished."""
+    if row.state is State.SAVED:
+        return None
+    known: Mapping[str, Any] = row.error or {}
+    message = str(known.get("message", "an earlier run has failed with it"))
+    if row.state is State.INTENT:
+        seen = message if row.error else "the run ended while the request was on its way"
+        return SubmissionUncertain(request=request, fingerprint=row.fingerprint, seen=seen)
+    if row.state is State.EXPIRED:
+        return TaskNotFound(message, task_id=row.task_id)
+    if known.get("type") == "TaskFailed" and row.task_id:
+        error = TaskFailed(task_id=row.task_id, code=known.get("code"), message="")
+        error.args = (message,)
+        error.message = message
+        return error
+    return RequestRejected(message, status=known.get("status"), code=known.get("code"))

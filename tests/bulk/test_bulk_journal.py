@@ -1,0 +1,235 @@
+"""The journal: what is durable when, group commit, and journals and disks that cannot be used."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from kontext_async import KontextSession, Limits
+from kontext_async.bulk import BulkRun, JournalFailed, JournalUnusable, RunRefused
+from kontext_async.bulk.committer import Committer
+from kontext_async.bulk.entries import Entry
+from kontext_async.bulk.journal import Journal
+from kontext_async.bulk.occurrences import REMEMBERED
+from kontext_async.bulk.reserve import SIZE
+from kontext_async.bulk.states import State
+from kontext_async.models import KontextRequest
+from kontext_async.testing import FAST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from kontext_async.emulator import Emulator
+
+pytestmark = pytest.mark.anyio
+
+FOXES = [f"fox {number}" for number in range(6)]
+
+
+def entry(position: int, name: int) -> Entry:
+    return Entry(position=position, request=KontextRequest(f"fox {name}"), fingerprint=f"{name:064x}")
+
+
+async def test_steps_that_come_together_are_one_transaction() -> None:
+    groups: list[Mapping[int, Any]] = []
+
+    async def write(changes: Mapping[int, Any]) -> None:
+        await asyncio.sleep(0.01)
+        groups.append(changes)
+
+    committer = Committer(write)
+    await asyncio.gather(*(committer.commit(row, {"state": "intent"}) for row in range(500)))
+    committer.note(1, {"state": "accepted"})
+    committer.note(1, {"task_id": "t"})
+    await committer.aclose()
+    assert [len(group) for group in groups] == [500, 1]
+    assert groups[1] == {1: {"state": "accepted", "task_id": "t"}}
+    with pytest.raises(JournalFailed, match="closed"):
+        await committer.commit(1, {})
+
+
+async def test_nothing_is_acknowledged_that_is_not_written() -> None:
+    async def write(_: object) -> None:
+        raise JournalFailed("the disk is full")
+
+    committer = Committer(write)
+    with pytest.raises(JournalFailed, match="disk is full"):
+        await committer.commit(1, {"state": "intent"})
+    await committer.aclose()
+
+
+async def test_a_step_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:
+    journal = await Journal.open(tmp_path)
+    (row,) = await journal.take([entry(0, 1)])
+    await journal.commit(row.id, state=State.ACCEPTED, task_id="t1")
+    copies = tmp_path / "copy"
+    copies.mkdir()
+    for path in tmp_path.glob("journal.sqlite*"):
+        shutil.copy(path, copies)
+    await journal.aclose()
+    with sqlite3.connect(copies / "journal.sqlite") as connection:
+        assert connection.execute("SELECT state, task_id FROM kontext_requests").fetchall() == [("accepted", "t1")]
+    connection.close()
+
+
+async def test_occurrences_are_counted_beyond_what_is_remembered(tmp_path: Path) -> None:
+    journal = await Journal.open(tmp_path)
+    rows = await journal.take([entry(0, 1), entry(1, 1)])
+    for start in range(2, REMEMBERED + 300, 250):
+        await journal.take([entry(start + place, start + place) for place in range(250)])
+    rows += await journal.take([entry(0, 1)])
+    assert [row.occurrence for row in rows] == [0, 1, 2]
+    await journal.aclose()
+    journal = await Journal.open(tmp_path)
+    assert journal.generation == 2
+    again = await journal.take([entry(place, 1) for place in range(4)])
+    assert [(row.occurrence, row.id) for row in again[:3]] == [(row.occurrence, row.id) for row in rows]
+    assert again[3].id > REMEMBERED
+    await journal.aclose()
+
+
+async def test_a_dry_journal_keeps_nothing(tmp_path: Path) -> None:
+    journal = await Journal.open(tmp_path)
+    await journal.take([entry(0, 1)])
+    await journal.aclose()
+    dry = await Journal.open(tmp_path, dry=True)
+    assert [row.occurrence for row in await dry.take([entry(0, 1), entry(1, 1)])] == [0, 1]
+    await dry.aclose()
+    journal = await Journal.open(tmp_path)
+    assert journal.generation == 2
+    assert (await journal.standing()).states.total() == 1
+    await journal.aclose()
+
+
+async def test_a_journal_that_was_deleted_is_asked_for(run: Any, folder: Any, emulator: Emulator) -> None:
+    await run(FOXES)
+    copy = shutil.copy(folder.path / "journal.sqlite", folder.path.parent)
+    (folder.path / "journal.sqlite").unlink()
+    for _ in range(2):
+        with pytest.raises(JournalUnusable, match="is missing: put a copy of it in its place"):
+            await run(FOXES)
+    shutil.copy(copy, folder.path)
+    assert (await run(FOXES)).skipped == emulator.ledger.accepted == 6
+
+
+async def test_a_journal_that_goes_while_a_run_is_on(emulator: Emulator, folder: Any) -> None:
+    settings = attrs.evolve(FAST, limits=Limits(max_in_flight=1, polls_per_second=2000))
+    async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings) as session:
+        run = BulkRun(session, folder.path)
+
+        async def lose_it() -> None:
+            async for _ in run.outcomes(f"fox {number}" for number in range(300)):
+                (folder.path / "journal.sqlite").unlink(missing_ok=True)
+
+        with pytest.raises(JournalFailed, match="is gone"):
+            await lose_it()
+    assert emulator.ledger.accepted <= 20, "those of the group that was being written"
+    assert run.report.left > 0
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("UPDATE kontext_meta SET value = '9' WHERE name = 'version'", "by a newer version of kontext_async"),
+        ("UPDATE kontext_meta SET value = 'x' WHERE name = 'version'", "by a newer version of kontext_async"),
+        ("DELETE FROM kontext_runs", "is missing"),
+    ],
+)
+async def test_journals_of_others(run: Any, folder: Any, emulator: Emulator, statement: str, words: str) -> None:
+    await run(FOXES)
+    folder.change(statement)
+    with pytest.raises(JournalUnusable, match=words):
+        await run(FOXES)
+    assert emulator.ledger.accepted == 6
+
+
+@pytest.mark.parametrize("damage", ["head", "middle", "text"])
+async def test_a_damaged_journal_is_refused(run: Any, folder: Any, emulator: Emulator, damage: str) -> None:
+    await run([f"fox {number} {'x' * 500}" for number in range(60)])
+    path = folder.path / "journal.sqlite"
+    whole = path.read_bytes()
+    half = len(whole) // 2
+    damaged = {
+        "head": b"\0" * 100 + whole[100:],
+        "middle": whole[: half - 6000] + b"\xff" * 12000 + whole[half + 6000 :],
+        "text": b"this is no database",
+    }
+    path.write_bytes(damaged[damage])
+    with pytest.raises(JournalUnusable, match=r"damaged|cannot be used") as caught:
+        await run(FOXES)
+    assert "INSERT" not in str(caught.value)
+    assert emulator.ledger.accepted == 60
+
+
+async def test_a_directory_that_is_read_only() -> None:
+    async with KontextSession("key", base_url="http://127.0.0.1:9") as session:
+        with pytest.raises(RunRefused, match=r"cannot be (written|made)"):
+            await BulkRun(session, "/sys/kernel").execute(FOXES)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("nonsense", "must be one of SQLAlchemy's"),
+        ("postgresql://127.0.0.1:9/nothing", "cannot be used"),
+        ("mysql+nonsense://h/x", "cannot be used"),
+        ("sqlite:////sys/kernel/x.sqlite", "cannot be used"),
+    ],
+)
+async def test_urls_that_cannot_be_used(folder: Any, url: str, words: str) -> None:
+    async with KontextSession("key", base_url="http://127.0.0.1:9") as session:
+        with pytest.raises(JournalUnusable, match=words):
+            await BulkRun(session, folder.path, journal=url).execute(FOXES)
+
+
+async def test_a_journal_elsewhere_holds_several_runs(run: Any, folder: Any, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/all.sqlite"
+    assert (await run(FOXES, journal=url)).finished == 6
+    first, folder.path = folder.path, tmp_path / "second"
+    assert (await run(FOXES, journal=url)).finished == 6
+    folder.path = first
+    assert (await run(FOXES, journal=url)).skipped == 6
+    assert not (first / "journal.sqlite").exists()
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """Databases that grow no larger than 100 pages: SQLite's own "database or disk is full"."""
+
+    def limit(connection: Any, _: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA max_page_count = 100")
+        cursor.close()
+
+    event.listen(Engine, "connect", limit)
+    yield
+    event.remove(Engine, "connect", limit)
+
+
+@pytest.mark.usefixtures("small_disk")
+async def test_a_full_disk_stops_submitting(emulator: Emulator, folder: Any) -> None:
+    requests = [f"fox {number} {'x' * 1000}" for number in range(2000)]
+    settings = attrs.evolve(FAST, limits=Limits(max_in_flight=4, polls_per_second=2000))
+    async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings) as session:
+        run = BulkRun(session, folder.path)
+        with pytest.raises(JournalFailed, match="database or disk is full"):
+            await run.execute(requests)
+    assert emulator.ledger.accepted < 2000
+    known = {row["task_id"] for row in folder.rows() if row["task_id"]}
+    assert set(emulator.ledger.task_ids) - known <= set(run.report.unwritten)
+    assert emulator.ledger.billed_twice == {}
+
+
+async def test_the_reserve_takes_what_is_paid_for(tmp_path: Path) -> None:
+    journal = await Journal.open(tmp_path)
+    assert (tmp_path / "journal.sqlite.reserve").stat().st_size == SIZE
+    await journal.aclose()
+    assert not (tmp_path / "journal.sqlite.reserve").exists()

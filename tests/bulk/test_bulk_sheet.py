@@ -1,0 +1,134 @@
+"""The contact sheet, in Chromium and as text."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from kontext_async.bulk import sheet
+from kontext_async.bulk.rebuilding import rebuild
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from kontext_async.emulator import Emulator
+
+pytestmark = pytest.mark.anyio
+
+HOSTILE = "</script><script>document.title = 'taken'</script> & \"quotes\" <b>bold</b>"
+
+
+async def made(run: Any, emulator: Emulator) -> None:
+    emulator.faults.script("create", ["failed-at-once", "cut-after-accept"])
+    requests = [{"prompt": HOSTILE, "seed": 5, "aspect_ratio": "16:9"}, *(f"fox {number}" for number in range(150))]
+    await run([*requests, {"prompt": "a wolf", "seed": 77}])
+
+
+@pytest.fixture
+def page(anyio_backend: str) -> Iterator[Any]:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("there is no Chromium here to look at the sheet in")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        yield browser.new_page()
+        browser.close()
+
+
+@pytest.fixture
+async def sheet_of_a_run(run: Any, folder: Any, emulator: Emulator) -> Path:
+    await made(run, emulator)
+    path: Path = folder.path / "index.html"
+    return path
+
+
+def test_in_chromium(sheet_of_a_run: Path, page: Any) -> None:
+    trouble: list[str] = []
+    page.on("console", lambda message: trouble.append(message.text) if message.type != "log" else None)
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(sheet_of_a_run.as_uri())
+    page.wait_for_selector(".card")
+    assert page.title() == "out: contact sheet"
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    drawn = page.locator("#grid .card").count()
+    assert drawn < 152, "cards are drawn as they are needed"
+    for _ in range(400):
+        page.mouse.wheel(0, 20_000)
+        if page.locator("#grid .card").count() == 152:
+            break
+        page.wait_for_timeout(25)
+    assert page.locator("#grid .card").count() == 152
+
+    def found(text: str) -> list[str]:
+        page.fill("#search", text)
+        page.wait_for_timeout(150)
+        prompts: list[str] = page.locator("#grid .prompt").all_inner_texts()
+        return prompts
+
+    assert found("WOLF 77") == ["a wolf"]
+    assert found("bold") == [HOSTILE]
+    assert found("nothing like it") == []
+    assert page.locator("#empty").is_visible()
+    found("")
+    labels = page.locator("#states button").all_inner_texts()
+    assert labels == ["All 152", "Done 150", "Failed 1", "Uncertain 1"]
+    page.click("#states button[data-state=failed]")
+    assert page.locator(".card .none").all_text_contents()[0].strip().startswith("Failed")
+    assert page.locator("#found").inner_text() == "1 of 152"
+    page.click("#states button[data-state=saved]")
+    assert page.evaluate("[...document.images].filter(each => each.complete && !each.naturalWidth).length") == 0
+    assert page.evaluate("[...document.images].some(each => each.naturalWidth > 0)")
+    assert all(url.startswith(("file:", "data:")) for url in requests)
+    assert trouble == []
+
+
+def test_dark_and_light(sheet_of_a_run: Path, page: Any) -> None:
+    grounds = []
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        page.goto(sheet_of_a_run.as_uri())
+        grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert grounds == ["rgb(21, 22, 24)", "rgb(246, 245, 242)"]
+
+
+def test_without_a_script_nothing_escapes(sheet_of_a_run: Path) -> None:
+    text = sheet_of_a_run.read_text("utf-8")
+    assert text.count("<script") == text.count("</script>") == 2
+    assert "<b>bold" not in text
+    plain = text[text.index("<noscript>") : text.index("</noscript>")]
+    assert plain.count('loading="lazy"') == 150
+    assert "&lt;b&gt;bold&lt;/b&gt;" in plain
+    assert "task failed: generation failed" in plain
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert found
+    cards = json.loads(found[1])
+    assert cards[0]["p"] == HOSTILE
+    assert not re.search(r"""(src|href)=["']?https?:""", text)
+
+
+async def test_long_runs_have_several_pages(run: Any, folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sheet, "CARDS_PER_PAGE", 4)
+    await run([f"fox {number}" for number in range(9)])
+    assert [name for name in folder.others() if name.startswith("index")] == [
+        "index-2.html",
+        "index-3.html",
+        "index.html",
+    ]
+    second = (folder.path / "index-2.html").read_text("utf-8")
+    assert "page 2 of 3" in second
+    assert 'href="index.html"' in second
+    assert 'href="index-3.html"' in second
+    assert "fox 4" in second
+    assert "fox 3" not in second
+    monkeypatch.setattr(sheet, "CARDS_PER_PAGE", 100)
+    await rebuild(folder.path)
+    assert [name for name in folder.others() if name.startswith("index")] == ["index.html"]
