@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,7 @@ class Harness:
 
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
-    with sqlite3.connect(out / "journal.sqlite") as connection:
+    with closing(sqlite3.connect(out / "journal.sqlite")) as connection, connection:
         connection.row_factory = sqlite3.Row
         return [dict(row) for row in connection.execute("SELECT * FROM kontext_requests")]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,7 +34,7 @@ class Folder:
     path: Path
 
     def rows(self) -> list[dict[str, Any]]:
-        with sqlite3.connect(self.path / "journal.sqlite") as connection:
+        with closing(sqlite3.connect(self.path / "journal.sqlite")) as connection, connection:
             connection.row_factory = sqlite3.Row
             found = connection.execute("SELECT * FROM kontext_requests ORDER BY id")
             rows = [dict(row) for row in found]
@@ -44,7 +45,7 @@ class Folder:
         return [row["state"] for row in self.rows()]
 
     def change(self, statement: str, *parameters: object) -> None:
-        with sqlite3.connect(self.path / "journal.sqlite") as connection:
+        with closing(sqlite3.connect(self.path / "journal.sqlite")) as connection, connection:
             connection.execute(statement, parameters)
         connection.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -75,7 +76,7 @@ async def test_a_step_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:
     for path in tmp_path.glob("journal.sqlite*"):
         shutil.copy(path, copies)
     await journal.aclose()
-    with sqlite3.connect(copies / "journal.sqlite") as connection:
+    with closing(sqlite3.connect(copies / "journal.sqlite")) as connection, connection:
         assert connection.execute("SELECT state, task_id FROM kontext_requests").fetchall() == [("accepted", "t1")]
     connection.close()
 

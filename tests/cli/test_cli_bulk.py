@@ -179,11 +179,12 @@ def test_misuse(serve: Any, command: Any, prompts: Any, options: list[str], word
 
 def test_a_journal_from_the_future(serve: Any, command: Any, prompts: Any, tmp_path: Path) -> None:
     import sqlite3
+    from contextlib import closing
 
     serve()
     call = ("bulk", prompts(3), "--out", "out", "-q")
     command(*call)
-    with sqlite3.connect(tmp_path / "out" / "journal.sqlite") as connection:
+    with closing(sqlite3.connect(tmp_path / "out" / "journal.sqlite")) as connection, connection:
         connection.execute("UPDATE kontext_meta SET value = '2'")
     connection.close()
     ran = command(*call)
