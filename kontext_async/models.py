@@ -50,59 +50,57 @@ MAX_INTEGER_BITS = 2048
 OutputFormat: TypeAlias = Literal["jpeg", "png"]
 
 
-def _refuse(name: str, value: object, rule: str) -> InvalidRequest:
-    return InvalidRequest(name, value, rule)
-
-
 def _check_prompt(_: object, attribute: attrs.Attribute[str], value: object) -> None:
     if not isinstance(value, str) or not value.strip():
-        raise _refuse(attribute.name, value, "it must be text that is not blank")
+        raise InvalidRequest(attribute.name, value, "it must be text that is not blank")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise _refuse(attribute.name, ascii(value), "it must be valid Unicode, without lone surrogates") from None
+        raise InvalidRequest(
+            attribute.name, ascii(value), "it must be valid Unicode, without lone surrogates"
+        ) from None
 
 
 def _check_images(_: object, attribute: attrs.Attribute[Any], value: tuple[object, ...]) -> None:
     if len(value) > MAX_INPUT_IMAGES:
-        raise _refuse(attribute.name, f"{len(value)} images", f"at most {MAX_INPUT_IMAGES} are taken")
+        raise InvalidRequest(attribute.name, f"{len(value)} images", f"at most {MAX_INPUT_IMAGES} are taken")
     for index, source in enumerate(value):
         images.check(source, f"{attribute.name}[{index}]")
 
 
 def _check_integer(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value.bit_length() > MAX_INTEGER_BITS:
-        raise _refuse(attribute.name, value, f"it must be an integer of at most {MAX_INTEGER_BITS} bits")
+        raise InvalidRequest(attribute.name, value, f"it must be an integer of at most {MAX_INTEGER_BITS} bits")
 
 
 def _check_ratio(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     rule = "it must be W:H in whole numbers, between 21:9 and 9:21"
     match = RATIO_PATTERN.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise _refuse(attribute.name, value, rule)
+        raise InvalidRequest(attribute.name, value, rule)
     width, height = int(match[1]), int(match[2])
     if 9 * width > 21 * height or 21 * width < 9 * height:
-        raise _refuse(attribute.name, value, rule)
+        raise InvalidRequest(attribute.name, value, rule)
 
 
 def _check_format(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value not in ("jpeg", "png"):
-        raise _refuse(attribute.name, value, "it must be 'jpeg' or 'png'")
+        raise InvalidRequest(attribute.name, value, "it must be 'jpeg' or 'png'")
 
 
 def _check_boolean(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, bool):
-        raise _refuse(attribute.name, value, "it must be true or false")
+        raise InvalidRequest(attribute.name, value, "it must be true or false")
 
 
 def _check_tolerance(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value not in SAFETY_TOLERANCES:
-        raise _refuse(attribute.name, value, "it must be an integer from 0 to 6")
+        raise InvalidRequest(attribute.name, value, "it must be an integer from 0 to 6")
 
 
 def _check_model(_: object, attribute: attrs.Attribute[str], value: object) -> None:
     if not isinstance(value, str) or not MODEL_PATTERN.fullmatch(value):
-        raise _refuse(attribute.name, value, "it must be letters, digits, '.', '_' and '-'")
+        raise InvalidRequest(attribute.name, value, "it must be letters, digits, '.', '_' and '-'")
 
 
 def _optional(check: Callable[[Any, Any, Any], None]) -> Any:
@@ -169,14 +167,16 @@ class KontextRequest:
                 return request
             given = {a.name: getattr(request, a.name) for a in attrs.fields(cls)}
         else:
-            raise _refuse("request", request, "it must be a prompt, a mapping of fields, or a KontextRequest")
+            raise InvalidRequest("request", request, "it must be a prompt, a mapping of fields, or a KontextRequest")
         given |= fields
         known = attrs.fields_dict(cls)
         for name in given:
             if name not in known:
-                raise _refuse(str(name), given[name], f"there is no such field; the fields are {', '.join(known)}")
+                raise InvalidRequest(
+                    str(name), given[name], f"there is no such field; the fields are {', '.join(known)}"
+                )
         if "prompt" not in given:
-            raise _refuse("prompt", None, "a request needs one")
+            raise InvalidRequest("prompt", None, "a request needs one")
         return cls(**given)
 
 
