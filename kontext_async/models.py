@@ -195,7 +195,7 @@ class TaskState(enum.Enum):
     @property
     def finished(self) -> bool:
         """Whether nothing more will happen to the task."""
-        return self in (TaskState.COMPLETED, TaskState.FAILED)
+        return self is TaskState.COMPLETED or self is TaskState.FAILED
 
 
 @frozen(kw_only=True)

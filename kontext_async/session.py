@@ -375,7 +375,7 @@ class GenerationTask:
         self._follow()
         while True:
             status = self._pending.status
-            if status is not None and status is not shown:
+            if status is not None and status != shown:
                 shown = status
                 yield status
                 continue

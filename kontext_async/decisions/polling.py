@@ -14,6 +14,7 @@ from __future__ import annotations
 import enum
 import heapq
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 from attrs import Factory, define, field
@@ -148,9 +149,9 @@ Entry: TypeAlias = tuple[float, int, WatchedT]
 class Agenda(Generic[WatchedT]):
     """The tasks that wait to be asked about.
 
-    They go from `_later`, a heap by due time, to `_due`, and from there, when they are chosen, to `_next`. Where
-    everything that is due may be asked about there is nothing to choose; otherwise `COMPARED` at a time are looked at
-    in turn.
+    They go from `_later`, a heap by due time, to `_due`, and from there, when they are chosen, to `_next`; those in a
+    hurry wait by themselves. Where everything that is due may be asked about there is nothing to choose; otherwise
+    `COMPARED` at a time are looked at in turn.
     """
 
     def __init__(self, limits: Limits, timing: Timing[WatchedT]) -> None:
@@ -160,6 +161,8 @@ class Agenda(Generic[WatchedT]):
         self._later: list[Entry[WatchedT]] = []
         self._due: deque[Entry[WatchedT]] = deque()
         self._next: deque[Entry[WatchedT]] = deque()
+        self._hurried: deque[Entry[WatchedT]] = deque()
+        self._in_turn = (self._hurried, self._next, self._due)
         self._sequence = 0
         self._held_until = float("-inf")
         self.in_flight = 0
@@ -169,9 +172,9 @@ class Agenda(Generic[WatchedT]):
         self._schedule(task, self._timing.first(task, now, random))
 
     def hurry(self, task: WatchedT, now: float) -> None:
-        """Ask about a task as soon as may be, before all others."""
+        """Ask about a task as soon as may be, before all others that are in no hurry."""
         if not task.asking:
-            self._next.appendleft(self._entry(task, min(task.due, now)))
+            self._hurried.append(self._entry(task, min(task.due, now)))
 
     def remove(self, task: WatchedT) -> None:
         """Forget a task: its entry is stale from now on."""
@@ -182,28 +185,28 @@ class Agenda(Generic[WatchedT]):
         self._held_until = max(self._held_until, until)
 
     def take(self, now: float) -> list[WatchedT]:
-        """The tasks to ask about now; each is on the wire until `answered` or `failed` is called for it."""
-        taken: list[WatchedT] = []
+        """All tasks to ask about now, as by `take_one`."""
+        return list(iter(partial(self.take_one, now), None))
+
+    def take_one(self, now: float) -> WatchedT | None:
+        """A task to ask about now, if there is one: it is on the wire until `back` is called for it."""
         while self._later and self._later[0][0] <= now:
             self._due.append(heapq.heappop(self._later))
-        while self.wake_at() <= now:
-            if not self._next:
-                self._choose(now)
-            task = self._next.popleft()[2]
-            task.asking = True
-            task.asks += 1
-            task.asked_at = now
-            self.in_flight += 1
-            self._cap.take(now)
-            taken.append(task)
-        return taken
+        if self.wake_at() > now:
+            return None
+        task = self._first_in_turn(now).popleft()[2]
+        task.asking = True
+        task.asks += 1
+        task.asked_at = now
+        self.in_flight += 1
+        self._cap.take(now)
+        return task
 
     def wake_at(self) -> float:
         """When there will be something to ask; infinite when only an answer or a new task can change that."""
-        due = self._first_due()
         if self.in_flight >= self._max_in_flight:
             return float("inf")
-        return max(due, self._cap.ready_at(), self._held_until)
+        return max(self._first_due(), self._cap.ready_at(), self._held_until)
 
     def back(self, task: WatchedT) -> None:
         """A status request is off the wire, whatever came of it."""
@@ -234,23 +237,25 @@ class Agenda(Generic[WatchedT]):
 
     def _first_due(self) -> float:
         """When one of the tasks that come first is due; what is stale there is dropped."""
-        while self._next and _is_stale(self._next[0]):
-            self._next.popleft()
-        if self._next:
-            return self._next[0][0]
-        while self._due and _is_stale(self._due[0]):
-            self._due.popleft()
-        if self._due:
-            return self._due[0][0]
+        for waiting in self._in_turn:
+            while waiting and _is_stale(waiting[0]):
+                waiting.popleft()
+            if waiting:
+                return waiting[0][0]
         while self._later and _is_stale(self._later[0]):
             heapq.heappop(self._later)
         return self._later[0][0] if self._later else float("inf")
 
+    def _first_in_turn(self, now: float) -> deque[Entry[WatchedT]]:
+        """Where the task stands that comes first, now that there is one."""
+        if self._hurried:
+            return self._hurried
+        if not self._next and len(self._due) > min(self._max_in_flight - self.in_flight, self._cap.allows(now)):
+            self._choose(now)
+        return self._next or self._due
+
     def _choose(self, now: float) -> None:
-        """Fill `_next` from `_due`, which holds at least one task that waits."""
-        if len(self._due) <= min(self._max_in_flight - self.in_flight, self._cap.allows(now)):
-            self._next, self._due = self._due, self._next
-            return
+        """Fill `_next` from `_due`, which holds more than may be asked about now."""
         compared = [self._due.popleft() for _ in range(min(COMPARED, len(self._due)))]
         compared = [entry for entry in compared if not _is_stale(entry)]
         compared.sort(key=lambda entry: self._timing.accrued(entry[2], now), reverse=True)

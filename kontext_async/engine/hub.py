@@ -13,6 +13,9 @@ from kontext_async.events import Event, Failed, Finished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
+
+    EventT = TypeVar("EventT", bound=Event)
 
 __all__ = ["EventHub", "Tally"]
 
@@ -27,12 +30,16 @@ class Tally:
 
     def __call__(self, event: Event) -> None:
         """Take down one event."""
-        self._counts[type(event)] += 1
+        self.add(type(event))
         if isinstance(event, Finished):
             if event.fingerprint:  # what was attached was paid for elsewhere, and may be seen finished many times
                 self.spent += event.generation.usage.cost or 0
         elif isinstance(event, Failed) and isinstance(event.error, SubmissionUncertain):
             self.uncertain += 1
+
+    def add(self, kind: type) -> None:
+        """There was one more event of a kind."""
+        self._counts[kind] += 1
 
     def count(self, kind: type[Event]) -> int:
         """How many events of a kind there were."""
@@ -71,3 +78,10 @@ class EventHub:
                 asyncio.get_running_loop().call_exception_handler(
                     {"message": f"a listener to {type(event).__name__} raised", "exception": error}
                 )
+
+    def emit_if_heard(self, kind: type[EventT], make: Callable[[], EventT]) -> None:
+        """Tell everybody, if there is anybody: an event as frequent as an ask is not made for nobody."""
+        if self._listeners:
+            self.emit(make())
+        else:
+            self.tally.add(kind)

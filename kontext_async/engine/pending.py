@@ -95,9 +95,11 @@ class Pending(Watched):
 
     def learn(self, status: TaskStatus) -> None:
         """Take down what the gateway said, if anybody may ask; whoever watches is told if it is something new."""
-        if self.held and status != self.status:
+        if self.held:
+            new = self._watching and status != self.status
             self.status = status
-            self._tell_watchers(None)
+            if new:
+                self._tell_watchers(None)
 
     def settle(self, result: Result) -> None:
         """The end of the task, or of the wait for it. Everybody gets an error of their own."""

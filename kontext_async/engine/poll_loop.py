@@ -62,6 +62,7 @@ class PollLoop:
         self._running = False
         self._agenda: Agenda[Pending] = Agenda(settings.limits, LearnedTiming(settings.polling, _kind_of))
         self._tasks: dict[str, Pending] = {}
+        self._errands: dict[Pending, asyncio.Future[TaskStatus | KontextError]] = {}
         self._idle: list[asyncio.Future[Pending]] = []
         self._wakeup: asyncio.Future[None] | None = None
         self._wakes_at = float("inf")
@@ -95,10 +96,7 @@ class PollLoop:
             self._agenda.add(task, now, self._random.random())
             if at_once:
                 self._agenda.hurry(task, now)
-            if not self._running:
-                self._running = True
-                self._start_soon(self._run)
-            self._wake_for_agenda()
+            self._go_on()
         return known
 
     def settle(self, task: Pending, status: TaskStatus) -> None:
@@ -116,6 +114,9 @@ class PollLoop:
         """End every wait with `error`, naming each task: they go on at the gateway, and are paid for."""
         for task in tuple(self._tasks.values()):
             self._fail(task, error.copy())
+        for errand, answer in self._errands.items():
+            if not answer.done():
+                answer.set_result(error.copy().about(errand.task_id))
 
     def abandon(self, task: Pending, reason: str) -> None:
         """Say that nobody waits for a task any more. It is still asked about, since it still takes its slot."""
@@ -128,7 +129,7 @@ class PollLoop:
         Raises:
             KontextError: What the answer means; nothing is asked again.
         """
-        read = await self._answer_about(task)
+        read = await self._out_of_turn(task.task_id, task.digest)
         if isinstance(read, KontextError):
             raise _not_found(task) if _failure_of(read) is FailedAsk.NOT_FOUND else read
         self._heard(task, read)
@@ -140,12 +141,32 @@ class PollLoop:
         Raises:
             KontextError: What the answer means.
         """
-        task = Pending(task_id, self._clock.time())
-        read = await self._answer_about(task)
+        read = await self._out_of_turn(task_id)
         if isinstance(read, KontextError):
             raise read
-        self._hub.emit(Asked(**self._about(task), status=read))
+        self._hub.emit(Asked(at=self._clock.utcnow(), task_id=task_id, status=read))
         return read
+
+    async def _out_of_turn(self, task_id: str, digest: bytes | None = None) -> TaskStatus | KontextError:
+        """Ask once, before all that is due, under the same bounds: a record of its own stands in the agenda for it."""
+        now = self._clock.time()
+        errand = Pending(task_id, now, digest=digest)
+        answer: asyncio.Future[TaskStatus | KontextError] = asyncio.get_running_loop().create_future()
+        self._errands[errand] = answer
+        self._agenda.hurry(errand, now)
+        self._go_on()
+        try:
+            return await answer
+        finally:
+            del self._errands[errand]
+            self._agenda.remove(errand)
+
+    def _go_on(self) -> None:
+        """There is something new in the agenda."""
+        if not self._running:
+            self._running = True
+            self._start_soon(self._run)
+        self._wake_for_agenda()
 
     async def _run(self) -> None:
         """Hand out what is due until cancelled."""
@@ -163,21 +184,29 @@ class PollLoop:
     async def _ask_on(self, task: Pending) -> None:
         """Ask about a task, and then about whatever is due next; there are as many of these as asks at once."""
         while True:
-            await self._ask(task)
-            following: asyncio.Future[Pending] = asyncio.get_running_loop().create_future()
-            self._idle.append(following)
-            self._hand_out()
+            try:
+                read = await self._answer_about(task)
+            finally:
+                self._agenda.back(task)
+            now = self._clock.time()
+            self._take_in(task, read, now)
+            following = self._agenda.take_one(now)
             self._wake_for_agenda()
-            task = await following
+            task = following or await self._handed_out()
 
-    async def _ask(self, task: Pending) -> None:
-        try:
-            read = await self._answer_about(task)
-        finally:
-            self._agenda.back(task)
+    async def _handed_out(self) -> Pending:
+        """The next task that is due."""
+        following: asyncio.Future[Pending] = asyncio.get_running_loop().create_future()
+        self._idle.append(following)
+        return await following
+
+    def _take_in(self, task: Pending, read: TaskStatus | KontextError, now: float) -> None:
+        """What follows from the answer about a task: for those who asked out of turn, it is theirs."""
         if not task.followed:
+            answer = self._errands.get(task)
+            if answer and not answer.done():
+                answer.set_result(read)
             return
-        now = self._clock.time()
         if isinstance(read, TaskStatus):
             self._agenda.answered(task, read, now, self._random.random())
             self._heard(task, read)
@@ -212,7 +241,7 @@ class PollLoop:
         self._hub.emit(HeldBack(**self._about(task), seconds=seconds, creates=False))
 
     def _heard(self, task: Pending, status: TaskStatus) -> None:
-        self._hub.emit(Asked(**self._about(task), status=status))
+        self._hub.emit_if_heard(Asked, lambda: Asked(**self._about(task), status=status))
         if not status.state.finished:
             task.learn(status)
         elif task.result is None:
@@ -254,23 +283,24 @@ class PollLoop:
 
     async def _sleep_until(self, when: float) -> None:
         when = max(when, self._clock.time() + self._grain)
-        self._wakeup = asyncio.get_running_loop().create_future()
+        wakeup = self._wakeup = asyncio.get_running_loop().create_future()
         self._wakes_at = when
         timer = None if when == float("inf") else self._clock.call_at(when, self._wake)
         try:
-            await self._wakeup
+            await wakeup
         finally:
             self._wakeup = None
             if timer:
                 timer.cancel()
 
     def _wake_for_agenda(self) -> None:
-        if self._agenda.wake_at() < self._wakes_at - self._grain:
+        if self._wakeup and self._agenda.wake_at() < self._wakes_at - self._grain:
             self._wake()
 
     def _wake(self) -> None:
-        if self._wakeup and not self._wakeup.done():
+        if self._wakeup and not self._wakeup.done():  # or cancelled, in this very turn of the loop
             self._wakeup.set_result(None)
+            self._wakeup = None
 
 
 def _kind_of(task: Pending) -> Hashable | None:

@@ -52,8 +52,10 @@ DOWNLOAD_BUFFER = 32 * 1024
 
 MAX_REDIRECTS = 5
 
+OK = 200
 
-@frozen(kw_only=True)
+
+@frozen
 class Answer:
     """An HTTP answer of the API, read to its end.
 
@@ -95,8 +97,8 @@ class Transport:
         uploads: Opens what creates carry, and bounds how many carry image bytes at once.
 
     Creates have connections of their own, which are never old, and so have downloads, which never see the key.
-    `max_connections` is kept by two lanes before the pools: status requests in one, creates and downloads in the
-    other, so that neither starves.
+    `max_connections` is kept before the pools: the poll loop bounds status requests, `lane` creates and downloads, so
+    that neither starves.
     """
 
     def __init__(self, api_key: str, base_url: str, settings: Settings, http: aiohttp.ClientSession | None) -> None:
@@ -115,7 +117,6 @@ class Transport:
         self._statuses = http
         self._downloads = http
         self._status_deadlines = Deadlines(settings.timeouts.status)
-        self._status_lane = asyncio.Semaphore(limits.max_polls_in_flight)
         self.uploads = Uploads(limits)
         self.lane = asyncio.Semaphore(limits.max_connections - limits.max_polls_in_flight)
 
@@ -185,32 +186,31 @@ class Transport:
                         timeout=self._no_total,
                     ) as response,
                 ):
-                    return await self._read(response)
+                    return await _read(response)
             except (aiohttp.ClientError, OSError) as error:
                 if isinstance(upload.failure, KontextError):
                     raise upload.failure from upload.failure.__cause__
                 raise RequestLost(_reason(error, self._timeouts.submit), handed_over=upload.handed_over) from error
 
     async def status(self, task_id: str) -> Answer:
-        """Send one status request.
+        """Send one status request. How many go out at once is for the caller to bound.
 
         Raises:
             RequestLost: No answer came.
         """
         url = URL(status_url(self._base_url, task_id), encoded=True)
-        async with self._status_lane:
-            try:
-                with self._status_deadlines.within():
-                    async with _usable(self._statuses).get(
-                        url,
-                        headers=self._status_headers,
-                        allow_redirects=False,
-                        raise_for_status=False,
-                        timeout=self._no_total,
-                    ) as response:
-                        return await self._read(response)
-            except (aiohttp.ClientError, OSError) as error:
-                raise RequestLost(_reason(error, self._timeouts.status), handed_over=True) from error
+        try:
+            with self._status_deadlines.within():
+                async with _usable(self._statuses).get(
+                    url,
+                    headers=self._status_headers,
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    timeout=self._no_total,
+                ) as response:
+                    return await _read(response)
+        except (aiohttp.ClientError, OSError) as error:
+            raise RequestLost(_reason(error, self._timeouts.status), handed_over=True) from error
 
     @asynccontextmanager
     async def download(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -248,22 +248,18 @@ class Transport:
             headers={"User-Agent": user_agent(), **headers},
         )
 
-    async def _read(self, response: aiohttp.ClientResponse) -> Answer:
-        body = await _whole(response.content)
-        if response.ok:
-            return Answer(status=response.status, body=body)
-        return Answer(
-            status=response.status,
-            body=body,
-            retry_after=response.headers.get("Retry-After"),
-            request_id=response.headers.get("X-Request-Id"),
-        )
+
+async def _read(response: aiohttp.ClientResponse) -> Answer:
+    """An answer to its end; most bodies have come together with their head, and are there already."""
+    content = response.content
+    body = content.read_nowait() if content.is_eof() else await _whole(content)
+    if response.status == OK:
+        return Answer(OK, body)
+    headers = response.headers
+    return Answer(response.status, body, headers.get("Retry-After"), headers.get("X-Request-Id"))
 
 
 async def _whole(content: aiohttp.StreamReader) -> bytes:
-    """A body to its end; most have come together with their head, and are there already."""
-    if content.is_eof():
-        return content.read_nowait()
     chunks: list[bytes] = []
     size = 0
     while chunk := await content.readany():

@@ -6,7 +6,6 @@ type there loses the detail, never the task. Unknown keys are kept.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from kontext_async.errors import MalformedAnswer
 from kontext_async.models import GeneratedImage, TaskProblem, TaskState, TaskStatus, Usage
 from kontext_async.protocol.addresses import is_task_id
+from kontext_async.protocol.decoding import decoded
 from kontext_async.redaction import excerpt, shown_body
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ def read_status(body: bytes, task_id: str, *, status: int = 200) -> TaskStatus:
         MalformedAnswer: It is not JSON, a field that matters has the wrong type, or it is about another task.
     """
     payload = _object(body, status)
-    payload.setdefault("id", task_id)
+    if payload.setdefault("id", task_id) == task_id and payload.get("output") is None and _is_text(payload, "status"):
+        return _status(payload, task_id, payload["status"])  # not finished: nothing else in it needs to be checked
     read = _read(payload, body, status)
     if read.task_id != task_id:
         raise _malformed(f"the answer is about task {excerpt(read.task_id, 80)!r}", body, status)
@@ -129,7 +130,7 @@ def read_accepted(body: bytes) -> TaskStatus | None:
 
 def _object(body: bytes, status: int) -> dict[str, Any]:
     try:
-        payload = json.loads(body.decode())  # of bytes, it would look for the encoding first
+        payload = decoded(body)
     except (ValueError, RecursionError) as error:
         raise _malformed(f"the answer is not JSON: {excerpt(str(error), 100)}", body, status) from None
     if not isinstance(payload, dict):
@@ -141,16 +142,21 @@ def _read(payload: dict[str, Any], body: bytes, status: int) -> TaskStatus:
     task = _structured(payload, body, status)
     if not is_task_id(task.id):
         raise _malformed(f"the answer cannot be read: {excerpt(repr(task.id), 80)} is no id", body, status)
-    state = STATES.get(task.status) or STATES.get(task.status.strip().lower(), TaskState.UNKNOWN)
+    return _status(payload, task.id, task.status, tuple(_images(task)) if task.output else ())
+
+
+def _status(payload: dict[str, Any], task_id: str, word: str, images: tuple[GeneratedImage, ...] = ()) -> TaskStatus:
+    """What has been checked, and the rest as far as it can be used."""
+    state = STATES.get(word) or STATES.get(word.strip().lower(), TaskState.UNKNOWN)
     failed = state is TaskState.FAILED or payload.get("error")
     return TaskStatus(
-        task_id=task.id,
+        task_id=task_id,
         state=state,
-        word=_once(task.status if len(task.status) < LONGEST_WORD else excerpt(task.status, LONGEST_WORD)),
+        word=_once(word if len(word) < LONGEST_WORD else excerpt(word, LONGEST_WORD)),
         model=_once(model) if isinstance(model := payload.get("model"), str) else None,
         progress=_fraction(payload.get("progress")),
         error=_problem(payload) if failed else None,
-        images=tuple(_images(task)) if task.output else (),
+        images=images,
         usage=_usage(payload.get("usage")),
         created_at=_time(payload.get("created_at")),
         metadata=value if isinstance(value := payload.get("metadata"), dict) else {},
@@ -187,7 +193,7 @@ def _images(task: _Task) -> list[GeneratedImage]:
         GeneratedImage(
             url=item.url,
             type=_text_or_none(item.type) or "image",
-            job_id=None if item.job_id is None else str(item.job_id),
+            job_id=None if item.job_id is None else _words(item.job_id),
             task_id=task.id,
         )
         for group in task.output or ()
@@ -204,7 +210,14 @@ def _problem(payload: dict[str, Any]) -> TaskProblem:
     else:
         message, code = error, None
     message = message or payload.get("error_message") or payload.get("message") or "no reason was given"
-    return TaskProblem(code=None if code is None else excerpt(str(code), 80), message=excerpt(str(message)))
+    return TaskProblem(code=None if code is None else excerpt(_words(code), 80), message=excerpt(_words(message)))
+
+
+def _words(value: object) -> str:
+    try:
+        return str(value)
+    except RecursionError:  # what can be decoded cannot always be shown
+        return "nested too deeply"
 
 
 def _usage(value: object) -> Usage | None:
@@ -254,6 +267,10 @@ def _time(value: object) -> datetime | None:
 def _once(word: str) -> str:
     """The same text, held once however many answers say it: few are ever said, of tasks that may be many."""
     return sys.intern(word)
+
+
+def _is_text(payload: dict[str, Any], key: str) -> bool:
+    return isinstance(payload.get(key), str)
 
 
 def _text_or_none(value: object) -> str | None:

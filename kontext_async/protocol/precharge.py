@@ -5,11 +5,10 @@ A gateway that does not know says so, and that is an answer: an estimate without
 
 from __future__ import annotations
 
-import json
-
 from kontext_async.errors import MalformedAnswer
 from kontext_async.models import Estimate
 from kontext_async.protocol.answers import read_money, read_number
+from kontext_async.protocol.decoding import decoded
 from kontext_async.redaction import excerpt, shown_body
 
 __all__ = ["read_estimate"]
@@ -26,7 +25,7 @@ def read_estimate(body: bytes, *, status: int = 200) -> Estimate:
         MalformedAnswer: It is not a JSON object.
     """
     try:
-        payload = json.loads(body)
+        payload = decoded(body)
     except (ValueError, RecursionError):
         payload = None
     if not isinstance(payload, dict):

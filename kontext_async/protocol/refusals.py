@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from kontext_async.errors import (
     RateLimited,
     RequestRejected,
 )
+from kontext_async.protocol.decoding import decoded
 from kontext_async.redaction import excerpt, shown_body
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def retry_after(value: str | None, now: datetime) -> float | None:
 
 def _explanation(body: bytes) -> _Explanation:
     try:
-        payload = json.loads(body)
+        payload = decoded(body)
     except (ValueError, RecursionError):
         return _Explanation()
     if not isinstance(payload, dict):

@@ -12,6 +12,8 @@ from kontext_async import (
     KontextSession,
     Limits,
     Polling,
+    RateLimited,
+    SessionClosed,
     Settings,
     TaskNotFound,
     TaskTimeout,
@@ -164,3 +166,43 @@ def test_the_manual_clock() -> None:
     assert clock.time() == 10
     assert clock.next_at is None
     assert clock.unix() == clock.utcnow().timestamp()
+
+
+async def test_asking_out_of_turn_keeps_to_the_cap(emulator: Emulator, clock: ManualClock) -> None:
+    settings = Settings(polling=Polling(first_after=1000.0), limits=Limits(polls_per_second=0.5))
+    async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings, clock=clock) as session:
+        task = await in_time(session.submit("a fox"), clock, session)
+        began = clock.time()
+        statuses = await in_time(asyncio.gather(*(task.status() for _ in range(6))), clock, session)
+        assert [status.task_id for status in statuses] == [task.id] * 6
+        assert clock.time() - began == pytest.approx(5 * 2.0, abs=0.1)
+        assert session.statistics().asked == 6
+
+
+async def test_asking_out_of_turn_waits_while_the_gateway_holds_back(emulator: Emulator, clock: ManualClock) -> None:
+    emulator.faults.script("status", [Fault(kind=FaultKind.HTTP_STATUS, status=429, retry_after=40.0)])
+    async with KontextSession(emulator.api_key, base_url=emulator.base_url, clock=clock) as session:
+        task = await in_time(session.submit("a fox"), clock, session)
+        with pytest.raises(RateLimited):
+            await in_time(task.status(), clock, session)
+        refused = clock.time()
+        await in_time(task.status(), clock, session)
+        assert clock.time() >= refused + 40
+
+
+async def test_closing_ends_a_wait_for_a_turn(emulator: Emulator, clock: ManualClock) -> None:
+    settings = Settings(polling=Polling(first_after=1000.0), limits=Limits(polls_per_second=0.001))
+    session = KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings, clock=clock)
+    await session.start()
+    task = await in_time(session.submit("a fox"), clock, session)
+    await in_time(task.status(), clock, session)
+    waiting = asyncio.create_task(task.status())
+    deserted = asyncio.create_task(task.status())
+    await asyncio.sleep(0)
+    deserted.cancel()
+    await asyncio.wait([deserted])
+    assert deserted.cancelled()
+    await session.aclose()
+    with pytest.raises(SessionClosed) as caught:
+        await waiting
+    assert caught.value.task_id == task.id

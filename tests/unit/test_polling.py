@@ -159,6 +159,19 @@ def test_a_task_in_a_hurry_is_asked_about_now() -> None:
     assert plan.take(4.0) == [task]
 
 
+def test_those_in_a_hurry_come_first_and_among_themselves_in_order() -> None:
+    plan = agenda(max_polls_in_flight=1)
+    calm, first, second = added(plan, "a", "b", "c")
+    plan.hurry(first, 2.0)
+    plan.hurry(second, 2.0)
+    order = []
+    for now in (2.0, 3.0, 4.0):
+        (task,) = plan.take(now)
+        order.append(task)
+        plan.back(task)
+    assert order == [first, second, calm]
+
+
 def test_hurry_never_puts_a_task_off() -> None:
     plan = agenda()
     (task,) = added(plan, "a")
