@@ -250,9 +250,13 @@ class Agenda(Generic[WatchedT]):
         """Where the task stands that comes first, now that there is one."""
         if self._hurried:
             return self._hurried
-        if not self._next and len(self._due) > min(self._max_in_flight - self.in_flight, self._cap.allows(now)):
+        if not self._next and len(self._due) > 1 and len(self._due) > self._room(now):
             self._choose(now)
         return self._next or self._due
+
+    def _room(self, now: float) -> int:
+        """How many may be asked about now, together."""
+        return min(self._max_in_flight - self.in_flight, self._cap.allows(now))
 
     def _choose(self, now: float) -> None:
         """Fill `_next` from `_due`, which holds more than may be asked about now."""

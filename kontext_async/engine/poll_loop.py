@@ -185,11 +185,13 @@ class PollLoop:
         """Ask about a task, and then about whatever is due next; there are as many of these as asks at once."""
         while True:
             try:
-                read = await self._answer_about(task)
+                answer: Answer | RequestLost = await self._transport.status(task.task_id)
+            except RequestLost as lost:
+                answer = lost
             finally:
                 self._agenda.back(task)
             now = self._clock.time()
-            self._take_in(task, read, now)
+            self._take_in(task, self._understood(task, answer), now)
             following = self._agenda.take_one(now)
             self._wake_for_agenda()
             task = following or await self._handed_out()
@@ -215,12 +217,10 @@ class PollLoop:
         if now - task.since >= self._wait:
             self._drop_unless_waited_for(task, now, read)
 
-    async def _answer_about(self, task: Pending) -> TaskStatus | KontextError:
-        try:
-            answer = await self._transport.status(task.task_id)
-        except RequestLost as lost:
-            error = GatewayUnavailable(f"no answer to a status request: {lost}", task_id=task.task_id)
-            error.__cause__ = lost.__cause__
+    def _understood(self, task: Pending, answer: Answer | RequestLost) -> TaskStatus | KontextError:
+        if isinstance(answer, RequestLost):
+            error = GatewayUnavailable(f"no answer to a status request: {answer}", task_id=task.task_id)
+            error.__cause__ = answer.__cause__
             return error
         if answer.ok:
             try:

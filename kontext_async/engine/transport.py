@@ -11,7 +11,7 @@ import os
 import ssl
 import sys
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import attrs
@@ -105,12 +105,13 @@ class Transport:
         limits = settings.limits
         self._key = api_key
         self._headers = {"Authorization": f"Bearer {api_key}", "Accept": "application/json"}
-        self._status_headers = self._headers if http else None  # our own pool for them has them already
         self._create_url = URL(create_url(base_url), encoded=True)
         self._precharge_url = URL(precharge_url(base_url), encoded=True)
         self._base_url = base_url
         self._timeouts = settings.timeouts
         self._no_total = aiohttp.ClientTimeout(total=None, sock_connect=settings.timeouts.connect)
+        foreign = {"headers": self._headers, "timeout": self._no_total, "raise_for_status": False}
+        self._status_options: dict[str, Any] = foreign if http else {}  # our own pool for them goes by these already
         self._stalls = attrs.evolve(self._no_total, sock_read=settings.timeouts.status)
         self._given = http
         self._creates = http
@@ -201,14 +202,11 @@ class Transport:
         url = URL(status_url(self._base_url, task_id), encoded=True)
         try:
             with self._status_deadlines.within():
-                async with _usable(self._statuses).get(
-                    url,
-                    headers=self._status_headers,
-                    allow_redirects=False,
-                    raise_for_status=False,
-                    timeout=self._no_total,
-                ) as response:
+                response = await _usable(self._statuses).get(url, allow_redirects=False, **self._status_options)
+                try:
                     return await _read(response)
+                finally:
+                    response.release()
         except (aiohttp.ClientError, OSError) as error:
             raise RequestLost(_reason(error, self._timeouts.status), handed_over=True) from error
 
@@ -246,6 +244,7 @@ class Transport:
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=keep_alive),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": user_agent(), **headers},
+            timeout=self._no_total,
         )
 
 

@@ -10,7 +10,7 @@ import math
 import sys
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import cattrs
@@ -154,11 +154,11 @@ def _status(payload: dict[str, Any], task_id: str, word: str, images: tuple[Gene
         state=state,
         word=_once(word if len(word) < LONGEST_WORD else excerpt(word, LONGEST_WORD)),
         model=_once(model) if isinstance(model := payload.get("model"), str) else None,
-        progress=_fraction(payload.get("progress")),
+        progress=None if (progress := payload.get("progress")) is None else _fraction(progress),
         error=_problem(payload) if failed else None,
         images=images,
-        usage=_usage(payload.get("usage")),
-        created_at=_time(payload.get("created_at")),
+        usage=None if (usage := payload.get("usage")) is None else _usage(usage),
+        created_at=None if (created := payload.get("created_at")) is None else _time(created),
         metadata=value if isinstance(value := payload.get("metadata"), dict) else {},
         extra={} if payload.keys() <= DESCRIBED else {k: v for k, v in payload.items() if k not in DESCRIBED},
     )
@@ -240,6 +240,8 @@ def read_money(value: object) -> Decimal | None:
 
 def read_number(value: object) -> float | None:
     """A finite number; None for what is none."""
+    if type(value) is float and math.isfinite(value):
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -251,13 +253,19 @@ def read_number(value: object) -> float | None:
 
 def _fraction(value: object) -> float | None:
     number = read_number(value)
-    return None if number is None else min(1.0, max(0.0, number))
+    if number is None or 0 <= number <= 1:
+        return number
+    return min(1.0, max(0.0, number))
 
 
 def _time(value: object) -> datetime | None:
     number = read_number(value)
-    if number is None:
-        return None
+    return None if number is None else _moment(number)
+
+
+@lru_cache(maxsize=1024)
+def _moment(number: float) -> datetime | None:
+    """A time is told again with every answer about a task, and tasks of one moment have it in common."""
     try:
         return datetime.fromtimestamp(number / 1000 if abs(number) >= FIRST_MILLISECONDS else number, UTC)
     except (OverflowError, OSError, ValueError):
