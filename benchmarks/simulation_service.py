@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from attrs import define, field, frozen
 
 from kontext_async.decisions.inspection import Curve, best_plan
-from kontext_async.decisions.polling import Agenda, IntervalTiming, Timing, Watched
+from kontext_async.decisions.polling import Agenda, IntervalTiming, Timing
+from kontext_async.decisions.watched import Watched
 from kontext_async.models import TaskState, TaskStatus
 from kontext_async.settings import Limits, Polling
 
@@ -118,7 +119,7 @@ class EveryInterval(IntervalTiming):
         super().__init__(Polling(first_after=interval, interval=interval, min_interval=1e-3, max_interval=1e9))
         self.factor = factor
 
-    def again(self, task: Watched, status: TaskStatus, now: float, random: float) -> float:  # noqa: ARG002 # Timing's
+    def again(self, task: Watched, progress: float | None, now: float, random: float) -> float:  # noqa: ARG002 # Timing's
         return now + self._jittered(self.polling.interval * self.factor**task.asks, random)
 
 

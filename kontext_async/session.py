@@ -21,7 +21,7 @@ from kontext_async.errors import (
     TaskTimeout,
 )
 from kontext_async.models import GeneratedImage, Generation, KontextRequest, OutputFormat, TaskStatus
-from kontext_async.protocol import check_task_id
+from kontext_async.protocol import check_task_id, read_created
 from kontext_async.settings import Settings, api_key_from, base_url_from
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class KontextSession:
         began = clock.time()
         submission = Submission(made)
         with cancelled_at(clock, _deadline(clock, timeout)):
-            task = GenerationTask(self._service, await self._service.scheduler.submit(submission))
+            task = GenerationTask(self._service, await self._service.scheduler.submit(submission), submission.answer)
             return await task._wait_or_abandon()  # noqa: SLF001 # its own kind
         if submission.task and (result := submission.task.own_result()):  # it came in the moment of the deadline
             return _generation(result)
@@ -159,7 +159,8 @@ class KontextSession:
         """
         made = KontextRequest.of(request, **fields)
         self._service.check()
-        return GenerationTask(self._service, await self._service.scheduler.submit(Submission(made, journal)))
+        submission = Submission(made, journal)
+        return GenerationTask(self._service, await self._service.scheduler.submit(submission), submission.answer)
 
     async def estimate(self, request: RequestLike, **fields: Unpack[RequestFields]) -> Estimate:
         """Ask what a request would cost. Nothing is made, and nothing is paid.
@@ -306,9 +307,12 @@ class KontextSession:
 class GenerationTask:
     """An accepted task, to be waited for now or later. Made by `KontextSession.submit` and `KontextSession.attach`."""
 
-    def __init__(self, service: Service, pending: Pending) -> None:
+    __slots__ = ("__weakref__", "_accepted", "_pending", "_service")
+
+    def __init__(self, service: Service, pending: Pending, accepted: bytes | None = None) -> None:
         self._service = service
         self._pending = pending
+        self._accepted = accepted
         pending.held = True
 
     @property
@@ -324,7 +328,7 @@ class GenerationTask:
     @property
     def last_status(self) -> TaskStatus | None:
         """What the gateway said last, None before the first answer. Nothing is sent."""
-        return self._pending.status
+        return _last_status(self._pending, self._accepted)
 
     async def wait(self, timeout: float | None = None) -> Generation:  # noqa: ASYNC109 # the clock is a port
         """Wait until the task is finished. Several may wait for one task; each may be cancelled by itself.
@@ -349,7 +353,7 @@ class GenerationTask:
             return _generation(await self._settled())
         if result := self._pending.own_result():  # it came in the very moment of the deadline
             return _generation(result)
-        raise TaskTimeout(task_id=self.id, waited=clock.time() - began, last_status=self._pending.status)
+        raise TaskTimeout(task_id=self.id, waited=clock.time() - began, last_status=self.last_status)
 
     async def status(self) -> TaskStatus:
         """Ask once, now.
@@ -374,7 +378,7 @@ class GenerationTask:
         shown: TaskStatus | None = None
         self._follow()
         while True:
-            status = self._pending.status
+            status = self.last_status
             if status is not None and status != shown:
                 shown = status
                 yield status
@@ -389,7 +393,7 @@ class GenerationTask:
                 return
 
     def __repr__(self) -> str:
-        status = self._pending.status
+        status = self.last_status
         return f"<GenerationTask {self.id} {status.word if status else 'not asked yet'}>"
 
     def _check(self) -> None:
@@ -425,6 +429,11 @@ def _generation(result: Result) -> Generation:
     return result
 
 
+def _last_status(task: Pending, accepted: bytes | None) -> TaskStatus | None:
+    """What the gateway said last: of what was only accepted so far, in the answer that accepted it."""
+    return task.status or (None if accepted is None else read_created(accepted))
+
+
 def _deadline(clock: Clock, timeout: Any) -> float | None:
     if timeout is None:
         return None
@@ -436,7 +445,8 @@ def _deadline(clock: Clock, timeout: Any) -> float | None:
 def _out_of_time(submission: Submission, waited: float) -> KontextError:
     """What a `timeout` of `generate` means: it depends on how far the request had come."""
     if submission.task:
-        return TaskTimeout(task_id=submission.task.task_id, waited=waited, last_status=submission.task.status)
+        last = _last_status(submission.task, submission.answer)
+        return TaskTimeout(task_id=submission.task.task_id, waited=waited, last_status=last)
     if submission.sending:
         return SubmissionUncertain(
             request=submission.request,

@@ -21,8 +21,9 @@ from attrs import define, field
 from kontext_async.decisions.foretelling import Foretelling, foretold
 from kontext_async.decisions.inspection import Curve, Plan, best_plan
 from kontext_async.decisions.lifetimes import MEMORY, Lifetimes
-from kontext_async.decisions.polling import IntervalTiming, Watched
+from kontext_async.decisions.polling import IntervalTiming
 from kontext_async.decisions.server_times import narrowed
+from kontext_async.decisions.watched import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -134,21 +135,26 @@ class LearnedTiming(Generic[WatchedT]):
         gap = self._spread(known.plan.after(age) - age, random)
         return self._on_grid(now + gap, gap, now)
 
-    def again(self, task: WatchedT, status: TaskStatus, now: float, random: float) -> float:
+    def again(self, task: WatchedT, progress: float | None, now: float, random: float) -> float:
         """See `Timing.again`."""
-        begin, age = max(0.0, task.unfinished_at - task.since), max(0.0, task.asked_at - task.since)
-        task.unfinished_at = max(task.unfinished_at, task.asked_at)
-        if task.kind is not None and age > begin:
-            for knowledge in self._learning(task):
-                knowledge.lifetimes.outlived(begin, age)
-                knowledge.asked(begin, age, task.foretold, finished=False)
-        task.foretold = foretold(age, status.progress)
+        begin, asked = task.unfinished_at, task.asked_at
+        age = asked - task.since
+        if asked > begin:
+            task.unfinished_at = asked
+            if task.kind is not None:
+                self._outlived(task, begin - task.since, age)
+        task.foretold = foretold(age, progress)
         known = self._known(task)
         if known is None or known.plan is None:
-            return self._until_known.again(task, status, now, random)
+            return self._until_known.again(task, progress, now, random)
         target = known.foretelling.next_ask(task.foretold, age, self.polling.request_worth)
         gap = self._spread((known.plan.after(age) if target is None else target) - age, random)
-        return self._on_grid(max(task.asked_at + gap, now + self.polling.min_interval), gap, now)
+        return self._on_grid(max(asked + gap, now + self.polling.min_interval), gap, now)
+
+    def _outlived(self, task: Watched, begin: float, age: float) -> None:
+        for knowledge in self._learning(task):
+            knowledge.lifetimes.outlived(begin, age)
+            knowledge.asked(begin, age, task.foretold, finished=False)
 
     def finished(self, task: WatchedT, status: TaskStatus, now: float) -> None:  # noqa: ARG002 # Timing's
         """See `Timing.finished`."""

@@ -12,20 +12,25 @@ finished for the longest, in the mean (`Timing.accrued`).
 from __future__ import annotations
 
 import enum
-import heapq
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from attrs import Factory, define, field
+from attrs import define, field
 
 from kontext_async.decisions.resend import backoff
+from kontext_async.decisions.watched import Place, Trouble, Watched
+from kontext_async.decisions.wheel import Wheel
 
 if TYPE_CHECKING:
     from kontext_async.models import TaskStatus
     from kontext_async.settings import Limits, Polling, Retries
 
-__all__ = ["Agenda", "FailedAsk", "IntervalTiming", "Timing", "Verdict", "Watched", "after_failure"]
+__all__ = ["GRAIN", "Agenda", "FailedAsk", "IntervalTiming", "Timing", "Verdict", "after_failure"]
+
+GRAIN = 1 / 128
+"""Seconds between two wake-ups at least, where tasks are not asked about more often than that themselves: what is due
+meanwhile is asked about together. A turn of the loop for each would cost a fifth of the CPU."""
 
 JITTER = 0.1
 """The part of an interval that is left to chance, so that tasks created together are not asked about together."""
@@ -39,39 +44,6 @@ CHOSEN = 8
 100,000 waiting as with 100, and everybody has their turn to be compared."""
 
 
-@define(eq=False)
-class Watched:
-    """A task that is asked about.
-
-    Attributes:
-        task_id: The task's id.
-        since: When it was accepted, or attached.
-        due: When it shall be asked about next.
-        asks: Times that it was asked about.
-        asking: Whether a status request is on the wire.
-        failures: Asks that failed, one after the other.
-        failing_since: When the first of them failed.
-        missing_since: When the first of the latest 404s in a row came.
-        asked_at: When it was asked about last; when it was accepted, before that.
-        unfinished_at: When it was last asked about and not finished; when it was accepted, before that.
-        foretold: The age at which it will be finished, as its progress has it; 0 where that says nothing.
-        kind: The number of its kind of request; None while its age is not known, -1 for kinds without a number.
-    """
-
-    task_id: str
-    since: float
-    due: float = field(default=0.0, init=False)
-    asks: int = field(default=0, init=False)
-    asking: bool = field(default=False, init=False)
-    failures: int = field(default=0, init=False)
-    failing_since: float | None = field(default=None, init=False)
-    missing_since: float | None = field(default=None, init=False)
-    asked_at: float = field(default=Factory(lambda self: self.since, takes_self=True), init=False)
-    unfinished_at: float = field(default=Factory(lambda self: self.since, takes_self=True), init=False)
-    foretold: float = field(default=0.0, init=False)
-    kind: int | None = field(default=None, init=False)
-
-
 WatchedT = TypeVar("WatchedT", bound=Watched)
 WatchedT_contra = TypeVar("WatchedT_contra", bound=Watched, contravariant=True)
 
@@ -83,8 +55,8 @@ class Timing(Protocol[WatchedT_contra]):
         """When to ask about a task for the first time."""
         ...
 
-    def again(self, task: WatchedT_contra, status: TaskStatus, now: float, random: float) -> float:
-        """When to ask again about a task that is not finished."""
+    def again(self, task: WatchedT_contra, progress: float | None, now: float, random: float) -> float:
+        """When to ask again about a task that is not finished, and says so much of its progress."""
         ...
 
     def finished(self, task: WatchedT_contra, status: TaskStatus, now: float) -> None:
@@ -106,7 +78,7 @@ class IntervalTiming:
         """See `Timing.first`."""
         return max(now, task.since + self._jittered(self.polling.first_after, random))
 
-    def again(self, task: Watched, status: TaskStatus, now: float, random: float) -> float:  # noqa: ARG002 # Timing's
+    def again(self, task: Watched, progress: float | None, now: float, random: float) -> float:  # noqa: ARG002 # Timing's
         """See `Timing.again`."""
         interval = min(self.polling.max_interval, max(self.polling.min_interval, self.polling.interval))
         return now + self._jittered(interval, random)
@@ -142,43 +114,50 @@ class RateCap:
         self._next = max(self._next, now) + 1 / self.rate
 
 
-Entry: TypeAlias = tuple[float, int, WatchedT]
-"""When a task is due, a number that rises, and the task. It is stale once the task is due at another time."""
-
-
 class Agenda(Generic[WatchedT]):
     """The tasks that wait to be asked about.
 
-    They go from `_later`, a heap by due time, to `_due`, and from there, when they are chosen, to `_next`; those in a
-    hurry wait by themselves. Where everything that is due may be asked about there is nothing to choose; otherwise
-    `COMPARED` at a time are looked at in turn.
+    They go from `_later` to `_due`, and from there, when they are chosen, to `_next`; those in a hurry wait by
+    themselves. Where everything that is due may be asked about there is nothing to choose; otherwise `COMPARED` at a
+    time are looked at in turn. A task's `Watched.place` says where it stands: anything else that is found is stale.
+
+    Args:
+        limits: What bounds the status requests.
+        timing: Says when.
+        grain: Seconds between two wake-ups, about: the grid of due times.
     """
 
-    def __init__(self, limits: Limits, timing: Timing[WatchedT]) -> None:
+    def __init__(self, limits: Limits, timing: Timing[WatchedT], grain: float = GRAIN) -> None:
         self._max_in_flight = limits.max_polls_in_flight
         self._cap = RateCap(limits.polls_per_second)
         self._timing = timing
-        self._later: list[Entry[WatchedT]] = []
-        self._due: deque[Entry[WatchedT]] = deque()
-        self._next: deque[Entry[WatchedT]] = deque()
-        self._hurried: deque[Entry[WatchedT]] = deque()
-        self._in_turn = (self._hurried, self._next, self._due)
-        self._sequence = 0
+        self._later: Wheel[WatchedT] = Wheel(grain)
+        self._due: deque[WatchedT] = deque()
+        self._next: deque[WatchedT] = deque()
+        self._hurried: deque[WatchedT] = deque()
+        self._in_turn = ((self._hurried, Place.HURRIED), (self._next, Place.DUE), (self._due, Place.DUE))
         self._held_until = float("-inf")
         self.in_flight = 0
 
+    @property
+    def grain(self) -> float:
+        """Seconds between two points of the grid of due times."""
+        return self._later.step
+
     def add(self, task: WatchedT, now: float, random: float) -> None:
         """Take up a task."""
-        self._schedule(task, self._timing.first(task, now, random))
+        self._later.put(task, self._timing.first(task, now, random))
 
     def hurry(self, task: WatchedT, now: float) -> None:
         """Ask about a task as soon as may be, before all others that are in no hurry."""
-        if not task.asking:
-            self._hurried.append(self._entry(task, min(task.due, now)))
+        if task.place is not Place.ASKING:
+            task.due = min(task.due, now)
+            task.place = Place.HURRIED
+            self._hurried.append(task)
 
     def remove(self, task: WatchedT) -> None:
-        """Forget a task: its entry is stale from now on."""
-        task.due = float("inf")
+        """Forget a task."""
+        task.place = Place.NOWHERE
 
     def hold_back(self, until: float) -> None:
         """Ask about nothing before `until`."""
@@ -190,12 +169,13 @@ class Agenda(Generic[WatchedT]):
 
     def take_one(self, now: float) -> WatchedT | None:
         """A task to ask about now, if there is one: it is on the wire until `back` is called for it."""
-        while self._later and self._later[0][0] <= now:
-            self._due.append(heapq.heappop(self._later))
+        for task in self._later.pop(now):
+            task.place = Place.DUE
+            self._due.append(task)
         if self.wake_at() > now:
             return None
-        task = self._first_in_turn(now).popleft()[2]
-        task.asking = True
+        task = self._first_in_turn(now).popleft()
+        task.place = Place.ASKING
         task.asks += 1
         task.asked_at = now
         self.in_flight += 1
@@ -208,45 +188,43 @@ class Agenda(Generic[WatchedT]):
             return float("inf")
         return max(self._first_due(), self._cap.ready_at(), self._held_until)
 
+    def wake_on_grid(self) -> float:
+        """When to look for something to ask: `wake_at`, or the next point of the grid."""
+        return self._later.rounded(self.wake_at())
+
     def back(self, task: WatchedT) -> None:
         """A status request is off the wire, whatever came of it."""
-        task.asking = False
         self.in_flight -= 1
+        if task.place is Place.ASKING:
+            task.place = Place.NOWHERE
 
     def answered(self, task: WatchedT, status: TaskStatus, now: float, random: float) -> None:
         """A task was answered for: if it is not finished, it will be asked about again."""
-        task.failures = 0
-        task.failing_since = task.missing_since = None
         if status.state.finished:
             self._timing.finished(task, status, now)
             self.remove(task)
         else:
-            self._schedule(task, self._timing.again(task, status, now, random))
+            self.unfinished(task, status.progress, now, random)
+
+    def unfinished(self, task: WatchedT, progress: float | None, now: float, random: float) -> None:
+        """A task was answered for, and is not finished."""
+        task.trouble = None
+        self._later.put(task, self._timing.again(task, progress, now, random))
 
     def again_after_failure(self, task: WatchedT, now: float, retries: Retries, random: float) -> None:
         """An ask failed in a way that may pass: ask again after a backoff."""
-        self._schedule(task, now + backoff(task.failures, retries, random))
-
-    def _schedule(self, task: WatchedT, due: float) -> None:
-        heapq.heappush(self._later, self._entry(task, due))
-
-    def _entry(self, task: WatchedT, due: float) -> Entry[WatchedT]:
-        task.due = due
-        self._sequence += 1
-        return due, self._sequence, task
+        self._later.put(task, now + backoff(task.failures, retries, random))
 
     def _first_due(self) -> float:
         """When one of the tasks that come first is due; what is stale there is dropped."""
-        for waiting in self._in_turn:
-            while waiting and _is_stale(waiting[0]):
+        for waiting, place in self._in_turn:
+            while waiting and waiting[0].place is not place:
                 waiting.popleft()
             if waiting:
-                return waiting[0][0]
-        while self._later and _is_stale(self._later[0]):
-            heapq.heappop(self._later)
-        return self._later[0][0] if self._later else float("inf")
+                return waiting[0].due
+        return self._later.first()
 
-    def _first_in_turn(self, now: float) -> deque[Entry[WatchedT]]:
+    def _first_in_turn(self, now: float) -> deque[WatchedT]:
         """Where the task stands that comes first, now that there is one."""
         if self._hurried:
             return self._hurried
@@ -261,15 +239,11 @@ class Agenda(Generic[WatchedT]):
     def _choose(self, now: float) -> None:
         """Fill `_next` from `_due`, which holds more than may be asked about now."""
         compared = [self._due.popleft() for _ in range(min(COMPARED, len(self._due)))]
-        compared = [entry for entry in compared if not _is_stale(entry)]
-        compared.sort(key=lambda entry: self._timing.accrued(entry[2], now), reverse=True)
+        compared = [task for task in compared if task.place is Place.DUE]
+        compared.sort(key=lambda task: self._timing.accrued(task, now), reverse=True)
         chosen = max(1, len(compared) * CHOSEN // COMPARED)
         self._next.extend(compared[:chosen])
         self._due.extend(compared[chosen:])
-
-
-def _is_stale(entry: Entry[WatchedT]) -> bool:
-    return entry[2].asking or entry[0] != entry[2].due
 
 
 class FailedAsk(enum.Enum):
@@ -297,12 +271,12 @@ def after_failure(task: Watched, failure: FailedAsk, now: float, retries: Retrie
     """
     if failure is FailedAsk.FORBIDDEN:
         return Verdict.FAIL_ALL
-    task.failures += 1
-    task.failing_since = now if task.failing_since is None else task.failing_since
+    trouble = task.trouble = task.trouble or Trouble(now)
+    trouble.failures += 1
     if failure is not FailedAsk.NOT_FOUND:
-        task.missing_since = None
-    elif task.missing_since is None:
-        task.missing_since = now
-    missing = task.missing_since is not None and now - task.missing_since >= retries.not_found_grace
-    spent = now - task.failing_since >= retries.failure_budget
+        trouble.missing_since = None
+    elif trouble.missing_since is None:
+        trouble.missing_since = now
+    missing = trouble.missing_since is not None and now - trouble.missing_since >= retries.not_found_grace
+    spent = now - trouble.since >= retries.failure_budget
     return Verdict.FAIL_TASK if missing or spent else Verdict.ASK_AGAIN

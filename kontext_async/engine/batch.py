@@ -140,7 +140,6 @@ class Batch:
         if self._closed:  # it was accepted in the very turn of the loop in which the iterator was closed
             self._abandon(task)
             return
-        task.status = None  # nobody can ask for it
         self._accepted[task] = index
         task.when_settled(self._settled)
 

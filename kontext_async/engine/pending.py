@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from attrs import define, field
 
-from kontext_async.decisions.polling import Watched
+from kontext_async.decisions.watched import Watched
 from kontext_async.errors import KontextError, TaskFailed
 from kontext_async.models import Generation, TaskState, TaskStatus, Usage
+from kontext_async.protocol import fingerprint, read_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,15 +24,15 @@ Result: TypeAlias = Generation | KontextError
 T = TypeVar("T")
 
 
-@define(eq=False)
+@define(eq=False, weakref_slot=False)
 class Pending(Watched):
-    """A task that was accepted or attached. There may be a hundred thousand of these: what is rare is None.
+    """A task that was accepted or attached.
 
     Attributes:
         request: What was asked for, None when attached.
-        digest: The bytes of the request's fingerprint, None when attached.
+        digest: The bytes of the request's fingerprint, None when attached, and where the request alone gives it.
         slots: Where its place is given back when it is finished, or no longer followed.
-        status: What the gateway said last, while somebody holds the task in their hands.
+        heard: The body of the latest answer, while somebody holds the task in their hands.
         result: The task's end, None while it has none. Other ways in which a wait may fail are not kept.
         followed: Whether the poll loop asks about it.
         held: Whether somebody holds it in their hands, and may ask for its status.
@@ -40,7 +41,7 @@ class Pending(Watched):
     request: KontextRequest | None = None
     digest: bytes | None = None
     slots: Slots | None = None
-    status: TaskStatus | None = field(default=None, init=False)
+    heard: bytes | None = field(default=None, init=False, repr=False)
     result: Result | None = field(default=None, init=False)
     followed: bool = field(default=False, init=False)
     held: bool = field(default=False, init=False)
@@ -51,7 +52,14 @@ class Pending(Watched):
     @property
     def fingerprint(self) -> str | None:
         """The request's fingerprint, None when attached."""
-        return None if self.digest is None else self.digest.hex()
+        if self.digest is not None:
+            return self.digest.hex()
+        return None if self.request is None else fingerprint(self.request, ())
+
+    @property
+    def status(self) -> TaskStatus | None:
+        """What the gateway said last, if it was heard."""
+        return None if self.heard is None else read_status(self.heard, self.task_id)
 
     @property
     def waited_for(self) -> bool:
@@ -93,11 +101,11 @@ class Pending(Watched):
         """The task's end, an error as the caller's own copy."""
         return self.result and _own(self.result)
 
-    def learn(self, status: TaskStatus) -> None:
+    def hear(self, body: bytes) -> None:
         """Take down what the gateway said, if anybody may ask; whoever watches is told if it is something new."""
         if self.held:
-            new = self._watching and status != self.status
-            self.status = status
+            new = body != self.heard
+            self.heard = body
             if new:
                 self._tell_watchers(None)
 

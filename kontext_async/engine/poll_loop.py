@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from kontext_async.decisions.learning import LearnedTiming
-from kontext_async.decisions.polling import Agenda, FailedAsk, Verdict, after_failure
+from kontext_async.decisions.polling import GRAIN, Agenda, FailedAsk, Verdict, after_failure
 from kontext_async.decisions.resend import wait_for
 from kontext_async.engine.pending import Pending, result_of
 from kontext_async.engine.transport import RequestLost
@@ -24,7 +24,7 @@ from kontext_async.errors import (
 )
 from kontext_async.events import Abandoned, Asked, Failed, Finished, HeldBack
 from kontext_async.models import Generation, TaskStatus
-from kontext_async.protocol import read_status, refusal, retry_after
+from kontext_async.protocol import read_status, read_unfinished, refusal, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -37,9 +37,6 @@ __all__ = ["PollLoop"]
 
 NOT_FOUND = 404
 BUSY = (429, 503)
-GRAIN = 0.01
-"""Seconds between two wake-ups at least, where tasks are not asked about more often than that themselves: what is due
-meanwhile is asked about together. A turn of the loop for each would cost a fifth of the CPU."""
 
 
 class PollLoop:
@@ -54,15 +51,16 @@ class PollLoop:
         settings = context.settings
         self._retries = settings.retries
         self._wait = settings.timeouts.wait
-        self._grain = min(GRAIN, settings.polling.min_interval / 4)
         self._clock = context.clock
         self._hub = context.hub
         self._random = context.random
         self._start_soon = context.start_soon
         self._running = False
-        self._agenda: Agenda[Pending] = Agenda(settings.limits, LearnedTiming(settings.polling, _kind_of))
+        timing = LearnedTiming(settings.polling, _kind_of)
+        grain = min(GRAIN, settings.polling.min_interval / 4)
+        self._agenda: Agenda[Pending] = Agenda(settings.limits, timing, grain)
         self._tasks: dict[str, Pending] = {}
-        self._errands: dict[Pending, asyncio.Future[TaskStatus | KontextError]] = {}
+        self._errands: dict[Pending, asyncio.Future[Answer | KontextError]] = {}
         self._idle: list[asyncio.Future[Pending]] = []
         self._wakeup: asyncio.Future[None] | None = None
         self._wakes_at = float("inf")
@@ -90,8 +88,7 @@ class PollLoop:
         known = self._tasks.setdefault(task.task_id, task)
         if known is task and not task.followed:
             task.followed = True
-            task.failures = 0  # what failed before was another wait's
-            task.failing_since = task.missing_since = None
+            task.trouble = None  # what failed before was another wait's
             now = self._clock.time()
             self._agenda.add(task, now, self._random.random())
             if at_once:
@@ -99,10 +96,10 @@ class PollLoop:
             self._go_on()
         return known
 
-    def settle(self, task: Pending, status: TaskStatus) -> None:
+    def settle(self, task: Pending, status: TaskStatus, body: bytes) -> None:
         """A task was seen finished."""
         self._forget(task)
-        task.learn(status)
+        task.hear(body)
         result = result_of(task, status, self._clock.time())
         if isinstance(result, Generation):
             self._hub.emit(Finished(**self._about(task), generation=result))
@@ -129,10 +126,8 @@ class PollLoop:
         Raises:
             KontextError: What the answer means; nothing is asked again.
         """
-        read = await self._out_of_turn(task.task_id, task.digest)
-        if isinstance(read, KontextError):
-            raise _not_found(task) if _failure_of(read) is FailedAsk.NOT_FOUND else read
-        self._heard(task, read)
+        answer, read = await self._out_of_turn(task)
+        self._heard(task, read, answer.body)
         return read
 
     async def look_up(self, task_id: str) -> TaskStatus:
@@ -141,25 +136,30 @@ class PollLoop:
         Raises:
             KontextError: What the answer means.
         """
-        read = await self._out_of_turn(task_id)
-        if isinstance(read, KontextError):
-            raise read
-        self._hub.emit(Asked(at=self._clock.utcnow(), task_id=task_id, status=read))
+        errand = Pending(task_id, self._clock.time())
+        _, read = await self._out_of_turn(errand)
+        self._hub.emit(Asked(**self._about(errand), status=read))
         return read
 
-    async def _out_of_turn(self, task_id: str, digest: bytes | None = None) -> TaskStatus | KontextError:
+    async def _out_of_turn(self, task: Pending) -> tuple[Answer, TaskStatus]:
         """Ask once, before all that is due, under the same bounds: a record of its own stands in the agenda for it."""
         now = self._clock.time()
-        errand = Pending(task_id, now, digest=digest)
-        answer: asyncio.Future[TaskStatus | KontextError] = asyncio.get_running_loop().create_future()
-        self._errands[errand] = answer
+        errand = Pending(task.task_id, now)
+        answered: asyncio.Future[Answer | KontextError] = asyncio.get_running_loop().create_future()
+        self._errands[errand] = answered
         self._agenda.hurry(errand, now)
         self._go_on()
         try:
-            return await answer
+            answer = await answered
         finally:
             del self._errands[errand]
             self._agenda.remove(errand)
+        if isinstance(answer, KontextError):
+            raise answer
+        read = self._understood(task, answer)
+        if isinstance(read, KontextError):
+            raise _not_found(task) if _failure_of(read) is FailedAsk.NOT_FOUND else read
+        return answer, read
 
     def _go_on(self) -> None:
         """There is something new in the agenda."""
@@ -172,7 +172,7 @@ class PollLoop:
         """Hand out what is due until cancelled."""
         while True:
             self._hand_out()
-            await self._sleep_until(self._agenda.wake_at())
+            await self._sleep_until(self._agenda.wake_on_grid())
 
     def _hand_out(self) -> None:
         for task in self._agenda.take(self._clock.time()):
@@ -185,13 +185,11 @@ class PollLoop:
         """Ask about a task, and then about whatever is due next; there are as many of these as asks at once."""
         while True:
             try:
-                answer: Answer | RequestLost = await self._transport.status(task.task_id)
-            except RequestLost as lost:
-                answer = lost
+                answer = await self._answer_about(task)
             finally:
                 self._agenda.back(task)
             now = self._clock.time()
-            self._take_in(task, self._understood(task, answer), now)
+            self._take_in(task, answer, now)
             following = self._agenda.take_one(now)
             self._wake_for_agenda()
             task = following or await self._handed_out()
@@ -202,26 +200,41 @@ class PollLoop:
         self._idle.append(following)
         return await following
 
-    def _take_in(self, task: Pending, read: TaskStatus | KontextError, now: float) -> None:
+    async def _answer_about(self, task: Pending) -> Answer | KontextError:
+        try:
+            return await self._transport.status(task.task_id)
+        except RequestLost as lost:
+            error = GatewayUnavailable(f"no answer to a status request: {lost}", task_id=task.task_id)
+            error.__cause__ = lost.__cause__
+            return error
+
+    def _take_in(self, task: Pending, answer: Answer | KontextError, now: float) -> None:
         """What follows from the answer about a task: for those who asked out of turn, it is theirs."""
         if not task.followed:
-            answer = self._errands.get(task)
-            if answer and not answer.done():
-                answer.set_result(read)
+            answered = self._errands.get(task)
+            if answered and not answered.done():
+                answered.set_result(answer)
             return
-        if isinstance(read, TaskStatus):
-            self._agenda.answered(task, read, now, self._random.random())
-            self._heard(task, read)
+        if isinstance(answer, KontextError):
+            self._ask_failed(task, answer, now)
+        elif answer.ok and (unfinished := read_unfinished(answer.body, task.task_id)):
+            self._agenda.unfinished(task, unfinished.progress, now, self._random.random())
+            self._hub.emit_if_heard(Asked, lambda: self._asked(task, answer.body))
+            task.hear(answer.body)
         else:
-            self._ask_failed(task, read, now)
+            self._take_in_whole(task, answer, now)
         if now - task.since >= self._wait:
-            self._drop_unless_waited_for(task, now, read)
+            self._drop_unless_waited_for(task, answer, now)
 
-    def _understood(self, task: Pending, answer: Answer | RequestLost) -> TaskStatus | KontextError:
-        if isinstance(answer, RequestLost):
-            error = GatewayUnavailable(f"no answer to a status request: {answer}", task_id=task.task_id)
-            error.__cause__ = answer.__cause__
-            return error
+    def _take_in_whole(self, task: Pending, answer: Answer, now: float) -> None:
+        read = self._understood(task, answer)
+        if isinstance(read, KontextError):
+            self._ask_failed(task, read, now)
+        else:
+            self._agenda.answered(task, read, now, self._random.random())
+            self._heard(task, read, answer.body)
+
+    def _understood(self, task: Pending, answer: Answer) -> TaskStatus | KontextError:
         if answer.ok:
             try:
                 return read_status(answer.body, task.task_id, status=answer.status)
@@ -240,12 +253,15 @@ class PollLoop:
         self._agenda.hold_back(self._clock.time() + seconds)
         self._hub.emit(HeldBack(**self._about(task), seconds=seconds, creates=False))
 
-    def _heard(self, task: Pending, status: TaskStatus) -> None:
-        self._hub.emit_if_heard(Asked, lambda: Asked(**self._about(task), status=status))
+    def _heard(self, task: Pending, status: TaskStatus, body: bytes) -> None:
+        self._hub.emit(Asked(**self._about(task), status=status))
         if not status.state.finished:
-            task.learn(status)
+            task.hear(body)
         elif task.result is None:
-            self.settle(task, status)
+            self.settle(task, status, body)
+
+    def _asked(self, task: Pending, body: bytes) -> Asked:
+        return Asked(**self._about(task), status=read_status(body, task.task_id))
 
     def _ask_failed(self, task: Pending, error: KontextError, now: float) -> None:
         failure = _failure_of(error)
@@ -257,13 +273,12 @@ class PollLoop:
         else:
             self._agenda.again_after_failure(task, now, self._retries, self._random.random())
 
-    def _drop_unless_waited_for(self, task: Pending, now: float, read: TaskStatus | KontextError) -> None:
+    def _drop_unless_waited_for(self, task: Pending, answer: Answer | KontextError, now: float) -> None:
         """No task is asked about for ever: after `Timeouts.wait` it goes on only for those with a deadline."""
         if task.followed and not task.waited_for:
             self._hub.emit(Abandoned(**self._about(task), reason="not finished within Timeouts.wait"))
             self._forget(task)
-            last = read if isinstance(read, TaskStatus) else task.status
-            task.settle(TaskTimeout(task_id=task.task_id, waited=now - task.since, last_status=last))
+            task.settle(TaskTimeout(task_id=task.task_id, waited=now - task.since, last_status=_said(task, answer)))
 
     def _fail(self, task: Pending, error: KontextError) -> None:
         error.task_id = task.task_id
@@ -282,7 +297,6 @@ class PollLoop:
         return {"at": self._clock.utcnow(), "task_id": task.task_id, "fingerprint": task.fingerprint}
 
     async def _sleep_until(self, when: float) -> None:
-        when = max(when, self._clock.time() + self._grain)
         wakeup = self._wakeup = asyncio.get_running_loop().create_future()
         self._wakes_at = when
         timer = None if when == float("inf") else self._clock.call_at(when, self._wake)
@@ -294,7 +308,7 @@ class PollLoop:
                 timer.cancel()
 
     def _wake_for_agenda(self) -> None:
-        if self._wakeup and self._agenda.wake_at() < self._wakes_at - self._grain:
+        if self._wakeup and self._agenda.wake_at() <= self._wakes_at - self._agenda.grain:
             self._wake()
 
     def _wake(self) -> None:
@@ -307,6 +321,16 @@ def _kind_of(task: Pending) -> Hashable | None:
     """Requests of one model with as many input images take similar times; an attached task's age is not known."""
     request = task.request
     return None if request is None else (request.model, len(request.input_images))
+
+
+def _said(task: Pending, answer: Answer | KontextError) -> TaskStatus | None:
+    """What the gateway said of a task last, as far as it is known."""
+    if isinstance(answer, KontextError) or not answer.ok:
+        return task.status
+    try:
+        return read_status(answer.body, task.task_id)
+    except KontextError:
+        return task.status
 
 
 def _not_found(task: Pending) -> TaskNotFound:

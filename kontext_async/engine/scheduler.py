@@ -52,6 +52,7 @@ class Submission:
         attempt: Which attempt this is, from 1.
         sending: Whether a create request may be out, and nobody knows yet what becomes of it.
         task: The accepted task.
+        answer: The body of the answer that accepted it.
         deserted: Whether the caller has gone.
     """
 
@@ -61,6 +62,7 @@ class Submission:
     attempt: int = field(default=0, init=False)
     sending: bool = field(default=False, init=False)
     task: Pending | None = field(default=None, init=False)
+    answer: bytes | None = field(default=None, init=False, repr=False)
     deserted: bool = field(default=False, init=False)
 
 
@@ -225,7 +227,7 @@ class Scheduler:
             return _Setback(fate_of_loss(handed_over=lost.handed_over), error)
         if answer.ok:
             try:
-                return self._accept(submission, read_created(answer.body, status=answer.status), slot)
+                return self._accept(submission, read_created(answer.body, status=answer.status), answer.body, slot)
             except MalformedAnswer as malformed:
                 return _Setback(Fate.UNKNOWN, self._transport.told(malformed))
         return self._refused(submission, answer, slot)
@@ -234,7 +236,7 @@ class Scheduler:
         named = retry_after(answer.retry_after, self._clock.utcnow())
         fate = fate_of_answer(answer.status, names_wait=named is not None)
         if fate is Fate.UNKNOWN and (status := read_accepted(answer.body)):
-            return self._accept(submission, status, slot)
+            return self._accept(submission, status, answer.body, slot)
         error = self._transport.told(refusal(answer.status, answer.body, request_id=answer.request_id))
         if isinstance(error, RateLimited):
             error.retry_after = named
@@ -244,20 +246,20 @@ class Scheduler:
             self._hub.emit(HeldBack(**self._about(submission), seconds=pause, creates=True))
         return _Setback(fate, error, named)
 
-    def _accept(self, submission: Submission, status: TaskStatus, slot: Slot) -> Pending:
+    def _accept(self, submission: Submission, status: TaskStatus, body: bytes, slot: Slot) -> Pending:
         task = Pending(
             status.task_id,
             self._clock.time(),
             request=submission.request,
-            digest=bytes.fromhex(submission.fingerprint or ""),
+            digest=bytes.fromhex(submission.fingerprint or "") if submission.request.input_images else None,
             slots=slot.accepted(),
         )
         submission.task = task
         self._hub.emit(Accepted(**self._about(submission), status=status))
         if status.state.finished:
-            self._poll_loop.settle(task, status)
+            self._poll_loop.settle(task, status, body)
         else:
-            task.status = status  # for the caller, who may take the task into their hands
+            submission.answer = body
             self._poll_loop.follow(task)
         return task
 

@@ -1,7 +1,7 @@
 """PROTOCOL.md without I/O: models to bytes, bytes and status codes to models and errors. No await, no clock."""
 
 from kontext_async.protocol.addresses import check_task_id, create_url, precharge_url, status_url
-from kontext_async.protocol.answers import read_accepted, read_created, read_status
+from kontext_async.protocol.answers import read_accepted, read_created, read_status, read_unfinished
 from kontext_async.protocol.precharge import read_estimate
 from kontext_async.protocol.refusals import refusal, retry_after
 from kontext_async.protocol.requests import CreateBody, encode_create, fingerprint
@@ -17,6 +17,7 @@ __all__ = [
     "read_created",
     "read_estimate",
     "read_status",
+    "read_unfinished",
     "refusal",
     "retry_after",
     "status_url",

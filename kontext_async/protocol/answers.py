@@ -11,7 +11,7 @@ import sys
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cattrs
 from attrs import frozen
@@ -26,10 +26,19 @@ from kontext_async.redaction import excerpt, shown_body
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["read_accepted", "read_created", "read_money", "read_number", "read_status"]
+__all__ = [
+    "Unfinished",
+    "read_accepted",
+    "read_created",
+    "read_money",
+    "read_number",
+    "read_status",
+    "read_unfinished",
+]
 
+IN_PROGRESS = "in_progress"
 STATES = {
-    "in_progress": TaskState.IN_PROGRESS,
+    IN_PROGRESS: TaskState.IN_PROGRESS,
     "completed": TaskState.COMPLETED,
     "done": TaskState.COMPLETED,
     "succeeded": TaskState.COMPLETED,
@@ -42,6 +51,16 @@ FIRST_MILLISECONDS = 1e11
 
 DIGITS_OF_MONEY = 12
 """Before the point. More are nonsense, and could not be added up."""
+
+
+class Unfinished(NamedTuple):
+    """A task that is not finished.
+
+    Attributes:
+        progress: What it says of it, from 0 to 1.
+    """
+
+    progress: float | None
 
 
 @frozen
@@ -102,12 +121,31 @@ def read_status(body: bytes, task_id: str, *, status: int = 200) -> TaskStatus:
         MalformedAnswer: It is not JSON, a field that matters has the wrong type, or it is about another task.
     """
     payload = _object(body, status)
-    if payload.setdefault("id", task_id) == task_id and payload.get("output") is None and _is_text(payload, "status"):
-        return _status(payload, task_id, payload["status"])  # not finished: nothing else in it needs to be checked
+    payload.setdefault("id", task_id)
     read = _read(payload, body, status)
     if read.task_id != task_id:
         raise _malformed(f"the answer is about task {excerpt(read.task_id, 80)!r}", body, status)
     return read
+
+
+def read_unfinished(body: bytes, task_id: str) -> Unfinished | None:
+    """As much of the answer to a status request as the schedule needs, if all that it says is "not yet".
+
+    Nearly all answers are of this kind, and few of them are looked at any closer: that is for `read_status`, which can
+    read whatever is read here.
+
+    Returns:
+        None for any other answer.
+    """
+    try:
+        payload = decoded(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(payload, dict) or payload.get("status") != IN_PROGRESS:
+        return None
+    if payload.get("output") is not None or payload.get("id", task_id) != task_id:
+        return None
+    return Unfinished(_fraction(payload.get("progress")))
 
 
 def read_created(body: bytes, *, status: int = 200) -> TaskStatus:
@@ -142,21 +180,17 @@ def _read(payload: dict[str, Any], body: bytes, status: int) -> TaskStatus:
     task = _structured(payload, body, status)
     if not is_task_id(task.id):
         raise _malformed(f"the answer cannot be read: {excerpt(repr(task.id), 80)} is no id", body, status)
-    return _status(payload, task.id, task.status, tuple(_images(task)) if task.output else ())
-
-
-def _status(payload: dict[str, Any], task_id: str, word: str, images: tuple[GeneratedImage, ...] = ()) -> TaskStatus:
-    """What has been checked, and the rest as far as it can be used."""
+    word = task.status
     state = STATES.get(word) or STATES.get(word.strip().lower(), TaskState.UNKNOWN)
     failed = state is TaskState.FAILED or payload.get("error")
     return TaskStatus(
-        task_id=task_id,
+        task_id=task.id,
         state=state,
         word=_once(word if len(word) < LONGEST_WORD else excerpt(word, LONGEST_WORD)),
         model=_once(model) if isinstance(model := payload.get("model"), str) else None,
         progress=None if (progress := payload.get("progress")) is None else _fraction(progress),
         error=_problem(payload) if failed else None,
-        images=images,
+        images=tuple(_images(task)) if task.output else (),
         usage=None if (usage := payload.get("usage")) is None else _usage(usage),
         created_at=None if (created := payload.get("created_at")) is None else _time(created),
         metadata=value if isinstance(value := payload.get("metadata"), dict) else {},
@@ -275,10 +309,6 @@ def _moment(number: float) -> datetime | None:
 def _once(word: str) -> str:
     """The same text, held once however many answers say it: few are ever said, of tasks that may be many."""
     return sys.intern(word)
-
-
-def _is_text(payload: dict[str, Any], key: str) -> bool:
-    return isinstance(payload.get(key), str)
 
 
 def _text_or_none(value: object) -> str | None:

@@ -15,8 +15,9 @@ from kontext_async.decisions.foretelling import Foretelling, foretold
 from kontext_async.decisions.inspection import Curve, best_plan
 from kontext_async.decisions.learning import ENOUGH, ENOUGH_APART, MOST_KINDS, LearnedTiming
 from kontext_async.decisions.lifetimes import KEPT, Lifetimes
-from kontext_async.decisions.polling import COMPARED, Agenda, IntervalTiming, Timing, Watched
+from kontext_async.decisions.polling import COMPARED, Agenda, IntervalTiming, Timing
 from kontext_async.decisions.server_times import narrowed, server_duration
+from kontext_async.decisions.watched import Watched
 from kontext_async.models import TaskState, TaskStatus
 from kontext_async.settings import Limits, Polling
 
@@ -105,7 +106,7 @@ def teach(timing: LearnedTiming[Any], takes: float, task: Watched | None = None,
     task = task or Watched("t", 0.0)
     timing.first(task, 0.0, 0.5)
     task.asked_at = takes - 0.1
-    timing.again(task, RUNNING, takes - 0.1, 0.5)
+    timing.again(task, None, takes - 0.1, 0.5)
     task.asked_at = takes + 0.1
     timing.finished(task, status, takes + 0.1)
 
@@ -259,7 +260,7 @@ def test_until_something_is_known_the_interval_holds(polling: Polling, random: f
     task = Watched("t", 3.0)
     assert timing.first(task, 3.5, random) == fixed.first(task, 3.5, random)
     task.asked_at = task.due = 7.0
-    assert timing.again(task, RUNNING, 7.2, random) == fixed.again(task, RUNNING, 7.2, random)
+    assert timing.again(task, None, 7.2, random) == fixed.again(task, None, 7.2, random)
     assert timing.accrued(task, 9.0) == fixed.accrued(task, 9.0) == 2.0
 
 
@@ -278,13 +279,13 @@ def test_gaps_stay_within_their_bounds(
         if finished:
             timing.finished(task, DONE, at)
         else:
-            timing.again(task, evolve(RUNNING, progress=progress), at, random)
+            timing.again(task, progress, at, random)
     for task in (Watched("t", since), Watched("t", asked)):
         small = 1e-9 + 1e-12 * abs(asked)
         due = timing.first(task, asked, random)
         assert asked <= due <= asked + polling.max_interval + small
         task.asked_at = asked
-        due = timing.again(task, RUNNING, asked, random)
+        due = timing.again(task, None, asked, random)
         assert asked + polling.min_interval - small <= due <= asked + polling.max_interval + small
         assert timing.accrued(task, asked + 1) >= 0
 
@@ -304,7 +305,7 @@ def test_gaps_past_everything_that_was_seen_grow_slowly() -> None:
     timing.first(task, 0.0, 0.5)
     for age in (40.0, 60.0, 90.0):
         task.unfinished_at = task.asked_at = age
-        assert timing.again(task, RUNNING, age, 0.5) - age < 1.1 * math.sqrt(2 * 0.1 * age)
+        assert timing.again(task, None, age, 0.5) - age < 1.1 * math.sqrt(2 * 0.1 * age)
 
 
 def test_long_gaps_end_on_the_grid_and_short_ones_do_not() -> None:
@@ -314,7 +315,7 @@ def test_long_gaps_end_on_the_grid_and_short_ones_do_not() -> None:
     task = Watched("t", 0.0)
     timing.first(task, 0.0, 0.5)
     task.asked_at = 10.0
-    due = timing.again(task, RUNNING, 10.0, 0.4)
+    due = timing.again(task, None, 10.0, 0.4)
     assert 10.01 <= due < 10.3
     assert due / 0.025 != pytest.approx(round(due / 0.025), abs=1e-3)
 
@@ -324,7 +325,7 @@ def test_a_late_answer_is_not_followed_by_a_hurried_ask() -> None:
     task = Watched("t", 0.0)
     timing.first(task, 0.0, 0.5)
     task.asked_at = 10.0
-    assert timing.again(task, RUNNING, 13.0, 0.5) == pytest.approx(13.25)
+    assert timing.again(task, None, 13.0, 0.5) == pytest.approx(13.25)
 
 
 # --- kinds of request --------------------------------------------------------------------------------------------
@@ -353,7 +354,7 @@ def test_kinds_share_what_is_known_until_each_has_enough() -> None:
     task = job("image")
     timing.first(task, 0.0, 0.5)
     task.asked_at = 15.0
-    assert timing.again(task, RUNNING, 15.0, 0.5) > 25
+    assert timing.again(task, None, 15.0, 0.5) > 25
 
 
 def test_there_is_no_end_of_kinds() -> None:
@@ -375,7 +376,7 @@ def test_attached_tasks_are_asked_about_at_the_interval_and_teach_nothing() -> N
     assert first_ask(timing, job(None)) == 1.0
     task = job(None)
     timing.first(task, 0.0, 0.5)
-    assert timing.again(task, RUNNING, 50.0, 0.5) == 51.0
+    assert timing.again(task, None, 50.0, 0.5) == 51.0
 
 
 # --- progress ----------------------------------------------------------------------------------------------------
@@ -485,9 +486,7 @@ def test_under_the_cap_the_largest_expected_delay_comes_first() -> None:
     likely, unlikely, young = Watched("likely", 0.0), Watched("unlikely", 6.0), Watched("young", 8.0)
     for task in (young, unlikely, likely):
         plan.add(task, task.since, 0.5)
-        plan.hurry(task, 11.0)
-        plan._next.clear()
-        plan._schedule(task, 10.0 + len(task.task_id) / 1000)
+        plan._later.put(task, 10.0 + len(task.task_id) / 1000)
     assert [plan.take(12.0 + second)[0].task_id for second in range(2)] == ["likely", "unlikely"]
 
 

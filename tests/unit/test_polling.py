@@ -20,9 +20,9 @@ from kontext_async.decisions.polling import (
     RateCap,
     Timing,
     Verdict,
-    Watched,
     after_failure,
 )
+from kontext_async.decisions.watched import Watched
 from kontext_async.models import TaskState, TaskStatus
 from kontext_async.settings import Limits, Polling, Retries
 
@@ -49,7 +49,7 @@ class Exactly:
     def first(self, task: Watched, now: float, random: float) -> float:
         return task.since + self.first_after
 
-    def again(self, task: Watched, status: TaskStatus, now: float, random: float) -> float:
+    def again(self, task: Watched, progress: float | None, now: float, random: float) -> float:
         return now + self.interval
 
     def finished(self, task: Watched, status: TaskStatus, now: float) -> None:
@@ -198,7 +198,7 @@ def test_an_answer_forgets_the_failures_before_it() -> None:
     plan.back(task)
     after_failure(task, FailedAsk.NOT_FOUND, 1.0, RETRIES)
     plan.answered(task, RUNNING, 2.0, 0.5)
-    assert (task.failures, task.failing_since, task.missing_since) == (0, None, None)
+    assert task.trouble is None
 
 
 # --- the rate cap ------------------------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ def test_the_first_ask_comes_in_its_time(polling: Polling, since: float, late: f
 
 @given(pollings, st.floats(0, 1e6), randoms)
 def test_the_next_ask_comes_in_its_time(polling: Polling, now: float, random: float) -> None:
-    due = IntervalTiming(polling).again(Watched("t", 0.0), RUNNING, now, random)
+    due = IntervalTiming(polling).again(Watched("t", 0.0), None, now, random)
     interval = min(polling.max_interval, max(polling.min_interval, polling.interval))
     assert now + interval * (1 - JITTER) - 1e-6 <= due <= now + interval * (1 + JITTER) + 1e-6
     assert due > now
@@ -286,9 +286,9 @@ def test_jitter_spreads_what_was_created_together() -> None:
 
 def test_a_fixed_interval_learns_nothing_from_an_end() -> None:
     timing = IntervalTiming(Polling())
-    before = timing.again(Watched("t", 0.0), RUNNING, 5.0, 0.5)
+    before = timing.again(Watched("t", 0.0), None, 5.0, 0.5)
     timing.finished(Watched("t", 0.0), DONE, 100.0)
-    assert timing.again(Watched("t", 0.0), RUNNING, 5.0, 0.5) == before
+    assert timing.again(Watched("t", 0.0), None, 5.0, 0.5) == before
 
 
 # --- what follows from a failure ---------------------------------------------------------------------------------
