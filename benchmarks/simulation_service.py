@@ -110,6 +110,7 @@ class Task(Watched):
     """A task that knows how long it takes."""
 
     takes: float = 0.0
+    asks: int = 0
 
 
 class EveryInterval(IntervalTiming):
@@ -120,6 +121,7 @@ class EveryInterval(IntervalTiming):
         self.factor = factor
 
     def again(self, task: Watched, progress: float | None, now: float, random: float) -> float:  # noqa: ARG002 # Timing's
+        assert isinstance(task, Task)
         return now + self._jittered(self.polling.interval * self.factor**task.asks, random)
 
 
@@ -160,6 +162,7 @@ class Service:
             self.now = max(self.now, self.agenda.wake_at())
             for task in self.agenda.take(self.now):
                 self.asks += 1
+                task.asks += 1
                 self.agenda.back(task)
                 age = self.now - task.since
                 finished = age >= task.takes

@@ -118,7 +118,7 @@ def _as_images(value: ImageSource | Iterable[ImageSource] | None) -> tuple[Image
     return tuple(images.adopt(source) for source in value)
 
 
-@frozen
+@frozen(weakref_slot=False)  # thousands of them wait at once
 class KontextRequest:
     """One picture to be made or edited.
 

@@ -313,7 +313,7 @@ class GenerationTask:
         self._service = service
         self._pending = pending
         self._accepted = accepted
-        pending.held = True
+        pending.hold()
 
     @property
     def id(self) -> str:
@@ -416,11 +416,10 @@ class GenerationTask:
             raise
 
     def _follow(self) -> None:
-        """Have the poll loop ask about it: at once, unless it was only just accepted."""
+        """Have the poll loop ask about it: at once, unless it does so already."""
         if self._pending.result is None:
-            fresh = self._pending.request is not None and not self._pending.asks
-            self._pending = self._service.poll_loop.follow(self._pending, at_once=not fresh)
-            self._pending.held = True
+            self._pending = self._service.poll_loop.follow(self._pending, at_once=True)
+            self._pending.hold()
 
 
 def _generation(result: Result) -> Generation:

@@ -137,7 +137,7 @@ class LearnedTiming(Generic[WatchedT]):
 
     def again(self, task: WatchedT, progress: float | None, now: float, random: float) -> float:
         """See `Timing.again`."""
-        begin, asked = task.unfinished_at, task.asked_at
+        begin, asked = task.unfinished_at, task.due
         age = asked - task.since
         if asked > begin:
             task.unfinished_at = asked
@@ -158,7 +158,7 @@ class LearnedTiming(Generic[WatchedT]):
 
     def finished(self, task: WatchedT, status: TaskStatus, now: float) -> None:  # noqa: ARG002 # Timing's
         """See `Timing.finished`."""
-        begin, age = max(0.0, task.unfinished_at - task.since), max(0.0, task.asked_at - task.since)
+        begin, age = max(0.0, task.unfinished_at - task.since), max(0.0, task.due - task.since)
         if task.kind is None or age <= begin:
             return
         least, most = narrowed(begin, age, status)

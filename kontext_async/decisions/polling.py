@@ -176,8 +176,7 @@ class Agenda(Generic[WatchedT]):
             return None
         task = self._first_in_turn(now).popleft()
         task.place = Place.ASKING
-        task.asks += 1
-        task.asked_at = now
+        task.due = now
         self.in_flight += 1
         self._cap.take(now)
         return task
@@ -192,11 +191,17 @@ class Agenda(Generic[WatchedT]):
         """When to look for something to ask: `wake_at`, or the next point of the grid."""
         return self._later.rounded(self.wake_at())
 
-    def back(self, task: WatchedT) -> None:
-        """A status request is off the wire, whatever came of it."""
+    def back(self, task: WatchedT) -> bool:
+        """A status request is off the wire, whatever came of it.
+
+        Returns:
+            Whether the answer still counts: the task was not forgotten meanwhile, nor taken up anew.
+        """
         self.in_flight -= 1
-        if task.place is Place.ASKING:
+        counts = task.place is Place.ASKING
+        if counts:
             task.place = Place.NOWHERE
+        return counts
 
     def answered(self, task: WatchedT, status: TaskStatus, now: float, random: float) -> None:
         """A task was answered for: if it is not finished, it will be asked about again."""

@@ -44,11 +44,9 @@ class Watched:
     Attributes:
         task_id: The task's id.
         since: When it was accepted, or attached.
-        due: When it shall be asked about next.
+        due: When it shall be asked about next; from when it is asked about until that is known, when that was.
         place: Where it waits for that.
-        asks: Times that it was asked about.
         trouble: The failed asks since the last one that did not fail; None when there are none.
-        asked_at: When it was asked about last; when it was accepted, before that.
         unfinished_at: When it was last asked about and not finished; when it was accepted, before that.
         foretold: The age at which it will be finished, as its progress has it; 0 where that says nothing.
         kind: The number of its kind of request; None while its age is not known, -1 for kinds without a number.
@@ -58,9 +56,7 @@ class Watched:
     since: float
     due: float = field(default=0.0, init=False)
     place: Place = field(default=Place.NOWHERE, init=False)
-    asks: int = field(default=0, init=False)
     trouble: Trouble | None = field(default=None, init=False)
-    asked_at: float = field(default=Factory(lambda self: self.since, takes_self=True), init=False)
     unfinished_at: float = field(default=Factory(lambda self: self.since, takes_self=True), init=False)
     foretold: float = field(default=0.0, init=False)
     kind: int | None = field(default=None, init=False)

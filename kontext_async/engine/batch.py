@@ -54,6 +54,7 @@ class Batch:
         self._ended: KontextError | None = None
         self._scopes: set[anyio.CancelScope] = set()
         self._accepted: dict[Pending, int] = {}
+        self._when_settled = self._settled  # one bound method for all tasks
         self._closed = False
 
     def start(self) -> None:
@@ -141,7 +142,7 @@ class Batch:
             self._abandon(task)
             return
         self._accepted[task] = index
-        task.when_settled(self._settled)
+        task.when_settled(self._when_settled)
 
     def _settled(self, task: Pending, result: Result) -> None:
         outcome = Outcome(index=self._accepted.pop(task), request=task.request, task_id=task.task_id)

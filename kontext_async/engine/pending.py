@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kontext_async.engine.slots import Slots
     from kontext_async.models import KontextRequest
 
-__all__ = ["Pending", "Result", "result_of"]
+__all__ = ["Pending", "PendingWithImages", "Result", "result_of"]
 
 Result: TypeAlias = Generation | KontextError
 T = TypeVar("T")
@@ -30,21 +30,16 @@ class Pending(Watched):
 
     Attributes:
         request: What was asked for, None when attached.
-        digest: The bytes of the request's fingerprint, None when attached, and where the request alone gives it.
         slots: Where its place is given back when it is finished, or no longer followed.
-        heard: The body of the latest answer, while somebody holds the task in their hands.
+        heard: The body of the latest answer if somebody holds the task in their hands, and may ask for its status:
+            empty before the first one. None if nobody does.
         result: The task's end, None while it has none. Other ways in which a wait may fail are not kept.
-        followed: Whether the poll loop asks about it.
-        held: Whether somebody holds it in their hands, and may ask for its status.
     """
 
     request: KontextRequest | None = None
-    digest: bytes | None = None
     slots: Slots | None = None
     heard: bytes | None = field(default=None, init=False, repr=False)
     result: Result | None = field(default=None, init=False)
-    followed: bool = field(default=False, init=False)
-    held: bool = field(default=False, init=False)
     _waiting: list[asyncio.Future[Result]] | None = field(default=None, init=False)
     _watching: list[asyncio.Future[KontextError | None]] | None = field(default=None, init=False)
     _callback: Callable[[Pending, Result], object] | None = field(default=None, init=False)
@@ -52,14 +47,16 @@ class Pending(Watched):
     @property
     def fingerprint(self) -> str | None:
         """The request's fingerprint, None when attached."""
-        if self.digest is not None:
-            return self.digest.hex()
         return None if self.request is None else fingerprint(self.request, ())
 
     @property
     def status(self) -> TaskStatus | None:
         """What the gateway said last, if it was heard."""
-        return None if self.heard is None else read_status(self.heard, self.task_id)
+        return read_status(self.heard, self.task_id) if self.heard else None
+
+    def hold(self) -> None:
+        """Somebody has it in their hands from now on."""
+        self.heard = self.heard or b""
 
     @property
     def waited_for(self) -> bool:
@@ -103,11 +100,9 @@ class Pending(Watched):
 
     def hear(self, body: bytes) -> None:
         """Take down what the gateway said, if anybody may ask; whoever watches is told if it is something new."""
-        if self.held:
-            new = body != self.heard
+        if self.heard is not None and body != self.heard:
             self.heard = body
-            if new:
-                self._tell_watchers(None)
+            self._tell_watchers(None)
 
     def settle(self, result: Result) -> None:
         """The end of the task, or of the wait for it. Everybody gets an error of their own."""
@@ -131,6 +126,22 @@ class Pending(Watched):
         for future in watching or ():
             if not future.done():
                 future.set_result(error and error.copy())
+
+
+@define(eq=False, weakref_slot=False)
+class PendingWithImages(Pending):
+    """One whose request does not give the fingerprint by itself: the images may be gone by now.
+
+    Attributes:
+        digest: The bytes of the fingerprint.
+    """
+
+    digest: bytes = field(default=b"", kw_only=True)
+
+    @property
+    def fingerprint(self) -> str:
+        """The request's fingerprint."""
+        return self.digest.hex()
 
 
 def result_of(task: Pending, status: TaskStatus, now: float) -> Generation | TaskFailed:

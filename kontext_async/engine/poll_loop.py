@@ -85,16 +85,16 @@ class PollLoop:
         Returns:
             The record to wait on: that of an earlier caller, when the same id is being asked about already.
         """
-        known = self._tasks.setdefault(task.task_id, task)
-        if known is task and not task.followed:
-            task.followed = True
-            task.trouble = None  # what failed before was another wait's
-            now = self._clock.time()
-            self._agenda.add(task, now, self._random.random())
-            if at_once:
-                self._agenda.hurry(task, now)
-            self._go_on()
-        return known
+        if known := self._tasks.get(task.task_id):
+            return known
+        self._tasks[task.task_id] = task
+        task.trouble = None  # what failed before was another wait's
+        now = self._clock.time()
+        self._agenda.add(task, now, self._random.random())
+        if at_once:
+            self._agenda.hurry(task, now)
+        self._go_on()
+        return task
 
     def settle(self, task: Pending, status: TaskStatus, body: bytes) -> None:
         """A task was seen finished."""
@@ -187,9 +187,10 @@ class PollLoop:
             try:
                 answer = await self._answer_about(task)
             finally:
-                self._agenda.back(task)
+                counts = self._agenda.back(task)
             now = self._clock.time()
-            self._take_in(task, answer, now)
+            if counts:
+                self._take_in(task, answer, now)
             following = self._agenda.take_one(now)
             self._wake_for_agenda()
             task = following or await self._handed_out()
@@ -210,9 +211,8 @@ class PollLoop:
 
     def _take_in(self, task: Pending, answer: Answer | KontextError, now: float) -> None:
         """What follows from the answer about a task: for those who asked out of turn, it is theirs."""
-        if not task.followed:
-            answered = self._errands.get(task)
-            if answered and not answered.done():
+        if self._errands and (answered := self._errands.get(task)):
+            if not answered.done():
                 answered.set_result(answer)
             return
         if isinstance(answer, KontextError):
@@ -275,7 +275,7 @@ class PollLoop:
 
     def _drop_unless_waited_for(self, task: Pending, answer: Answer | KontextError, now: float) -> None:
         """No task is asked about for ever: after `Timeouts.wait` it goes on only for those with a deadline."""
-        if task.followed and not task.waited_for:
+        if self._tasks.get(task.task_id) is task and not task.waited_for:
             self._hub.emit(Abandoned(**self._about(task), reason="not finished within Timeouts.wait"))
             self._forget(task)
             task.settle(TaskTimeout(task_id=task.task_id, waited=now - task.since, last_status=_said(task, answer)))
@@ -290,7 +290,6 @@ class PollLoop:
     def _forget(self, task: Pending) -> None:
         if self._tasks.get(task.task_id) is task:
             del self._tasks[task.task_id]
-        task.followed = False
         self._agenda.remove(task)
 
     def _about(self, task: Pending) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from attrs import define, field
 
 from kontext_async.decisions.resend import Fate, GiveUp, fate_of_answer, fate_of_loss, next_step, wait_for
 from kontext_async.engine.clock import sleep_until
-from kontext_async.engine.pending import Pending
+from kontext_async.engine.pending import Pending, PendingWithImages
 from kontext_async.engine.transport import RequestLost
 from kontext_async.errors import GatewayUnavailable, KontextError, MalformedAnswer, RateLimited, SubmissionUncertain
 from kontext_async.events import Abandoned, Accepted, Failed, HeldBack, Submitting
@@ -247,13 +247,7 @@ class Scheduler:
         return _Setback(fate, error, named)
 
     def _accept(self, submission: Submission, status: TaskStatus, body: bytes, slot: Slot) -> Pending:
-        task = Pending(
-            status.task_id,
-            self._clock.time(),
-            request=submission.request,
-            digest=bytes.fromhex(submission.fingerprint or "") if submission.request.input_images else None,
-            slots=slot.accepted(),
-        )
+        task = _pending(submission, status.task_id, self._clock.time(), slot.accepted())
         submission.task = task
         self._hub.emit(Accepted(**self._about(submission), status=status))
         if status.state.finished:
@@ -301,6 +295,14 @@ class Scheduler:
             "task_id": task.task_id if task else None,
             "fingerprint": submission.fingerprint,
         }
+
+
+def _pending(submission: Submission, task_id: str, now: float, slots: Slots | None) -> Pending:
+    request = submission.request
+    if not request.input_images:
+        return Pending(task_id, now, request=request, slots=slots)
+    digest = bytes.fromhex(submission.fingerprint or "")
+    return PendingWithImages(task_id, now, request=request, slots=slots, digest=digest)
 
 
 async def _intend(submission: Submission) -> None:

@@ -37,6 +37,7 @@ ages = st.one_of(st.floats(0, 100), st.floats(-1e6, 1e12), st.sampled_from([0.0,
 @define(eq=False)
 class Job(Watched):
     takes: float = 0.0
+    asks: int = 0
     kind_name: Hashable | None = "one"
 
 
@@ -76,6 +77,7 @@ class Service:
             self.now = max(self.now, self.agenda.wake_at())
             for job in self.agenda.take(self.now):
                 self.agenda.back(job)
+                job.asks += 1
                 age = self.now - job.since
                 finished = age >= job.takes
                 status = DONE if finished else self.status(job, age)
@@ -105,9 +107,9 @@ def taught(*lifetimes: float, **polling: Any) -> LearnedTiming[Watched]:
 def teach(timing: LearnedTiming[Any], takes: float, task: Watched | None = None, status: TaskStatus = DONE) -> None:
     task = task or Watched("t", 0.0)
     timing.first(task, 0.0, 0.5)
-    task.asked_at = takes - 0.1
+    task.due = takes - 0.1
     timing.again(task, None, takes - 0.1, 0.5)
-    task.asked_at = takes + 0.1
+    task.due = takes + 0.1
     timing.finished(task, status, takes + 0.1)
 
 
@@ -259,7 +261,7 @@ def test_until_something_is_known_the_interval_holds(polling: Polling, random: f
         teach(timing, takes)
     task = Watched("t", 3.0)
     assert timing.first(task, 3.5, random) == fixed.first(task, 3.5, random)
-    task.asked_at = task.due = 7.0
+    task.due = task.due = 7.0
     assert timing.again(task, None, 7.2, random) == fixed.again(task, None, 7.2, random)
     assert timing.accrued(task, 9.0) == fixed.accrued(task, 9.0) == 2.0
 
@@ -275,7 +277,7 @@ def test_gaps_stay_within_their_bounds(
     for accepted, at, finished, progress in history:
         task = Watched("t", accepted)
         timing.first(task, accepted, random)
-        task.asked_at = at
+        task.due = at
         if finished:
             timing.finished(task, DONE, at)
         else:
@@ -284,7 +286,7 @@ def test_gaps_stay_within_their_bounds(
         small = 1e-9 + 1e-12 * abs(asked)
         due = timing.first(task, asked, random)
         assert asked <= due <= asked + polling.max_interval + small
-        task.asked_at = asked
+        task.due = asked
         due = timing.again(task, None, asked, random)
         assert asked + polling.min_interval - small <= due <= asked + polling.max_interval + small
         assert timing.accrued(task, asked + 1) >= 0
@@ -304,7 +306,7 @@ def test_gaps_past_everything_that_was_seen_grow_slowly() -> None:
     task = Watched("t", 0.0)
     timing.first(task, 0.0, 0.5)
     for age in (40.0, 60.0, 90.0):
-        task.unfinished_at = task.asked_at = age
+        task.unfinished_at = task.due = age
         assert timing.again(task, None, age, 0.5) - age < 1.1 * math.sqrt(2 * 0.1 * age)
 
 
@@ -314,7 +316,7 @@ def test_long_gaps_end_on_the_grid_and_short_ones_do_not() -> None:
     timing = taught(*around(10, 50), min_interval=0.01, request_worth=1e-4)
     task = Watched("t", 0.0)
     timing.first(task, 0.0, 0.5)
-    task.asked_at = 10.0
+    task.due = 10.0
     due = timing.again(task, None, 10.0, 0.4)
     assert 10.01 <= due < 10.3
     assert due / 0.025 != pytest.approx(round(due / 0.025), abs=1e-3)
@@ -324,7 +326,7 @@ def test_a_late_answer_is_not_followed_by_a_hurried_ask() -> None:
     timing = taught(*around(10, 50))
     task = Watched("t", 0.0)
     timing.first(task, 0.0, 0.5)
-    task.asked_at = 10.0
+    task.due = 10.0
     assert timing.again(task, None, 13.0, 0.5) == pytest.approx(13.25)
 
 
@@ -353,7 +355,7 @@ def test_kinds_share_what_is_known_until_each_has_enough() -> None:
     assert 8 < first_ask(timing, job("text")) < 10
     task = job("image")
     timing.first(task, 0.0, 0.5)
-    task.asked_at = 15.0
+    task.due = 15.0
     assert timing.again(task, None, 15.0, 0.5) > 25
 
 
@@ -472,7 +474,7 @@ def test_the_gateways_times_tell_what_a_long_gap_hides() -> None:
     for _ in range(60):
         task = Watched("t", 0.0)
         timing.first(task, 0.0, 0.5)
-        task.asked_at = 14.0
+        task.due = 14.0
         timing.finished(task, completed(CREATED.timestamp() + 6.5, CREATED + timedelta(microseconds=1)), 14.0)
     assert 6 < first_ask(timing) < 7.5
 
