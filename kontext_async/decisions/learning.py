@@ -118,12 +118,14 @@ class LearnedTiming(Generic[WatchedT]):
     kind_of: Callable[[WatchedT], Hashable | None] = _one_kind
     _until_known: IntervalTiming = field(init=False)
     _all: Knowledge = field(init=False)
+    _only: tuple[Knowledge] = field(init=False)
     _kinds: dict[Hashable, int] = field(factory=dict, init=False)
     _apart: list[Knowledge] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._until_known = IntervalTiming(self.polling)
         self._all = Knowledge(self.polling.request_worth)
+        self._only = (self._all,)
 
     def first(self, task: WatchedT, now: float, random: float) -> float:
         """See `Timing.first`."""
@@ -186,8 +188,10 @@ class LearnedTiming(Generic[WatchedT]):
 
     def _learning(self, task: Watched) -> tuple[Knowledge, ...]:
         """What learns from a task: while there is one kind of request only, that is what is known of all."""
+        if not self._apart:
+            return self._only
         apart = self._apart_of(task)
-        return (self._all,) if apart is None else (self._all, apart)
+        return self._only if apart is None else (self._all, apart)
 
     def _apart_of(self, task: Watched) -> Knowledge | None:
         return self._apart[task.kind] if task.kind is not None and 0 <= task.kind < len(self._apart) else None
@@ -196,7 +200,7 @@ class LearnedTiming(Generic[WatchedT]):
         """What is known of a task like this, brought up to date."""
         if task.kind is None:
             return None
-        apart = self._apart_of(task)
+        apart = self._apart_of(task) if self._apart else None
         known = self._all if apart is None or apart.lifetimes.seen < ENOUGH_APART else apart
         known.refresh()
         return known

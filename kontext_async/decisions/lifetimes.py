@@ -40,6 +40,10 @@ OCTAVES = 24
 MARKS = (0.0, *(SHORTEST * 2 ** (mark / PER_OCTAVE) for mark in range(1, PER_OCTAVE * OCTAVES + 1)))
 """The ages that are told apart, in seconds: 0, then steps of 1.1 % from a millisecond to 4.6 hours."""
 
+LONGEST = MARKS[-1]
+AT_ONE_SECOND = 0.5 - PER_OCTAVE * math.log2(SHORTEST)
+"""The number of the mark at one second, and a half, so that what is cut off is rounded."""
+
 BINS = 112
 """Age bins of an estimate, about, of equal width in the square root of the age: as the gaps between asks are."""
 
@@ -66,7 +70,7 @@ def _mark(age: float) -> int:
     """The number of the mark next to an age."""
     if age <= SHORTEST:
         return 0
-    return min(len(MARKS) - 1, round(PER_OCTAVE * math.log2(age / SHORTEST)))
+    return int(PER_OCTAVE * math.log2(age) + AT_ONE_SECOND) if age < LONGEST else len(MARKS) - 1
 
 
 @define

@@ -73,6 +73,10 @@ class IntervalTiming:
     """The settings' first delay and interval, with jitter."""
 
     polling: Polling
+    _interval: float = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._interval = min(self.polling.max_interval, max(self.polling.min_interval, self.polling.interval))
 
     def first(self, task: Watched, now: float, random: float) -> float:
         """See `Timing.first`."""
@@ -80,8 +84,7 @@ class IntervalTiming:
 
     def again(self, task: Watched, progress: float | None, now: float, random: float) -> float:  # noqa: ARG002 # Timing's
         """See `Timing.again`."""
-        interval = min(self.polling.max_interval, max(self.polling.min_interval, self.polling.interval))
-        return now + self._jittered(interval, random)
+        return now + self._jittered(self._interval, random)
 
     def finished(self, task: Watched, status: TaskStatus, now: float) -> None:
         """See `Timing.finished`: there is nothing to learn for a fixed interval."""
@@ -222,6 +225,8 @@ class Agenda(Generic[WatchedT]):
 
     def _first_due(self) -> float:
         """When one of the tasks that come first is due; what is stale there is dropped."""
+        if not (self._hurried or self._next or self._due):
+            return self._later.first()
         for waiting, place in self._in_turn:
             while waiting and waiting[0].place is not place:
                 waiting.popleft()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from kontext_async.decisions.watched import Place, Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
 __all__ = ["Wheel"]
 
@@ -48,13 +48,13 @@ class Wheel(Generic[WatchedT]):
         task.place = Place.LATER
         known[1].append(task)
 
-    def pop(self, now: float) -> Iterator[WatchedT]:
+    def pop(self, now: float) -> Sequence[WatchedT]:
         """Take out what is due."""
+        due: list[WatchedT] = []
         while self._times and self._times[0] <= now:
             when = heapq.heappop(self._times)
-            for task in self._tasks.pop(when)[1]:
-                if _waits(task, when):
-                    yield task
+            due += (task for task in self._tasks.pop(when)[1] if _waits(task, when))
+        return due
 
     def first(self) -> float:
         """When the first task is due; infinite when there is none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import defaultdict
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,9 +13,10 @@ from kontext_async.events import Event, Failed, Finished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeVar
+    from typing import ParamSpec, TypeVar
 
     EventT = TypeVar("EventT", bound=Event)
+    P = ParamSpec("P")
 
 __all__ = ["EventHub", "Tally"]
 
@@ -26,7 +27,7 @@ class Tally:
     def __init__(self) -> None:
         self.spent = Decimal(0)
         self.uncertain = 0
-        self._counts: Counter[type] = Counter()
+        self._counts: defaultdict[type, int] = defaultdict(int)
 
     def __call__(self, event: Event) -> None:
         """Take down one event."""
@@ -79,9 +80,9 @@ class EventHub:
                     {"message": f"a listener to {type(event).__name__} raised", "exception": error}
                 )
 
-    def emit_if_heard(self, kind: type[EventT], make: Callable[[], EventT]) -> None:
+    def emit_if_heard(self, kind: type[EventT], make: Callable[P, EventT], *args: P.args, **kwargs: P.kwargs) -> None:
         """Tell everybody, if there is anybody: an event as frequent as an ask is not made for nobody."""
         if self._listeners:
-            self.emit(make())
+            self.emit(make(*args, **kwargs))
         else:
             self.tally.add(kind)

@@ -184,15 +184,19 @@ class PollLoop:
     async def _ask_on(self, task: Pending) -> None:
         """Ask about a task, and then about whatever is due next; there are as many of these as asks at once."""
         while True:
+            answer: Answer | KontextError
             try:
-                answer = await self._answer_about(task)
+                answer = await self._transport.status(task.task_id)
+            except RequestLost as lost:
+                answer = _unanswered(task, lost)
             finally:
                 counts = self._agenda.back(task)
             now = self._clock.time()
             if counts:
                 self._take_in(task, answer, now)
             following = self._agenda.take_one(now)
-            self._wake_for_agenda()
+            if following is None or task.due < self._wakes_at:
+                self._wake_for_agenda()
             task = following or await self._handed_out()
 
     async def _handed_out(self) -> Pending:
@@ -200,14 +204,6 @@ class PollLoop:
         following: asyncio.Future[Pending] = asyncio.get_running_loop().create_future()
         self._idle.append(following)
         return await following
-
-    async def _answer_about(self, task: Pending) -> Answer | KontextError:
-        try:
-            return await self._transport.status(task.task_id)
-        except RequestLost as lost:
-            error = GatewayUnavailable(f"no answer to a status request: {lost}", task_id=task.task_id)
-            error.__cause__ = lost.__cause__
-            return error
 
     def _take_in(self, task: Pending, answer: Answer | KontextError, now: float) -> None:
         """What follows from the answer about a task: for those who asked out of turn, it is theirs."""
@@ -219,7 +215,7 @@ class PollLoop:
             self._ask_failed(task, answer, now)
         elif answer.ok and (unfinished := read_unfinished(answer.body, task.task_id)):
             self._agenda.unfinished(task, unfinished.progress, now, self._random.random())
-            self._hub.emit_if_heard(Asked, lambda: self._asked(task, answer.body))
+            self._hub.emit_if_heard(Asked, self._asked, task, answer.body)
             task.hear(answer.body)
         else:
             self._take_in_whole(task, answer, now)
@@ -320,6 +316,12 @@ def _kind_of(task: Pending) -> Hashable | None:
     """Requests of one model with as many input images take similar times; an attached task's age is not known."""
     request = task.request
     return None if request is None else (request.model, len(request.input_images))
+
+
+def _unanswered(task: Pending, lost: RequestLost) -> GatewayUnavailable:
+    error = GatewayUnavailable(f"no answer to a status request: {lost}", task_id=task.task_id)
+    error.__cause__ = lost.__cause__
+    return error
 
 
 def _said(task: Pending, answer: Answer | KontextError) -> TaskStatus | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import attrs
-from attrs import field, frozen
+from attrs import define, field
 from yarl import URL
 
 from kontext_async.engine.deadlines import Deadlines
@@ -55,7 +55,7 @@ MAX_REDIRECTS = 5
 OK = 200
 
 
-@frozen
+@define  # frozen, it would take four times as long to make
 class Answer:
     """An HTTP answer of the API, read to its end.
 
@@ -187,7 +187,7 @@ class Transport:
                         timeout=self._no_total,
                     ) as response,
                 ):
-                    return await _read(response)
+                    return _answer(response, await _whole(response.content))
             except (aiohttp.ClientError, OSError) as error:
                 if isinstance(upload.failure, KontextError):
                     raise upload.failure from upload.failure.__cause__
@@ -203,8 +203,9 @@ class Transport:
         try:
             with self._status_deadlines.within():
                 response = await _usable(self._statuses).get(url, allow_redirects=False, **self._status_options)
-                try:
-                    return await _read(response)
+                content = response.content
+                try:  # most bodies have come together with their head
+                    return _answer(response, content.read_nowait() if content.is_eof() else await _whole(content))
                 finally:
                     response.release()
         except (aiohttp.ClientError, OSError) as error:
@@ -248,10 +249,7 @@ class Transport:
         )
 
 
-async def _read(response: aiohttp.ClientResponse) -> Answer:
-    """An answer to its end; most bodies have come together with their head, and are there already."""
-    content = response.content
-    body = content.read_nowait() if content.is_eof() else await _whole(content)
+def _answer(response: aiohttp.ClientResponse, body: bytes) -> Answer:
     if response.status == OK:
         return Answer(OK, body)
     headers = response.headers

@@ -188,11 +188,11 @@ def _read(payload: dict[str, Any], body: bytes, status: int) -> TaskStatus:
         state=state,
         word=_once(word if len(word) < LONGEST_WORD else excerpt(word, LONGEST_WORD)),
         model=_once(model) if isinstance(model := payload.get("model"), str) else None,
-        progress=None if (progress := payload.get("progress")) is None else _fraction(progress),
+        progress=_fraction(payload.get("progress")),
         error=_problem(payload) if failed else None,
         images=tuple(_images(task)) if task.output else (),
-        usage=None if (usage := payload.get("usage")) is None else _usage(usage),
-        created_at=None if (created := payload.get("created_at")) is None else _time(created),
+        usage=_usage(payload.get("usage")),
+        created_at=_time(payload.get("created_at")),
         metadata=value if isinstance(value := payload.get("metadata"), dict) else {},
         extra={} if payload.keys() <= DESCRIBED else {k: v for k, v in payload.items() if k not in DESCRIBED},
     )
@@ -274,8 +274,6 @@ def read_money(value: object) -> Decimal | None:
 
 def read_number(value: object) -> float | None:
     """A finite number; None for what is none."""
-    if type(value) is float and math.isfinite(value):
-        return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -286,10 +284,10 @@ def read_number(value: object) -> float | None:
 
 
 def _fraction(value: object) -> float | None:
+    if type(value) is float and 0 <= value <= 1:
+        return value
     number = read_number(value)
-    if number is None or 0 <= number <= 1:
-        return number
-    return min(1.0, max(0.0, number))
+    return None if number is None else min(1.0, max(0.0, number))
 
 
 def _time(value: object) -> datetime | None:
