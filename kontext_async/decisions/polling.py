@@ -172,9 +172,7 @@ class Agenda(Generic[WatchedT]):
 
     def take_one(self, now: float) -> WatchedT | None:
         """A task to ask about now, if there is one: it is on the wire until `back` is called for it."""
-        for task in self._later.pop(now):
-            task.place = Place.DUE
-            self._due.append(task)
+        self._due.extend(self._later.pop(now))
         if self.wake_at() > now:
             return None
         task = self._first_in_turn(now).popleft()

@@ -53,7 +53,10 @@ class Wheel(Generic[WatchedT]):
         due: list[WatchedT] = []
         while self._times and self._times[0] <= now:
             when = heapq.heappop(self._times)
-            due += (task for task in self._tasks.pop(when)[1] if _waits(task, when))
+            for task in self._tasks.pop(when)[1]:
+                if _waits(task, when):
+                    task.place = Place.DUE
+                    due.append(task)
         return due
 
     def first(self) -> float:

@@ -756,3 +756,25 @@ async def test_a_start_that_is_cancelled_leaves_nothing(emulator: Emulator) -> N
     for _ in range(20):
         await asyncio.sleep(0)
     assert not [task for task in asyncio.all_tasks() - before if "session" in task.get_name()]
+
+
+async def test_what_was_said_last_is_known_from_acceptance_on(session: KontextSession, emulator: Emulator) -> None:
+    emulator.faults.script("create", [FaultKind.TASK_HANGS])
+    task = await session.submit("a fox")
+    assert task.last_status is not None
+    assert task.last_status.task_id == task.id
+    assert "in_progress" in repr(task)
+    asked = await task.status()
+    assert task.last_status == asked
+    assert session.attach(task.id).last_status == asked
+
+
+async def test_events_of_a_request_with_and_without_images_name_the_same_fingerprint(
+    session: KontextSession,
+) -> None:
+    seen: dict[str | None, set[type]] = {}
+    session.subscribe(lambda event: seen.setdefault(event.fingerprint, set()).add(type(event)))
+    await session.generate("a fox")
+    await session.generate("a fox", input_images=[a_png("red")])
+    assert len(seen) == 2
+    assert all({Submitting, Accepted, Asked, Finished} <= kinds for kinds in seen.values())

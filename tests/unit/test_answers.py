@@ -11,7 +11,7 @@ from hypothesis import example, given, strategies as st
 
 from kontext_async.errors import MalformedAnswer
 from kontext_async.models import GeneratedImage, TaskProblem, TaskState, TaskStatus, Usage
-from kontext_async.protocol import check_task_id, read_accepted, read_created, read_status
+from kontext_async.protocol import check_task_id, read_accepted, read_created, read_status, read_unfinished
 
 ID = "d8ejq1de878c739e2lrg"
 URL = "https://image.cdn.example/out.jpg?sig=1"
@@ -430,6 +430,43 @@ def test_any_answer_is_a_status_or_malformed(body: bytes) -> None:
     assert all(error.status == 200 and len(str(error)) < 1000 and pickle.dumps(error) for error in seen)
     accepted = read_accepted(body)
     assert accepted is None or accepted.state is not TaskState.FAILED
+
+
+@given(bodies)
+@example(b'{"status": "in_progress", "progress": NaN}')
+@example(b'{"id": null, "status": "in_progress"}')
+@example(b'{"status": "in_progress", "error": {"message": "odd"}, "x": "\\ud800"}')
+@example(b'{"status": "in_progress", "output": []}')
+def test_what_the_schedule_reads_can_be_read_whole(body: bytes) -> None:
+    unfinished = read_unfinished(body, ID)
+    if unfinished is not None:
+        status = read_status(body, ID)
+        assert (status.task_id, status.state, status.progress) == (ID, TaskState.IN_PROGRESS, unfinished.progress)
+        assert not status.images
+
+
+@pytest.mark.parametrize("progress", [None, 0.0, 0.42, 1])
+def test_the_schedule_reads_the_progress_only(progress: float | None) -> None:
+    unfinished = read_unfinished(answer(progress=progress), ID)
+    assert unfinished is not None
+    assert unfinished.progress == progress
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"<html>",
+        b"[" * 100_000,
+        answer(id="another"),
+        answer(status="completed"),
+        answer(status="queued"),
+        answer(output=[]),
+    ],
+)
+def test_what_says_more_than_not_yet_is_read_whole(body: bytes) -> None:
+    assert read_unfinished(body, ID) is None
 
 
 known = {"id", "status", "model", "progress", "error", "output", "usage", "created_at", "metadata"}
