@@ -142,11 +142,6 @@ class Agenda(Generic[WatchedT]):
         self._held_until = float("-inf")
         self.in_flight = 0
 
-    @property
-    def grain(self) -> float:
-        """Seconds between two points of the grid of due times."""
-        return self._later.step
-
     def add(self, task: WatchedT, now: float, random: float) -> None:
         """Take up a task."""
         self._later.put(task, self._timing.first(task, now, random))
@@ -188,9 +183,9 @@ class Agenda(Generic[WatchedT]):
             return float("inf")
         return max(self._first_due(), self._cap.ready_at(), self._held_until)
 
-    def wake_on_grid(self) -> float:
-        """When to look for something to ask: `wake_at`, or the next point of the grid."""
-        return self._later.rounded(self.wake_at())
+    def on_grid(self, when: float) -> float:
+        """The first point of the grid of due times that is not before `when`."""
+        return self._later.rounded(when)
 
     def back(self, task: WatchedT) -> bool:
         """A status request is off the wire, whatever came of it.

@@ -1,6 +1,7 @@
 """The shared poll loop: one for all pending tasks of a session. What to ask, and when, is `decisions.polling`'s to say.
 
-It starts with the first task, and an idle one wakes nobody.
+It is a timer for what is due first, and as many tasks of the event loop as there were asks at once; an idle one wakes
+nobody.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
     from typing import Any
 
+    from kontext_async.engine.clock import Timer
     from kontext_async.engine.context import Context
     from kontext_async.engine.transport import Answer, Transport
 
@@ -55,14 +57,13 @@ class PollLoop:
         self._hub = context.hub
         self._random = context.random
         self._start_soon = context.start_soon
-        self._running = False
         timing = LearnedTiming(settings.polling, _kind_of)
         grain = min(GRAIN, settings.polling.min_interval / 4)
         self._agenda: Agenda[Pending] = Agenda(settings.limits, timing, grain)
         self._tasks: dict[str, Pending] = {}
         self._errands: dict[Pending, asyncio.Future[Answer | KontextError]] = {}
         self._idle: list[asyncio.Future[Pending]] = []
-        self._wakeup: asyncio.Future[None] | None = None
+        self._timer: Timer | None = None
         self._wakes_at = float("inf")
 
     @property
@@ -79,6 +80,12 @@ class PollLoop:
         """The record of a task that is being asked about."""
         return self._tasks.get(task_id)
 
+    def stop(self) -> None:
+        """Wake for nothing any more."""
+        if self._timer:
+            self._timer.cancel()
+        self._timer, self._wakes_at = None, float("inf")
+
     def follow(self, task: Pending, *, at_once: bool = False) -> Pending:
         """Ask about a task from now on; with `at_once`, first of all now.
 
@@ -93,7 +100,7 @@ class PollLoop:
         self._agenda.add(task, now, self._random.random())
         if at_once:
             self._agenda.hurry(task, now)
-        self._go_on()
+        self._look_out(now)
         return task
 
     def settle(self, task: Pending, status: TaskStatus, body: bytes) -> None:
@@ -148,7 +155,7 @@ class PollLoop:
         answered: asyncio.Future[Answer | KontextError] = asyncio.get_running_loop().create_future()
         self._errands[errand] = answered
         self._agenda.hurry(errand, now)
-        self._go_on()
+        self._look_out(now)
         try:
             answer = await answered
         finally:
@@ -161,21 +168,27 @@ class PollLoop:
             raise _not_found(task) if _failure_of(read) is FailedAsk.NOT_FOUND else read
         return answer, read
 
-    def _go_on(self) -> None:
-        """There is something new in the agenda."""
-        if not self._running:
-            self._running = True
-            self._start_soon(self._run)
-        self._wake_for_agenda()
+    def _look_out(self, now: float) -> None:
+        """Hand out what is due, and be there when something else will be."""
+        when = self._agenda.wake_at()
+        if when <= now:
+            self._hand_out(now)
+            when = self._agenda.wake_at()
+        when = self._agenda.on_grid(when)
+        if when < self._wakes_at:
+            self.stop()
+            self._wakes_at = when
+            self._timer = self._clock.call_at(when, self._tick)
 
-    async def _run(self) -> None:
-        """Hand out what is due until cancelled."""
-        while True:
-            self._hand_out()
-            await self._sleep_until(self._agenda.wake_on_grid())
+    def _tick(self) -> None:
+        self._timer, self._wakes_at = None, float("inf")
+        try:
+            self._look_out(self._clock.time())
+        except Exception as error:  # noqa: BLE001 # whatever it is, nobody may wait on a dead loop
+            self._start_soon(_crash, error)
 
-    def _hand_out(self) -> None:
-        for task in self._agenda.take(self._clock.time()):
+    def _hand_out(self, now: float) -> None:
+        for task in self._agenda.take(now):
             if self._idle:
                 self._idle.pop().set_result(task)
             else:
@@ -196,7 +209,7 @@ class PollLoop:
                 self._take_in(task, answer, now)
             following = self._agenda.take_one(now)
             if following is None or task.due < self._wakes_at:
-                self._wake_for_agenda()
+                self._look_out(now)
             task = following or await self._handed_out()
 
     async def _handed_out(self) -> Pending:
@@ -291,25 +304,10 @@ class PollLoop:
     def _about(self, task: Pending) -> dict[str, Any]:
         return {"at": self._clock.utcnow(), "task_id": task.task_id, "fingerprint": task.fingerprint}
 
-    async def _sleep_until(self, when: float) -> None:
-        wakeup = self._wakeup = asyncio.get_running_loop().create_future()
-        self._wakes_at = when
-        timer = None if when == float("inf") else self._clock.call_at(when, self._wake)
-        try:
-            await wakeup
-        finally:
-            self._wakeup = None
-            if timer:
-                timer.cancel()
 
-    def _wake_for_agenda(self) -> None:
-        if self._wakeup and self._agenda.wake_at() <= self._wakes_at - self._agenda.grain:
-            self._wake()
-
-    def _wake(self) -> None:
-        if self._wakeup and not self._wakeup.done():  # or cancelled, in this very turn of the loop
-            self._wakeup.set_result(None)
-            self._wakeup = None
+async def _crash(error: Exception) -> None:
+    """As a task of the owner's, what a timer met ends the session."""
+    raise error
 
 
 def _kind_of(task: Pending) -> Hashable | None:

@@ -169,6 +169,7 @@ class Service:
             self._stop.set()
             self._group = None
             self._end_waits()
+            self.poll_loop.stop()
             self.scheduler.close(self._closed())
             for callback in tuple(self.when_ended):
                 callback(self._closed())
