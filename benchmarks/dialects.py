@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-__all__ = ["DIALECTS", "Dialect", "http_answer"]
+__all__ = ["DIALECTS", "PROGRESS_PLACE", "Dialect", "http_answer"]
 
 MODEL = "flux_kontext_pro"
 ISO = "2026-01-09T13:33:30.000Z"
@@ -16,6 +16,9 @@ ID_PLACE = "{12345678}"
 
 WHEN_PLACE = 1234567890
 """Stands for a time in seconds since the epoch."""
+
+PROGRESS_PLACE = 0.8765
+"""Stands for a progress with as many digits."""
 
 
 def http_answer(body: bytes, status: str = "200 OK") -> bytes:
@@ -26,7 +29,10 @@ def http_answer(body: bytes, status: str = "200 OK") -> bytes:
 
 def _template(payload: dict[str, Any], status: str = "200 OK") -> bytes:
     answer = http_answer(json.dumps(payload).encode(), status).replace(b"%", b"%%")
-    return answer.replace(ID_PLACE.encode(), b"%(id)b").replace(str(WHEN_PLACE).encode(), b"%(when)b")
+    places = {ID_PLACE: b"%(id)b", str(WHEN_PLACE): b"%(when)b", str(PROGRESS_PLACE): b"%(progress)b"}
+    for place, name in places.items():
+        answer = answer.replace(place.encode(), name)
+    return answer
 
 
 @frozen(kw_only=True)

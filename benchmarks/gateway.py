@@ -10,7 +10,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.dialects import DIALECTS, Dialect, http_answer
+from benchmarks.dialects import DIALECTS, PROGRESS_PLACE, Dialect, http_answer
 from benchmarks.schedule import Plan
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ class Gateway:
     def reset(self, plan: Plan) -> None:
         """Begin anew."""
         self._times = plan.service_times()
-        self._dialects = {path: make(self._base, plan.progress) for path, make in DIALECTS.items()}
+        self._linear = plan.linear
+        progress = PROGRESS_PLACE if plan.linear else plan.progress
+        self._dialects = {path: make(self._base, progress) for path, make in DIALECTS.items()}
         self._tasks: dict[bytes, _Task] = {}
         self.creates = self.statuses = self.results = self.connections = self.unknown = 0
 
@@ -58,7 +60,7 @@ class Gateway:
             self.unknown += 1
             return UNKNOWN
         self.creates += 1
-        fields = {b"id": b"%010d" % self.creates, b"when": b"%d" % time.time()}
+        fields = {b"id": b"%010d" % self.creates, b"when": b"%d" % time.time(), b"progress": b"0.0000"}
         self._tasks[fields[b"id"]] = _Task(dialect, fields, self._clock(), next(self._times))
         return dialect.created % fields
 
@@ -74,10 +76,17 @@ class Gateway:
             self.results += 1
             return task.dialect.result % task.fields
         self.statuses += 1
-        if task.seen is None and (now := self._clock()) >= task.ends:
+        if task.seen is None:
+            self._look_at(task, self._clock())
+        return task.answer
+
+    def _look_at(self, task: _Task, now: float) -> None:
+        if now >= task.ends:
             task.seen = now
             task.answer = task.dialect.finished % task.fields
-        return task.answer
+        elif self._linear:
+            task.fields[b"progress"] = b"%.4f" % ((now - task.created) / (task.ends - task.created))
+            task.answer = task.dialect.pending % task.fields
 
     def counts(self) -> dict[str, float]:
         """What was asked so far, and the CPU of this process."""

@@ -27,12 +27,14 @@ class Plan:
         sigma: The spread of the lognormal distribution.
         seed: Of the service times, so that every client gets the same ones in the order of creation.
         progress: What unfinished tasks say of their progress; None when they say nothing.
+        linear: Whether they say the part of their time that has passed instead.
     """
 
     median: float | None = 2.0
     sigma: float = 0.5
     seed: int = 1
     progress: float | None = None
+    linear: bool = False
 
     def service_times(self) -> Iterator[float]:
         """The seconds that each task takes, in the order of creation, without end."""

@@ -56,7 +56,8 @@ class Shape:
     ended: Callable[[float], float]
 
 
-def _lognormal(sigma: float, median: float = MEDIAN) -> Shape:
+def lognormal(sigma: float, median: float = MEDIAN) -> Shape:
+    """The logarithm is normal, with this standard deviation."""
     return Shape(
         lambda random: median * math.exp(random.gauss(0, sigma)),
         lambda age: 0.5 * math.erfc(-math.log(age / median) / sigma / math.sqrt(2)) if age > 0 else 0.0,
@@ -73,7 +74,7 @@ def _gamma_4() -> Shape:
 
 def _bimodal() -> Shape:
     fast = MEDIAN / 1.0886  # 0.7 of the tasks around it, so that the median of all is MEDIAN
-    humps = _lognormal(0.15, fast), _lognormal(0.15, 6 * fast)
+    humps = lognormal(0.15, fast), lognormal(0.15, 6 * fast)
     return Shape(
         lambda random: humps[random.random() < 0.3].draw(random),
         lambda age: 0.7 * humps[0].ended(age) + 0.3 * humps[1].ended(age),
@@ -81,9 +82,9 @@ def _bimodal() -> Shape:
 
 
 SHAPES = {
-    "lognormal 0.25": _lognormal(0.25),
-    "lognormal 0.5": _lognormal(0.5),
-    "lognormal 1": _lognormal(1.0),
+    "lognormal 0.25": lognormal(0.25),
+    "lognormal 0.5": lognormal(0.5),
+    "lognormal 1": lognormal(1.0),
     "gamma 4": _gamma_4(),
     "bimodal": _bimodal(),
 }
@@ -186,20 +187,39 @@ def summary(looks: Sequence[Look]) -> tuple[float, float]:
 
 def optimum(shape: Shape, worth: float) -> tuple[float, float]:
     """Mean delay and asks of the best schedule of all, where an ask costs `worth` seconds (dynamic programming)."""
+    curve, ages = _best(shape, worth)
+    delay = asks = 0.0
+    for age, following in pairwise(ages):
+        alive = 1 - curve.by(age)[0]
+        asks += alive
+        delay += alive * curve.accrued(age, following)
+    return delay / MEDIAN, asks
+
+
+def best_ages(shape: Shape, asks: float) -> list[float]:
+    """The ages, in units of `MEDIAN`, at which the best schedule of all asks that makes so many asks in the mean."""
+    low, high = 1e-5 * MEDIAN, 10 * MEDIAN
+    for _ in range(40):
+        middle = math.sqrt(low * high)
+        if optimum(shape, middle)[1] > asks:
+            low = middle
+        else:
+            high = middle
+    return [age / MEDIAN for age in _best(shape, high)[1][1:]]
+
+
+def _best(shape: Shape, worth: float) -> tuple[Curve, list[float]]:
+    """The distribution on a fine grid, and the ages at which the best schedule asks, from 0 on."""
     ages = [0.0]
     while ages[-1] < 40 * MEDIAN:
         ages.append(ages[-1] + max(0.004 * MEDIAN, 0.004 * ages[-1]))
     by = [shape.ended(age) for age in ages]
     curve = Curve.of_shares(ages, [after - before for before, after in pairwise(by)])
     plan = best_plan(curve, worth)
-    age = delay = asks = 0.0
-    while age < ages[-1]:
-        following = plan.after(age)
-        alive = 1 - curve.by(age)[0]
-        asks += alive
-        delay += alive * curve.accrued(age, following)
-        age = following
-    return delay / MEDIAN, asks
+    asked = [0.0]
+    while asked[-1] < ages[-1]:
+        asked.append(plan.after(asked[-1]))
+    return curve, asked
 
 
 def optimum_at(shape: Shape, delay: float) -> tuple[float, float]:

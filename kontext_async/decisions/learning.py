@@ -13,7 +13,6 @@ settings' interval, and nothing is learned from it.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from attrs import define, field
@@ -56,10 +55,6 @@ KEPT = 0.25
 
 SPREAD = 0.05
 """The part of a gap that is left to chance: tasks created together drift apart, and the inside of gaps is seen."""
-
-GRID = 0.025
-LONG = 0.5
-"""Gaps of at least `LONG` seconds end on a grid of `GRID` seconds: fewer wake-ups for the same asks."""
 
 WatchedT = TypeVar("WatchedT", bound=Watched)
 
@@ -135,7 +130,7 @@ class LearnedTiming(Generic[WatchedT]):
             return self._until_known.first(task, now, random)
         age = max(0.0, now - task.since)
         gap = self._spread(known.plan.after(age) - age, random)
-        return self._on_grid(now + gap, gap, now)
+        return now + gap
 
     def again(self, task: WatchedT, progress: float | None, now: float, random: float) -> float:
         """See `Timing.again`."""
@@ -151,7 +146,7 @@ class LearnedTiming(Generic[WatchedT]):
             return self._until_known.again(task, progress, now, random)
         target = known.foretelling.next_ask(task.foretold, age, self.polling.request_worth)
         gap = self._spread((known.plan.after(age) if target is None else target) - age, random)
-        return self._on_grid(max(asked + gap, now + self.polling.min_interval), gap, now)
+        return max(asked + gap, now + self.polling.min_interval)
 
     def _outlived(self, task: Watched, begin: float, age: float) -> None:
         for knowledge in self._learning(task):
@@ -209,8 +204,3 @@ class LearnedTiming(Generic[WatchedT]):
         """A gap with jitter, within the settings' bounds."""
         gap *= 1 + SPREAD * (2 * random - 1)
         return min(self.polling.max_interval, max(self.polling.min_interval, gap))
-
-    def _on_grid(self, due: float, gap: float, now: float) -> float:
-        """A due time on the grid, if the gap is long and no bound is in the way."""
-        rounded = math.ceil(due / GRID) * GRID
-        return rounded if gap >= LONG and rounded - now <= self.polling.max_interval else due

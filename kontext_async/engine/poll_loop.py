@@ -1,7 +1,7 @@
 """The shared poll loop: one for all pending tasks of a session. What to ask, and when, is `decisions.polling`'s to say.
 
-It is a timer for what is due first, and as many tasks of the event loop as there were asks at once; an idle one wakes
-nobody.
+It is a timer for what is due first, and as many tasks of the event loop as there may be asks at once, or tasks to ask
+about. An idle one wakes nobody.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ __all__ = ["PollLoop"]
 
 NOT_FOUND = 404
 BUSY = (429, 503)
+PER_INTERVAL = 8
+"""Wake-ups, at most, in the shortest interval at which one task is asked about."""
 
 
 class PollLoop:
@@ -58,11 +60,13 @@ class PollLoop:
         self._random = context.random
         self._start_soon = context.start_soon
         timing = LearnedTiming(settings.polling, _kind_of)
-        grain = min(GRAIN, settings.polling.min_interval / 4)
+        grain = min(GRAIN, settings.polling.min_interval / PER_INTERVAL)
         self._agenda: Agenda[Pending] = Agenda(settings.limits, timing, grain)
         self._tasks: dict[str, Pending] = {}
         self._errands: dict[Pending, asyncio.Future[Answer | KontextError]] = {}
         self._idle: list[asyncio.Future[Pending]] = []
+        self._workers = 0
+        self._most_workers = settings.limits.max_polls_in_flight
         self._timer: Timer | None = None
         self._wakes_at = float("inf")
 
@@ -100,7 +104,7 @@ class PollLoop:
         self._agenda.add(task, now, self._random.random())
         if at_once:
             self._agenda.hurry(task, now)
-        self._look_out(now)
+        self._go_on(now)
         return task
 
     def settle(self, task: Pending, status: TaskStatus, body: bytes) -> None:
@@ -155,7 +159,7 @@ class PollLoop:
         answered: asyncio.Future[Answer | KontextError] = asyncio.get_running_loop().create_future()
         self._errands[errand] = answered
         self._agenda.hurry(errand, now)
-        self._look_out(now)
+        self._go_on(now)
         try:
             answer = await answered
         finally:
@@ -167,6 +171,13 @@ class PollLoop:
         if isinstance(read, KontextError):
             raise _not_found(task) if _failure_of(read) is FailedAsk.NOT_FOUND else read
         return answer, read
+
+    def _go_on(self, now: float) -> None:
+        """There is something new to ask about."""
+        if self._workers < min(self._most_workers, len(self._tasks) + len(self._errands)):
+            self._workers += 1
+            self._start_soon(self._ask_on)
+        self._look_out(now)
 
     def _look_out(self, now: float) -> None:
         """Hand out what is due, and be there when something else will be."""
@@ -180,23 +191,29 @@ class PollLoop:
             self._wakes_at = when
             self._timer = self._clock.call_at(when, self._tick)
 
+    def _hand_out(self, now: float) -> None:
+        """Give what is due to those who have nothing to do; the others look for themselves."""
+        while self._idle and (task := self._agenda.take_one(now)):
+            worker = self._idle.pop()
+            if not worker.done():  # or cancelled, as the session is being closed
+                worker.set_result(task)
+
     def _tick(self) -> None:
         self._timer, self._wakes_at = None, float("inf")
         try:
             self._look_out(self._clock.time())
-        except Exception as error:  # noqa: BLE001 # whatever it is, nobody may wait on a dead loop
-            self._start_soon(_crash, error)
+        except Exception as error:
+            if not self._idle:
+                raise
+            self._idle.pop().set_exception(error)  # as the fault of a task of the owner's, it ends the session
 
-    def _hand_out(self, now: float) -> None:
-        for task in self._agenda.take(now):
-            if self._idle:
-                self._idle.pop().set_result(task)
-            else:
-                self._start_soon(self._ask_on, task)
-
-    async def _ask_on(self, task: Pending) -> None:
-        """Ask about a task, and then about whatever is due next; there are as many of these as asks at once."""
+    async def _ask_on(self) -> None:
+        """Ask about whatever is due next, and so on; there are as many of these as there may be asks at once."""
+        now = self._clock.time()
         while True:
+            following = self._agenda.take_one(now)
+            self._look_out(now)
+            task = following or await self._handed_out()
             answer: Answer | KontextError
             try:
                 answer = await self._transport.status(task.task_id)
@@ -207,10 +224,6 @@ class PollLoop:
             now = self._clock.time()
             if counts:
                 self._take_in(task, answer, now)
-            following = self._agenda.take_one(now)
-            if following is None or task.due < self._wakes_at:
-                self._look_out(now)
-            task = following or await self._handed_out()
 
     async def _handed_out(self) -> Pending:
         """The next task that is due."""
@@ -303,11 +316,6 @@ class PollLoop:
 
     def _about(self, task: Pending) -> dict[str, Any]:
         return {"at": self._clock.utcnow(), "task_id": task.task_id, "fingerprint": task.fingerprint}
-
-
-async def _crash(error: Exception) -> None:
-    """As a task of the owner's, what a timer met ends the session."""
-    raise error
 
 
 def _kind_of(task: Pending) -> Hashable | None:

@@ -518,7 +518,7 @@ class TestLifetime:
         assert ids == {*emulator.ledger.task_ids, None}
         assert all(isinstance(outcome.error, SessionClosed) for outcome in await many)
 
-    @pytest.mark.parametrize("what", ["take", "take_one"])
+    @pytest.mark.parametrize("what", ["take_one", "wake_at"])
     async def test_a_crash_reaches_every_waiter(
         self,
         session: KontextSession,
@@ -783,3 +783,16 @@ async def test_events_of_a_request_with_and_without_images_name_the_same_fingerp
     await session.generate("a fox", input_images=[a_png("red")])
     assert len(seen) == 2
     assert all({Submitting, Accepted, Asked, Finished} <= kinds for kinds in seen.values())
+
+
+def test_it_needs_nothing_but_asyncio() -> None:
+    """Under `asyncio.run` a timer's callback belongs to no task, and nothing tells anyio which library it runs on."""
+
+    async def main() -> list[Outcome]:
+        async with (
+            Emulator(service_time=0.05, pixels=4096) as emulator,
+            KontextSession(emulator.api_key, base_url=emulator.base_url, settings=FAST) as session,
+        ):
+            return await session.generate_all(f"fox {n}" for n in range(20))
+
+    assert all(outcome.ok for outcome in asyncio.run(main()))

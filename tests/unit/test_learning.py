@@ -310,18 +310,6 @@ def test_gaps_past_everything_that_was_seen_grow_slowly() -> None:
         assert timing.again(task, None, age, 0.5) - age < 1.1 * math.sqrt(2 * 0.1 * age)
 
 
-def test_long_gaps_end_on_the_grid_and_short_ones_do_not() -> None:
-    due = first_ask(taught(*around(10, 50)))
-    assert due / 0.025 == pytest.approx(round(due / 0.025), abs=1e-6)
-    timing = taught(*around(10, 50), min_interval=0.01, request_worth=1e-4)
-    task = Watched("t", 0.0)
-    timing.first(task, 0.0, 0.5)
-    task.due = 10.0
-    due = timing.again(task, None, 10.0, 0.4)
-    assert 10.01 <= due < 10.3
-    assert due / 0.025 != pytest.approx(round(due / 0.025), abs=1e-3)
-
-
 def test_a_late_answer_is_not_followed_by_a_hurried_ask() -> None:
     timing = taught(*around(10, 50))
     task = Watched("t", 0.0)
