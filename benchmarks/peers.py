@@ -3,8 +3,8 @@
 ``python -m benchmarks.peers [--full]``, with ``pip install 'kontext_async[benchmarks]'``. With ``--full`` 1000 at
 once as well, which takes some of them minutes.
 
-Each runs in a process of its own against a server that speaks its dialect, and polls as its makers have it poll. Two
-run at a time.
+Each runs in a process of its own against a server that speaks its dialect, and polls as its makers have it poll: we by
+the defaults of `Polling`. Two run at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from attrs import field, frozen
 
 from benchmarks.contest import Entry, compete, figures_of, table
 from benchmarks.goals import goal
-from benchmarks.makespan import ALL_AT_ONCE, POLLING
+from benchmarks.makespan import ALL_AT_ONCE
 from benchmarks.schedule import Plan
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Sizes:
     in_flight: tuple[int, ...] = (100,)
     plan: Plan = TWO_SECONDS
     peers: tuple[str, ...] = field(factory=lambda: tuple(PEERS))
-    polling: dict[str, Any] = field(factory=lambda: dict(POLLING))
+    polling: dict[str, Any] = field(factory=dict)
 
 
 def measure(quick: bool = True, sizes: Sizes | None = None) -> dict[str, Any]:  # noqa: FBT001, FBT002 # all have it
