@@ -42,26 +42,38 @@ class LoopWatch(selectors.DefaultSelector):
 
     Attributes:
         longest: Seconds of the longest turn.
+        longest_besides: The same without the time in which Python collected garbage.
         turns: How many there were.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.longest = 0.0
+        self.longest = self.longest_besides = 0.0
         self.turns = 0
         self._since: float | None = None
+        self._collecting_since = self._collected = 0.0
+
+    def collecting(self, phase: str, _: dict[str, int]) -> None:
+        """What `gc.callbacks` are told."""
+        now = time.perf_counter()
+        if phase == "start":
+            self._collecting_since = now
+        else:
+            self._collected += now - self._collecting_since
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if self._since is not None:
-            self.longest = max(self.longest, time.perf_counter() - self._since)
+            turn = time.perf_counter() - self._since
+            self.longest = max(self.longest, turn)
+            self.longest_besides = max(self.longest_besides, turn - self._collected)
             self.turns += 1
         ready = super().select(timeout)
-        self._since = time.perf_counter()
+        self._since, self._collected = time.perf_counter(), 0.0
         return ready
 
     def restart(self) -> None:
         """Forget what was."""
-        self.longest = 0.0
+        self.longest = self.longest_besides = 0.0
         self.turns = 0
 
 
@@ -106,11 +118,15 @@ def run_measured(work: Callable[[Stopwatch, LoopWatch], Coroutine[Any, Any, Any]
     """Run `work` on a loop that is watched; it starts the stopwatch when it is ready, and may stop it itself."""
     watch = LoopWatch()
     stopwatch = Stopwatch()
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(watch)) as runner:
-        stopwatch.start()
-        value = runner.run(work(stopwatch, watch))
-        if not stopwatch.seconds:
-            stopwatch.stop()
+    gc.callbacks.append(watch.collecting)
+    try:
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(watch)) as runner:
+            stopwatch.start()
+            value = runner.run(work(stopwatch, watch))
+            if not stopwatch.seconds:
+                stopwatch.stop()
+    finally:
+        gc.callbacks.remove(watch.collecting)
     return Measured(value=value, seconds=stopwatch.seconds, cpu=stopwatch.cpu, stall=watch.longest, turns=watch.turns)
 
 

@@ -65,13 +65,18 @@ async def together(address: str, tasks: int, watched: float, watch: LoopWatch) -
         waiting = asyncio.ensure_future(anext(outcomes))
         while opened.statistics().accepted < tasks:  # noqa: ASYNC110 # a listener would be work, too
             await asyncio.sleep(0.1)
-        submitting = watch.longest
+        submitting, besides = watch.longest, watch.longest_besides
         watch.restart()
         await asyncio.sleep(watched)
         polling = watch.longest
         waiting.cancel()
         await asyncio.wait([waiting])
-    return {"stall_ms": round(1e3 * max(submitting, polling), 1), "stall_ms_while_polling": round(1e3 * polling, 1)}
+    return {
+        "stall_ms": round(1e3 * max(submitting, polling), 1),
+        "stall_ms_besides_collector": round(1e3 * besides, 1),
+        "stall_ms_while_polling": round(1e3 * polling, 1),
+        "tracked_objects": len(gc.get_objects()),
+    }
 
 
 async def _submit(opened: KontextSession, handles: list[GenerationTask], until: int) -> None:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["BENCHMARKS", "alone", "main", "run"]
 
 BENCHMARKS = ("imports", "status_cpu", "connections", "memory", "makespan", "simulation", "uploads", "downloads")
-WHEN_FULL = ("uploads",)
 WITH_PEERS = "peers"
 RESULTS = Path(__file__).parent / "results"
 WIDTH = 78
@@ -37,13 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=str(__doc__).splitlines()[0])
     parser.add_argument("--full", action="store_true", help="more runs and larger ones; takes many minutes")
-    parser.add_argument(
-        "--only", action="append", choices=[*BENCHMARKS, *WHEN_FULL, WITH_PEERS], help="this one, alone"
-    )
+    parser.add_argument("--only", action="append", choices=[*BENCHMARKS, WITH_PEERS], help="this one, alone")
     parser.add_argument("--peers", action="store_true", help="other clients, too: what of the extra is installed")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where JSON and PNG go (%(default)s)")
     options = parser.parse_args(arguments)
-    chosen = [*BENCHMARKS, *(WHEN_FULL if options.full else ()), *([WITH_PEERS] if options.peers else [])]
+    chosen = [*BENCHMARKS, *([WITH_PEERS] if options.peers else [])]
     names = options.only or chosen
     found = {name: import_module(f"benchmarks.{name}") for name in names if find_spec(f"benchmarks.{name}")}
     run(found, quick=not options.full, out=options.out)

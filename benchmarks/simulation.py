@@ -10,7 +10,9 @@ varied, and asks are read off between the points.
 from __future__ import annotations
 
 import math
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from random import Random
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
@@ -76,14 +78,12 @@ class Sizes:
 def measure(quick: bool = True, sizes: Sizes | None = None) -> dict[str, object]:  # noqa: FBT001, FBT002 # all have it
     """Requests per task for each distribution and rule, the learning phase, change, progress, and a rate cap."""
     sizes = sizes or (Sizes() if quick else Sizes(seeds=9, counted=3000))
-    shapes = {name: compared(shape, sizes) for name, shape in SHAPES.items()}
-    capped = {
-        f"{name}, cap of {rate:g}": round(
-            median(under_a_cap(SHAPES[name], rate, seed) for seed in range(sizes.seeds)), 3
-        )
-        for name in ("lognormal 0.25", "lognormal 0.5", "bimodal")
-        for rate in (1.5, 3.0)
-    }
+    caps = [(name, rate) for name in ("lognormal 0.25", "lognormal 0.5", "bimodal") for rate in (1.5, 3.0)]
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
+        running = processes.map(partial(_compared, sizes=sizes), SHAPES)
+        runs = processes.map(partial(_capped, sizes=sizes), caps)
+        shapes = dict(zip(SHAPES, running, strict=True))
+        capped = {f"{name}, cap of {rate:g}": run for (name, rate), run in zip(caps, runs, strict=True)}
     goals = []
     for name, (to_optimum, to_fixed) in GOALS.items():
         each = shapes[name]
@@ -104,6 +104,15 @@ def measure(quick: bool = True, sizes: Sizes | None = None) -> dict[str, object]
         "under_a_cap": capped,
         "goals": goals,
     }
+
+
+def _compared(name: str, sizes: Sizes) -> dict[str, Any]:
+    return compared(SHAPES[name], sizes)
+
+
+def _capped(cap: tuple[str, float], sizes: Sizes) -> float:
+    name, rate = cap
+    return round(median(under_a_cap(SHAPES[name], rate, seed) for seed in range(sizes.seeds)), 3)
 
 
 def compared(shape: Shape, sizes: Sizes) -> dict[str, Any]:

@@ -50,9 +50,9 @@ class Sizes:
     """
 
     at_once: int = 100
-    seconds: float = 0.8
+    seconds: float = 0.6
     rounds: int = 5
-    warm_up: float = 0.3
+    warm_up: float = 0.2
 
 
 def measure(quick: bool = True, sizes: Sizes | None = None) -> dict[str, Any]:  # noqa: FBT001, FBT002 # all have it
