@@ -49,7 +49,7 @@ class Sizes:
 
 def measure(quick: bool = True, sizes: Sizes | None = None) -> dict[str, Any]:  # noqa: FBT001, FBT002 # all have it
     """How many connections were opened, and when."""
-    sizes = sizes or Sizes(tasks=400 if quick else 5000)
+    sizes = sizes or Sizes(tasks=350 if quick else 5000)
     with server_process() as server:
         server.reset(sizes.plan)
         entry = Entry(contender="ours", options={"limits": sizes.limits, "polling": sizes.polling})

@@ -53,9 +53,12 @@ class Sizes:
     rounds: int = 3
 
 
+QUICK = Sizes(large=8_000_000, rounds=1)
+
+
 def measure(quick: bool = True, sizes: Sizes | None = None) -> dict[str, Any]:  # noqa: FBT001, FBT002 # all have it
     """Memory, CPU and the longest turn of the loop of both ways."""
-    sizes = sizes or Sizes(rounds=1 if quick else 9)
+    sizes = sizes or (QUICK if quick else Sizes())
     figures: dict[str, Any] = {}
     for size, at_once in ((sizes.large, sizes.large_at_once), (sizes.small, sizes.small_at_once)):
         with pouring_process(size) as address:

@@ -39,7 +39,7 @@ class Sizes:
 
 def measure(quick: bool = True, sizes: Sizes | None = None) -> dict[str, Any]:  # noqa: FBT001, FBT002 # all have it
     """Milliseconds of CPU of each statement, the ratios of runs side by side, and what takes the time."""
-    sizes = sizes or Sizes(rounds=7 if quick else 41)
+    sizes = sizes or Sizes(rounds=5 if quick else 41)
     for statement in sizes.statements:
         cpu_of(statement)  # so that every file is compiled, and in the system's cache
     runs = interleaved({statement: partial(cpu_of, statement) for statement in sizes.statements}, sizes.rounds)

@@ -5,7 +5,7 @@
 A server accepts at once and never finishes. For the memory, tasks are submitted in waves, so that no caller's task is
 left, and `tracemalloc` counts what stays: with the handles that `submit` returns, and without them. For the stall, all
 are given to `generate_many` together; the longest one is a full collection of Python's garbage collector, which looks
-at every object of the process, and so it is told with and without. Each takes a process of its own. 3,000 tasks, or
+at every object of the process, and so it is told with and without. Each takes a process of its own. 2,000 tasks, or
 100,000 with ``--full``.
 """
 
@@ -45,7 +45,7 @@ class Sizes:
 
 def measure(quick: bool = True, sizes: Sizes | None = None) -> dict[str, Any]:  # noqa: FBT001, FBT002 # all have it
     """Bytes per pending task, what they consist of, and the longest turn of the loop."""
-    sizes = sizes or Sizes(pending=3_000 if quick else 100_000)
+    sizes = sizes or Sizes(pending=2_000 if quick else 100_000)
     with server_process() as server:
         kept = _in_process(server, "keep", sizes)
         together = _in_process(server, "together", sizes)

@@ -34,7 +34,7 @@ PLAN = Plan(median=None, progress=0.42)
 LIMITS: dict[str, Any] = {"max_connections": 400, "polls_per_second": 1e6}
 POLLING = {"first_after": 0.0, "interval": 1e-4, "min_interval": 1e-4, "max_interval": 1e-4}
 
-PROFILE_FOR = 3
+PROFILE_FOR = 10
 """How much longer than a run the profile is taken."""
 
 
@@ -50,14 +50,14 @@ class Sizes:
     """
 
     at_once: int = 100
-    seconds: float = 0.6
-    rounds: int = 5
-    warm_up: float = 0.2
+    seconds: float = 0.25
+    rounds: int = 13
+    warm_up: float = 0.1
 
 
 def measure(quick: bool = True, sizes: Sizes | None = None) -> dict[str, Any]:  # noqa: FBT001, FBT002 # all have it
     """Microseconds of CPU per request, and the ratio of runs side by side."""
-    sizes = sizes or Sizes(rounds=5 if quick else 15)
+    sizes = sizes or Sizes(rounds=9 if quick else 51)
     with server_process() as server:
         server.reset(PLAN)
         contenders = {"kontext_async": ours, "aiohttp get + json": by_hand}

@@ -1,6 +1,6 @@
 """Four images of 15 MB in one create: CPU, memory beyond the images, and how long the loop is held; 1 and 32 at once.
 
-``python -m benchmarks.uploads [--full]``, in minutes with ``--full``; without it the images have 1 MB.
+``python -m benchmarks.uploads [--full]``, in minutes with ``--full``; without it the images have 2 MB.
 
 All ways send the same 80 MB of JSON through aiohttp, to a server in a process of its own that looks at nothing.
 *floor* sends pieces that were encoded beforehand; *with turns* lets others run between two pieces, as ours does.
@@ -52,7 +52,7 @@ class Sizes:
     repeats: int = 5
 
 
-QUICK = Sizes(image=1_000_000, rounds=1)
+QUICK = Sizes(image=2_000_000, rounds=1, repeats=3)
 
 
 def measure(quick: bool = True, sizes: Sizes | None = None) -> dict[str, Any]:  # noqa: FBT001, FBT002 # all have it
