@@ -206,3 +206,45 @@ async def test_closing_ends_a_wait_for_a_turn(emulator: Emulator, clock: ManualC
     with pytest.raises(SessionClosed) as caught:
         await waiting
     assert caught.value.task_id == task.id
+
+
+def broken(*_: object) -> None:
+    raise ZeroDivisionError("a bug")
+
+
+async def test_a_fault_in_the_timer_ends_the_session(
+    session: KontextSession, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = await in_time(session.submit("a fox"), clock, session)
+    waiting = asyncio.create_task(task.wait())
+    for _ in range(ENOUGH_TURNS):
+        await asyncio.sleep(0)
+    monkeypatch.setattr(session._service.poll_loop._agenda, "wake_at", broken)
+    clock.advance(1.5)
+    with pytest.raises(SessionClosed) as caught:
+        await waiting
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert caught.value.task_id == task.id
+
+
+async def test_a_fault_that_nobody_is_there_for_is_the_event_loops(
+    session: KontextSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session._service.poll_loop._agenda, "wake_at", broken)
+    with pytest.raises(ZeroDivisionError):
+        session._service.poll_loop._tick()
+
+
+@pytest.mark.parametrize("kind", [FaultKind.EMPTY_BODY, FaultKind.CUT])
+async def test_an_outcome_that_took_too_long_says_what_was_said_last(
+    emulator: Emulator, clock: ManualClock, kind: FaultKind
+) -> None:
+    settings = Settings(polling=Polling(interval=5.0), timeouts=Timeouts(wait=50), limits=Limits(max_in_flight=1))
+    async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings, clock=clock) as session:
+        (said,) = await in_time(session.generate_all(["a fox"]), clock, session)
+        assert isinstance(said.error, TaskTimeout)
+        assert said.error.last_status is not None
+        emulator.faults.set_rate(Fault(kind=kind, on=["status"]), 1)
+        (unsaid,) = await in_time(session.generate_all(["a fox"]), clock, session)
+        assert isinstance(unsaid.error, TaskTimeout)
+        assert unsaid.error.last_status is None
