@@ -198,14 +198,20 @@ def optimum(shape: Shape, worth: float) -> tuple[float, float]:
 
 def best_ages(shape: Shape, asks: float) -> list[float]:
     """The ages, in units of `MEDIAN`, at which the best schedule of all asks that makes so many asks in the mean."""
+    _, worth = _bisected(lambda worth: optimum(shape, worth)[1] > asks)
+    return [age / MEDIAN for age in _best(shape, worth)[1][1:]]
+
+
+def _bisected(too_little: Callable[[float], bool]) -> tuple[float, float]:
+    """Two neighbouring worths of an ask, in seconds: one that is too little, and one that is not."""
     low, high = 1e-5 * MEDIAN, 10 * MEDIAN
     for _ in range(40):
         middle = math.sqrt(low * high)
-        if optimum(shape, middle)[1] > asks:
+        if too_little(middle):
             low = middle
         else:
             high = middle
-    return [age / MEDIAN for age in _best(shape, high)[1][1:]]
+    return low, high
 
 
 def _best(shape: Shape, worth: float) -> tuple[Curve, list[float]]:
@@ -227,13 +233,7 @@ def optimum_at(shape: Shape, delay: float) -> tuple[float, float]:
 
     Between two schedules that are both best for one worth, a mixture of them has any delay between theirs.
     """
-    low, high = 1e-5 * MEDIAN, 10 * MEDIAN
-    for _ in range(40):
-        middle = math.sqrt(low * high)
-        if optimum(shape, middle)[0] > delay:
-            high = middle
-        else:
-            low = middle
+    low, high = _bisected(lambda worth: optimum(shape, worth)[0] <= delay)
     (few, most), (more, least) = optimum(shape, low), optimum(shape, high)
     part = 0.0 if more <= few else (delay - few) / (more - few)
     return most + part * (least - most), low

@@ -356,7 +356,7 @@ class GenerationTask:
         raise TaskTimeout(task_id=self.id, waited=clock.time() - began, last_status=self.last_status)
 
     async def status(self) -> TaskStatus:
-        """Ask once, now.
+        """Ask once, now: before all that is due, but within the session's bounds on status requests.
 
         Raises:
             TaskNotFound: The gateway does not know the task.

@@ -62,11 +62,6 @@ class Watched:
     kind: int | None = field(default=None, init=False)
 
     @property
-    def asking(self) -> bool:
-        """Whether a status request of the schedule's is on the wire."""
-        return self.place is Place.ASKING
-
-    @property
     def failures(self) -> int:
         """Asks that failed, one after the other."""
         return 0 if self.trouble is None else self.trouble.failures

@@ -22,7 +22,7 @@ from kontext_async.decisions.polling import (
     Verdict,
     after_failure,
 )
-from kontext_async.decisions.watched import Watched
+from kontext_async.decisions.watched import Place, Watched
 from kontext_async.models import TaskState, TaskStatus
 from kontext_async.settings import Limits, Polling, Retries
 
@@ -81,11 +81,11 @@ def test_a_task_is_asked_about_when_it_is_due() -> None:
     assert plan.wake_at() == 1.0
     assert plan.take(0.999) == []
     assert plan.take(1.0) == [task]
-    assert (task.asking, plan.in_flight) == (True, 1)
+    assert (task.place, plan.in_flight) == (Place.ASKING, 1)
     assert plan.wake_at() == math.inf
     plan.back(task)
     plan.answered(task, RUNNING, 1.5, 0.5)
-    assert (task.asking, plan.in_flight, plan.wake_at()) == (False, 0, 3.5)
+    assert (task.place, plan.in_flight, plan.wake_at()) == (Place.LATER, 0, 3.5)
 
 
 def test_those_that_are_due_first_are_asked_about_first() -> None:
@@ -119,7 +119,7 @@ def test_a_finished_task_is_learned_from_and_not_asked_about_again() -> None:
     timing = Exactly()
     plan = agenda(timing)
     for status, task in zip((DONE, FAILED), added(plan, "a", "b"), strict=True):
-        assert task in plan.take(5.0) or task.asking
+        assert task in plan.take(5.0) or task.place is Place.ASKING
         plan.back(task)
         plan.answered(task, status, 5.0, 0.5)
     assert timing.seen == ["a", "b"]
@@ -409,14 +409,14 @@ class Asking(RuleBasedStateMachine):
 
     @rule()
     def ask(self) -> None:
-        due = [task for task in self.tasks if not task.asking and task.due <= self.now]
+        due = [task for task in self.tasks if task.place is not Place.ASKING and task.due <= self.now]
         taken = self.agenda.take(self.now)
         assert len({id(task) for task in taken}) == len(taken)
         for task in taken:
             assert task in self.tasks, "a task that was removed is asked about"
             assert task not in self.on_wire, "a task is asked about twice at once"
             assert task in due, "a task is asked about before its time"
-            assert task.asking
+            assert task.place is Place.ASKING
         assert not taken or self.now >= self.held_until
         self.on_wire += taken
         self.asked_at += [self.now] * len(taken)
@@ -451,7 +451,7 @@ class Asking(RuleBasedStateMachine):
 
     @invariant()
     def no_wake_up_is_lost(self) -> None:
-        waiting = [task.due for task in self.tasks if not task.asking]
+        waiting = [task.due for task in self.tasks if task.place is not Place.ASKING]
         wake_at = self.agenda.wake_at()
         if not waiting or self.agenda.in_flight >= self.limits.max_polls_in_flight:
             assert wake_at == math.inf
