@@ -80,6 +80,8 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     pending, taken = zip(*figures["memory"]["curve"], strict=True)
     with panels(path, 1) as (axis,):
         axis.plot(pending, [each / 1e6 for each in taken], "C0o-", label="measured, with the callers' handles")
+        without = figures["memory"]["bytes_without_handles"]
+        axis.plot(pending[-1:], [without * pending[-1] / 1e6], "C1s", label=f"without them: {without:.0f} B each")
         axis.plot(pending, [450 * each / 1e6 for each in pending], "grey", linestyle=":", label="450 B each")
         axis.set(xlabel="pending tasks", ylabel="MB", title="Memory of a session against its pending tasks")
         axis.legend()
