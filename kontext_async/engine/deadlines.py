@@ -7,7 +7,6 @@ all of these last equally long, the first to begin is the first to be overdue, a
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,76 +15,53 @@ if TYPE_CHECKING:
 __all__ = ["Deadlines"]
 
 
-class _Within:
-    """One wait. Ends with `TimeoutError` when it is overdue, and with the cancellation of others as it is."""
+class Deadlines:
+    """A context in which the task that enters it may spend `seconds`, for any number of tasks; none enters it twice.
 
-    __slots__ = ("_cancelling", "_overdue", "_task", "when")
+    Raises:
+        TimeoutError: On leaving it, when it took longer.
+        RuntimeError: On entering it, when there is no task that could be interrupted.
+    """
 
-    def __init__(self, when: float, task: asyncio.Task[object]) -> None:
-        self.when = when
-        self._task: asyncio.Task[object] | None = task
-        self._cancelling = task.cancelling()
-        self._overdue = False
-
-    @property
-    def ended(self) -> bool:
-        """Whether there is nothing left to be overdue."""
-        return self._task is None
-
-    def expire(self) -> None:
-        """It is overdue."""
-        if self._task is not None:
-            self._overdue = True
-            self._task.cancel()
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._waits: dict[asyncio.Task[object], tuple[float, int]] = {}
+        self._overdue: dict[asyncio.Task[object], int] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> None:
-        pass
+        task = _this_task()
+        loop = asyncio.get_running_loop()
+        when = loop.time() + self._seconds
+        self._waits[task] = when, task.cancelling()
+        if self._timer is None:
+            self._timer = loop.call_at(when, self._expire)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        task, self._task = self._task, None
-        if not self._overdue or task is None:
+        task = _this_task()
+        if self._waits.pop(task, None):
             return
-        if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        cancelling = self._overdue.pop(task)
+        if task.uncancel() <= cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
-
-
-class Deadlines:
-    """Makes waits that may last `seconds` each."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._waits: deque[_Within] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def within(self) -> _Within:
-        """A context in which the current task may spend `seconds`.
-
-        Raises:
-            TimeoutError: On leaving it, when it took longer.
-        """
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("there is no task that could be interrupted")
-        loop = asyncio.get_running_loop()
-        while self._waits and self._waits[0].ended:
-            self._waits.popleft()
-        wait = _Within(loop.time() + self._seconds, task)
-        self._waits.append(wait)
-        if self._timer is None:
-            self._timer = loop.call_at(wait.when, self._expire)
-        return wait
 
     def _expire(self) -> None:
         """Interrupt what is overdue, and come back for the first that is not."""
         loop = asyncio.get_running_loop()
         self._timer = None
-        while self._waits:
-            wait = self._waits[0]
-            if not wait.ended:
-                if wait.when > loop.time():
-                    self._timer = loop.call_at(wait.when, self._expire)
-                    return
-                wait.expire()
-            self._waits.popleft()
+        for task, (when, cancelling) in tuple(self._waits.items()):
+            if when > loop.time():
+                self._timer = loop.call_at(when, self._expire)
+                return
+            del self._waits[task]
+            self._overdue[task] = cancelling
+            task.cancel()
+
+
+def _this_task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("there is no task that could be interrupted")
+    return task

@@ -210,9 +210,11 @@ class PollLoop:
     async def _ask_on(self) -> None:
         """Ask about whatever is due next, and so on; there are as many of these as there may be asks at once."""
         now = self._clock.time()
+        task: Pending | None = None
         while True:
             following = self._agenda.take_one(now)
-            self._look_out(now)
+            if following is None or task is None or task.due < self._wakes_at:
+                self._look_out(now)
             task = following or await self._handed_out()
             answer: Answer | KontextError
             try:

@@ -201,7 +201,7 @@ class Transport:
         """
         url = URL(status_url(self._base_url, task_id), encoded=True)
         try:
-            with self._status_deadlines.within():
+            with self._status_deadlines:
                 response = await _usable(self._statuses).get(url, allow_redirects=False, **self._status_options)
                 content = response.content
                 try:  # most bodies have come together with their head
