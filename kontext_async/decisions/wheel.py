@@ -50,6 +50,8 @@ class Wheel(Generic[WatchedT]):
 
     def pop(self, now: float) -> Sequence[WatchedT]:
         """Take out what is due."""
+        if not self._times or self._times[0] > now:
+            return ()
         due: list[WatchedT] = []
         while self._times and self._times[0] <= now:
             when = heapq.heappop(self._times)

@@ -180,7 +180,7 @@ def test_figures_are_drawn(tmp_path: Any) -> None:
     pytest.importorskip("matplotlib")
     row = {"makespan_ratio": 1.0, "ideal": 1.0, "time_line": [(0.0, 1, 1), (1.0, 0, 0)]}
     makespan.draw({"cases": {"few": {"kontext_async": row, "by hand": row}}}, tmp_path / "makespan.png")
-    memory.draw({"memory": {"curve": [(0, 0), (10, 4500)]}}, tmp_path / "memory.png")
+    memory.draw({"memory": {"curve": [(0, 0), (10, 4500)], "bytes_without_handles": 400.0}}, tmp_path / "memory.png")
     bars = {"cpu_ms_per_task": 1.0, "makespan_ratio": 1.0, "requests_per_task": 3.0, "delay_p95": 0.1}
     peers.draw({"cases": {"few": {"kontext_async": bars, "other": bars}}}, tmp_path / "peers.png")
     assert len(list(tmp_path.glob("*.png"))) == 3
