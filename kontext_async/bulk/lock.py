@@ -18,7 +18,7 @@ NAME = ".lock"
 MARK = 1 << 30
 """The byte that is locked: beyond the text, which others must be able to read where locks are mandatory."""
 
-if sys.platform == "win32":  # pragma: no cover
+if sys.platform == "win32":  # pragma: no cover # the suite runs where fcntl is
     import msvcrt
 
     def _lock(descriptor: int) -> None:

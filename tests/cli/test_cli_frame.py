@@ -341,7 +341,7 @@ def test_signals_where_handlers_cannot_be_set(serve: Any, command: Any, monkeypa
     serve()
 
     def refuse(*_: object) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # as asyncio does on Windows
 
     def without_signal_handlers() -> asyncio.AbstractEventLoop:
         loop = original()
