@@ -22,5 +22,5 @@ def decoded(body: bytes) -> object:
     """
     try:
         return orjson.loads(body)
-    except orjson.JSONDecodeError:  # NaN, for one, or half of a surrogate pair, in a field that hardly matters
-        return json.loads(body.decode())
+    except orjson.JSONDecodeError:  # a byte order mark, for one, or NaN in a field that hardly matters
+        return json.loads(body)

@@ -204,3 +204,9 @@ def test_any_http_date_is_read(date: datetime) -> None:
 def test_any_header_is_a_wait_or_none(value: str) -> None:
     seconds = retry_after(value, NOW)
     assert seconds is None or seconds >= 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_proxy_may_write_its_reason_in_any_unicode(encoding: str) -> None:
+    error = refusal(502, '{"message": "overloaded"}'.encode(encoding))
+    assert "overloaded" in str(error)
