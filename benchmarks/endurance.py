@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import gc
 import json
-import subprocess
 import sys
 import time
 import tracemalloc
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
+from benchmarks.serving import address_of
 from kontext_async import (
     KontextSession,
     Limits,
@@ -71,13 +71,9 @@ anyio.run(main)
 @contextmanager
 def emulator_process() -> Iterator[tuple[str, str]]:
     """The emulator as a process of its own: its address and its key."""
-    with subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        address, key = process.stdout.readline().decode().split()
-        try:
-            yield address, key
-        finally:
-            process.communicate()
+    with address_of("-c", SERVER) as printed:
+        address, key = printed.split()
+        yield address, key
 
 
 def settings(in_flight: int) -> Settings:

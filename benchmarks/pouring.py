@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import subprocess
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from benchmarks.serving import ROOT
+from benchmarks.serving import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,13 +108,8 @@ async def serve() -> None:
 @contextmanager
 def pouring_process(picture: int = 0) -> Iterator[str]:
     """The server in a process of its own; its address."""
-    command = [sys.executable, "-m", "benchmarks.pouring", "--picture", str(picture)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().decode().strip()
-        finally:
-            process.communicate()
+    with address_of("-m", "benchmarks.pouring", "--picture", str(picture)) as address:
+        yield address
 
 
 if __name__ == "__main__":

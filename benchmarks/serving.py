@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from benchmarks.schedule import Plan, TaskRecord
 
-__all__ = ["ROOT", "Counts", "Server", "server_process"]
+__all__ = ["ROOT", "Counts", "Server", "address_of", "server_process"]
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,10 +81,17 @@ class Server:
 @contextmanager
 def server_process() -> Iterator[Server]:
     """A server in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.server"]
+    with address_of("-m", "benchmarks.server") as address:
+        yield Server(address)
+
+
+@contextmanager
+def address_of(*arguments: str) -> Iterator[str]:
+    """Python with these arguments, in a process of its own that prints where it is and ends with its standard input."""
+    command = [sys.executable, *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout is not None
         try:
-            yield Server(process.stdout.readline().decode().strip())
+            yield process.stdout.readline().decode().strip()
         finally:
             process.communicate()
