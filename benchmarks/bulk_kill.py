@@ -44,7 +44,7 @@ class Harness:
         prompts: How many there are.
         in_flight: Tasks at once.
         chance: When it is killed.
-        lifetimes: Seconds that each killed process had.
+        survival: Seconds that each killed process had.
     """
 
     gateway: Gateway
@@ -52,7 +52,7 @@ class Harness:
     prompts: int
     in_flight: int
     chance: random.Random
-    lifetimes: list[float] = field(factory=list)
+    survival: list[float] = field(factory=list)
 
     def __attrs_post_init__(self) -> None:
         self.file.write_text("".join(f"a fox, number {number}\n" for number in range(self.prompts)))
@@ -84,7 +84,7 @@ class Harness:
                 process.wait(lifetime)
             except subprocess.TimeoutExpired:
                 process.kill()
-                self.lifetimes.append(lifetime)
+                self.survival.append(lifetime)
                 return True
         return False
 

@@ -134,7 +134,7 @@ class Sample:
 def settings(in_flight: int) -> Settings:
     return Settings(
         limits=Limits(max_in_flight=in_flight, max_connections=300, max_polls_in_flight=100, polls_per_second=2000.0),
-        polling=Polling(first_after=1.0, interval=1.0),
+        polling=Polling(initial_delay=1.0, interval=1.0),
     )
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Case", "describe", "draw", "measure"]
 
-POLLING = {"request_worth": 0.037, "first_after": 0.5, "interval": 0.5}
+POLLING = {"poll_cost": 0.037, "initial_delay": 0.5, "interval": 0.5}
 TWO_SECONDS = Plan()
 
 

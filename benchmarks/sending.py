@@ -24,6 +24,7 @@ from benchmarks.measuring import LoopWatch
 from benchmarks.resident import Peak
 from kontext_async import KontextRequest, KontextSession, Limits, Settings
 from kontext_async.engine.transport import Transport
+from kontext_async.engine.uploads import Upload
 from kontext_async.images import LoadedImage
 from kontext_async.protocol import encode_create, requests
 
@@ -145,8 +146,8 @@ async def ours(address: str, images: list[bytes]) -> AsyncIterator[Send]:
     body = encode_create(KontextRequest("edit"), [LoadedImage.of_bytes(image) for image in images])
     transport = Transport("benchmark", address, SETTINGS, None)
     transport.open()
-    await transport.create(encode_create(KontextRequest("to open a connection"), []))
-    yield lambda: transport.create(body)
+    await transport.create(Upload(encode_create(KontextRequest("to open a connection"), [])))
+    yield lambda: transport.create(Upload(body))
     await transport.aclose()
 
 

@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.simulation [--full]``
 
-The real `Agenda` and `LearnedTiming` against a service with a virtual clock. Delay is from a task's end to the ask that
+The real `PollQueue` and `AdaptiveTiming` against a service with a virtual clock. Delay is from a task's end to the ask that
 sees it, in units of the median time a task takes. Rules are compared at equal mean delay: what a request is worth is
 varied, and asks are read off between the points.
 """
@@ -33,7 +33,7 @@ from benchmarks.simulation_service import (
     optimum_at,
     summary,
 )
-from kontext_async.decisions.learning import LearnedTiming
+from kontext_async.decisions.polling.adaptive import AdaptiveTiming
 from kontext_async.settings import Polling
 
 if TYPE_CHECKING:
@@ -136,12 +136,12 @@ def compared(shape: Shape, sizes: Sizes) -> dict[str, Any]:
 
 
 def learned_point(shape: Shape, worth: float, sizes: Sizes) -> Point:
-    return point(shape, lambda: LearnedTiming[Task](polling(worth)), sizes)
+    return point(shape, lambda: AdaptiveTiming[Task](polling(worth)), sizes)
 
 
 def polling(worth: float) -> Polling:
     """The defaults of the settings, for tasks of `MEDIAN` seconds."""
-    return Polling(request_worth=worth)
+    return Polling(poll_cost=worth)
 
 
 def point(shape: Shape, timing: Callable[[], Any], sizes: Sizes) -> Point:
@@ -167,7 +167,7 @@ def while_learning(shape: Shape, sizes: Sizes) -> dict[str, dict[str, float]]:
     """Seconds of delay + worth * requests in the first finishes, and what the same settings' fixed interval costs."""
     _, worth = optimum_at(shape, DELAY)
     rules: dict[str, Callable[[], Any]] = {
-        "learned": lambda: LearnedTiming[Task](polling(worth)),
+        "learned": lambda: AdaptiveTiming[Task](polling(worth)),
         "fixed": lambda: EveryInterval(polling(worth).interval),
     }
     costs: dict[str, dict[str, float]] = {}
@@ -193,11 +193,11 @@ def change(factor: float, sizes: Sizes) -> dict[str, float]:
     parts: dict[str, list[float]] = {}
     for seed in range(sizes.seeds):
         settled = Changing(draw_one, factor)
-        service = Service(LearnedTiming[Task](polling(worth)), settled, Random(seed))
+        service = Service(AdaptiveTiming[Task](polling(worth)), settled, Random(seed))
         service.run(400)
         least = cost(service.run(sizes.counted), worth)
         changing = Changing(draw_one)
-        service = Service(LearnedTiming[Task](polling(worth)), changing, Random(seed))
+        service = Service(AdaptiveTiming[Task](polling(worth)), changing, Random(seed))
         service.run(400)
         changing.factor = factor
         looks = service.run(400)
@@ -231,7 +231,7 @@ def with_progress(noise: float, sizes: Sizes) -> dict[str, Point]:
     for name, answer in (("without", lambda *_: RUNNING), ("with", status)):
         points = []
         for seed in range(sizes.seeds):
-            service = Service(LearnedTiming(polling(worth)), shape.draw, Random(seed), status=answer)
+            service = Service(AdaptiveTiming(polling(worth)), shape.draw, Random(seed), status=answer)
             service.run(sizes.learned)
             points.append(summary(service.run(sizes.counted)))
         found[name] = median(each for each, _ in points), median(each for _, each in points)
@@ -243,7 +243,7 @@ def under_a_cap(shape: Shape, requests: float, seed: int, pending: int = 400) ->
     random = Random(seed)
     rate = requests * pending / mean(shape.draw(random) for _ in range(5000))
     delays = []
-    timings: tuple[Any, ...] = LearnedTiming[Task](Polling()), EveryInterval(0.25)
+    timings: tuple[Any, ...] = AdaptiveTiming[Task](Polling()), EveryInterval(0.25)
     for timing in timings:
         service = Service(timing, shape.draw, Random(seed), at_once=pending, rate=rate)
         service.run(3 * pending)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import define, field, frozen
 
-from kontext_async.decisions.inspection import Curve, best_plan
-from kontext_async.decisions.polling import Agenda, IntervalTiming, Timing
-from kontext_async.decisions.watched import Watched
+from kontext_async.decisions.polling.entry import PollEntry
+from kontext_async.decisions.polling.inspection import Curve, best_plan
+from kontext_async.decisions.polling.queue import IntervalTiming, PollQueue, Timing
 from kontext_async.models import TaskState, TaskStatus
 from kontext_async.settings import Limits, Polling
 
@@ -37,8 +37,8 @@ __all__ = [
 MEDIAN = 10.0
 """Seconds that a task takes, in the median: the unit of all delays in the results."""
 
-DONE = TaskStatus(task_id="", state=TaskState.COMPLETED, word="completed")
-RUNNING = TaskStatus(task_id="", state=TaskState.IN_PROGRESS, word="in_progress")
+DONE = TaskStatus(task_id="", state=TaskState.COMPLETED, raw_status="completed")
+RUNNING = TaskStatus(task_id="", state=TaskState.IN_PROGRESS, raw_status="in_progress")
 
 Draw: TypeAlias = Callable[[Random], float]
 
@@ -107,7 +107,7 @@ class Look:
 
 
 @define(eq=False)
-class Task(Watched):
+class Task(PollEntry):
     """A task that knows how long it takes."""
 
     takes: float = 0.0
@@ -118,10 +118,10 @@ class EveryInterval(IntervalTiming):
     """The first ask after one interval too, and longer intervals without a bound: for comparison."""
 
     def __init__(self, interval: float, factor: float = 1.0) -> None:
-        super().__init__(Polling(first_after=interval, interval=interval, min_interval=1e-3, max_interval=1e9))
+        super().__init__(Polling(initial_delay=interval, interval=interval, min_interval=1e-3, max_interval=1e9))
         self.factor = factor
 
-    def again(self, task: Watched, progress: float | None, now: float, random: float) -> float:  # noqa: ARG002 # Timing's
+    def again(self, task: PollEntry, progress: float | None, now: float, random: float) -> float:  # noqa: ARG002 # Timing's
         assert isinstance(task, Task)
         return now + self._jittered(self.polling.interval * self.factor**task.asks, random)
 
@@ -134,7 +134,7 @@ class Service:
         timing: When to ask.
         draw: The seconds that a task takes; may look at `now`.
         random: All chance.
-        at_once: Unfinished tasks.
+        at_once: InProgress tasks.
         rate: Asks per second, at most.
         status: What is answered about a task of an age that is not finished.
     """
@@ -147,12 +147,12 @@ class Service:
     status: Callable[[Task, float], TaskStatus] = lambda task, age: RUNNING  # noqa: ARG005 # both are passed
     now: float = field(default=0.0, init=False)
     asks: int = field(default=0, init=False)
-    agenda: Agenda[Task] = field(init=False)
+    queue: PollQueue[Task] = field(init=False)
     _begun: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         limits = Limits(polls_per_second=self.rate, max_polls_in_flight=10_000, max_connections=10_001)
-        self.agenda = Agenda(limits, self.timing)
+        self.queue = PollQueue(limits, self.timing)
         for _ in range(self.at_once):
             self._begin()
 
@@ -160,15 +160,15 @@ class Service:
         """Go on until so many more tasks were seen finished."""
         looks: list[Look] = []
         while len(looks) < finishes:
-            self.now = max(self.now, self.agenda.wake_at())
-            for task in self.agenda.take(self.now):
+            self.now = max(self.now, self.queue.wake_at())
+            for task in self.queue.pop_all_due(self.now):
                 self.asks += 1
                 task.asks += 1
-                self.agenda.back(task)
+                self.queue.poll_done(task)
                 age = self.now - task.since
                 finished = age >= task.takes
                 status = DONE if finished else self.status(task, age)
-                self.agenda.answered(task, status, self.now, self.random.random())
+                self.queue.status_received(task, status, self.now, self.random.random())
                 if finished:
                     looks.append(Look(task.asks, age - task.takes, task.since + task.takes))
                     self._begin()
@@ -177,7 +177,7 @@ class Service:
     def _begin(self) -> None:
         self._begun += 1
         task = Task(str(self._begun), self.now, takes=self.draw(self.random))
-        self.agenda.add(task, self.now, self.random.random())
+        self.queue.add(task, self.now, self.random.random())
 
 
 def summary(looks: Sequence[Look]) -> tuple[float, float]:
@@ -192,7 +192,7 @@ def optimum(shape: Shape, worth: float) -> tuple[float, float]:
     for age, following in pairwise(ages):
         alive = 1 - curve.by(age)[0]
         asks += alive
-        delay += alive * curve.accrued(age, following)
+        delay += alive * curve.expected_delay(age, following)
     return delay / MEDIAN, asks
 
 

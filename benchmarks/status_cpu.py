@@ -32,7 +32,7 @@ __all__ = ["Sizes", "describe", "measure", "ours"]
 
 PLAN = Plan(median=None, progress=0.42)
 LIMITS: dict[str, Any] = {"max_connections": 400, "polls_per_second": 1e6}
-POLLING = {"first_after": 0.0, "interval": 1e-4, "min_interval": 1e-4, "max_interval": 1e-4}
+POLLING = {"initial_delay": 0.0, "interval": 1e-4, "min_interval": 1e-4, "max_interval": 1e-4}
 
 PROFILE_FOR = 10
 """How much longer than a run the profile is taken."""
@@ -101,11 +101,11 @@ async def ours(stopwatch: Stopwatch, address: str, sizes: Sizes) -> int:
     async with KontextSession("benchmark", base_url=address, settings=settings) as session:
         await asyncio.gather(*(session.submit("a red fox in snow") for _ in range(sizes.at_once)))
         await asyncio.sleep(sizes.warm_up)
-        before = session.statistics().asked
+        before = session.statistics().polls
         stopwatch.start()
         await asyncio.sleep(sizes.seconds)
         stopwatch.stop()
-        return session.statistics().asked - before
+        return session.statistics().polls - before
 
 
 async def by_hand(stopwatch: Stopwatch, address: str, sizes: Sizes) -> int:

@@ -1,14 +1,14 @@
-"""What happened in a session, as frozen classes: the one stream that progress, journals, logs and metrics listen to.
+"""Session events, as frozen classes: progress displays, journals, logs and metrics all listen to this one stream.
 
-Times are aware UTC datetimes. `fingerprint` is the request's, where the request is known; `task_id` the gateway's,
-where there is one.
+Subscribe with `KontextSession.subscribe`. Every event has `at`, an aware UTC datetime; `task_id`, the gateway's task ID,
+if there is one; and `fingerprint`, the request's fingerprint, if the request is known.
 """
 
 from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 # attrs resolves it
 from pathlib import Path  # noqa: TC003 # as above
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from attrs import frozen
 
@@ -18,83 +18,86 @@ from kontext_async.models import GeneratedImage, Generation, TaskStatus  # noqa:
 __all__ = [
     "Abandoned",
     "Accepted",
-    "Asked",
+    "Completed",
     "Downloaded",
     "Event",
     "Failed",
-    "Finished",
-    "HeldBack",
+    "StatusReceived",
     "Submitting",
+    "Throttled",
 ]
 
 
 @frozen(kw_only=True)
-class _Happened:
+class _SessionEvent:
     at: datetime
     task_id: str | None = None
     fingerprint: str | None = None
 
 
 @frozen(kw_only=True)
-class Submitting(_Happened):
-    """A create request goes out; `attempt` counts from 1."""
+class Submitting(_SessionEvent):
+    """The session sends a create request; `attempt` counts from 1."""
 
     attempt: int
 
 
 @frozen(kw_only=True)
-class Accepted(_Happened):
-    """The gateway has accepted a create, and bills it."""
+class Accepted(_SessionEvent):
+    """The gateway accepted a create request and bills it."""
 
     status: TaskStatus
 
 
 @frozen(kw_only=True)
-class Asked(_Happened):
-    """The gateway has said how a task is getting on."""
+class StatusReceived(_SessionEvent):
+    """The gateway returned a task's status."""
 
     status: TaskStatus
 
 
 @frozen(kw_only=True)
-class HeldBack(_Happened):
-    """The gateway asked to slow down: nothing of this kind goes out for so many seconds."""
+class Throttled(_SessionEvent):
+    """The gateway asked the session to slow down.
+
+    For `seconds`, the session sends no create requests (`scope` is ``submit``) or no status requests (``poll``).
+    """
 
     seconds: float
-    creates: bool
+    scope: Literal["submit", "poll"]
 
 
 @frozen(kw_only=True)
-class Finished(_Happened):
-    """A task was seen completed."""
+class Completed(_SessionEvent):
+    """A task completed with at least one image."""
 
     generation: Generation
 
 
 @frozen(kw_only=True)
-class Failed(_Happened):
-    """A submit or a task came to an end without a picture, or without one that is known of."""
+class Failed(_SessionEvent):
+    """A submission or a task failed, or its outcome is unknown: see `error`."""
 
     error: KontextError
 
 
 @frozen(kw_only=True)
-class Abandoned(_Happened):
-    """Nobody waits any more for an accepted task, or for the answer to a create. What was accepted is paid for.
+class Abandoned(_SessionEvent):
+    """Nobody waits any longer for an accepted task, or for the response to a create request.
 
-    With a `task_id`, `attach` takes it up.
+    An accepted task keeps running and is billed; resume it with `KontextSession.attach(task_id)`.
     """
 
     reason: str
 
 
 @frozen(kw_only=True)
-class Downloaded(_Happened):
-    """A picture was fetched: `size` bytes, to `path` or, where that is None, into memory."""
+class Downloaded(_SessionEvent):
+    """An image of `size` bytes was downloaded: to `path`, or into memory if `path` is None."""
 
     image: GeneratedImage
     path: Path | None
     size: int
 
 
-Event: TypeAlias = Submitting | Accepted | Asked | HeldBack | Finished | Failed | Abandoned | Downloaded
+Event: TypeAlias = Submitting | Accepted | StatusReceived | Throttled | Completed | Failed | Abandoned | Downloaded

@@ -12,15 +12,15 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime  # noqa: TC003 # attrs resolves it
 from decimal import Decimal  # noqa: TC003 # attrs resolves it
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, cast
 
 import attrs
 from attrs import field, frozen
 
 from kontext_async import images
-from kontext_async.errors import InvalidRequest, KontextError
+from kontext_async.base_errors import InvalidRequest, KontextError
 from kontext_async.images import ImageSource
-from kontext_async.redaction import without_query
+from kontext_async.redaction import strip_query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,9 +32,10 @@ __all__ = [
     "ImageSource",
     "KontextRequest",
     "Outcome",
+    "RequestFields",
     "RequestLike",
     "SessionStatistics",
-    "TaskProblem",
+    "TaskErrorDetail",
     "TaskState",
     "TaskStatus",
     "Usage",
@@ -112,10 +113,10 @@ def _as_images(value: ImageSource | Iterable[ImageSource] | None) -> tuple[Image
     if value is None:
         return ()
     if isinstance(value, str | bytes | bytearray | memoryview | PathLike) or images.is_reader(value):
-        return (cast("ImageSource", images.adopt(value)),)
+        return (cast("ImageSource", images.normalize(value)),)
     if not isinstance(value, Iterable):
         return (value,)
-    return tuple(images.adopt(source) for source in value)
+    return tuple(images.normalize(source) for source in value)
 
 
 @frozen(weakref_slot=False)  # thousands of them wait at once
@@ -180,6 +181,21 @@ class KontextRequest:
         return cls(**given)
 
 
+class RequestFields(TypedDict, total=False):
+    """The fields of `KontextRequest` other than the prompt, as keyword arguments.
+
+    Wrappers of `KontextSession.generate` can annotate theirs with ``**fields: Unpack[RequestFields]``.
+    """
+
+    input_images: ImageSource | Iterable[ImageSource]
+    seed: int | None
+    aspect_ratio: str | None
+    output_format: OutputFormat | None
+    prompt_upsampling: bool | None
+    safety_tolerance: int | None
+    model: str
+
+
 RequestLike: TypeAlias = str | Mapping[str, Any] | KontextRequest
 """A prompt, a mapping of the names of `KontextRequest`'s fields, or a `KontextRequest`."""
 
@@ -193,13 +209,13 @@ class TaskState(enum.Enum):
     UNKNOWN = "unknown"
 
     @property
-    def finished(self) -> bool:
+    def is_terminal(self) -> bool:
         """Whether nothing more will happen to the task."""
         return self is TaskState.COMPLETED or self is TaskState.FAILED
 
 
 @frozen(kw_only=True)
-class TaskProblem:
+class TaskErrorDetail:
     """Why a task failed, in the gateway's words."""
 
     code: str | None = None
@@ -217,7 +233,7 @@ class GeneratedImage:
         task_id: The task that it belongs to.
     """
 
-    url: str = field(repr=without_query)
+    url: str = field(repr=strip_query)
     type: str = "image"
     job_id: str | None = None
     task_id: str | None = None
@@ -264,7 +280,7 @@ class TaskStatus:
     Attributes:
         task_id: The task's id.
         state: Where the task is.
-        word: The gateway's own word for that.
+        raw_status: The gateway's own word for that.
         model: The model that makes it, where it was said.
         progress: 0.0 to 1.0, where it was said; it may go backwards.
         error: Why it failed, None while it has not.
@@ -277,10 +293,10 @@ class TaskStatus:
 
     task_id: str
     state: TaskState
-    word: str
+    raw_status: str
     model: str | None = None
     progress: float | None = None
-    error: TaskProblem | None = None
+    error: TaskErrorDetail | None = None
     images: tuple[GeneratedImage, ...] = ()
     usage: Usage | None = None
     created_at: datetime | None = None
@@ -349,9 +365,9 @@ class SessionStatistics:
         polls_in_flight: Status requests on the wire.
         submitted: Create requests that went out, those sent again included.
         accepted: Tasks that the gateway accepted.
-        held_back: Times that the gateway asked to slow down.
-        asked: Status requests that were answered.
-        finished: Tasks seen completed.
+        throttled: Times that the gateway asked to slow down.
+        polls: Status requests that were answered.
+        completed: Tasks seen completed.
         failed: Tasks seen failed, and submits that were refused.
         uncertain: Creates of which nobody knows whether they were accepted.
         abandoned: Accepted tasks that nobody waits for any more, or that are no longer followed.
@@ -366,9 +382,9 @@ class SessionStatistics:
     polls_in_flight: int
     submitted: int
     accepted: int
-    held_back: int
-    asked: int
-    finished: int
+    throttled: int
+    polls: int
+    completed: int
     failed: int
     uncertain: int
     abandoned: int

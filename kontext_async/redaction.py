@@ -6,16 +6,16 @@ import re
 import reprlib
 from urllib.parse import urlsplit
 
-__all__ = ["excerpt", "shown_body", "shown_value", "without_query"]
+__all__ = ["body_excerpt", "safe_repr", "strip_query", "truncate"]
 
-EXCERPT_LENGTH = 500
+TRUNCATED_LENGTH = 500
 """Characters of foreign text that an error carries at most."""
 
 PAYLOAD = re.compile(r"[A-Za-z0-9+/=_-]{120,}")
 """Long runs of base64: an image that a body echoes, never a word of an explanation."""
 
 
-def excerpt(value: object, limit: int = EXCERPT_LENGTH) -> str:
+def truncate(value: object, limit: int = TRUNCATED_LENGTH) -> str:
     """A bounded piece of a text, with payloads cut out.
 
     Args:
@@ -27,12 +27,12 @@ def excerpt(value: object, limit: int = EXCERPT_LENGTH) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def shown_value(value: object) -> str:
+def safe_repr(value: object) -> str:
     """What a user passed in, for an error: of bytes only the size, of a URL no query, of a text a bounded piece.
 
     The same holds inside of lists, tuples, sets and mappings. A repr that raises is left out.
     """
-    return excerpt(_SHOWN.repr(value), SHOWN_LENGTH)
+    return truncate(_SHOWN.repr(value), SHOWN_LENGTH)
 
 
 class _Shown(reprlib.Repr):
@@ -46,7 +46,7 @@ class _Shown(reprlib.Repr):
         start = x[:80].lstrip().lower()
         if start.startswith("data:"):
             return f"<data URI, {len(x)} characters>"
-        return excerpt(repr(without_query(x) if start.startswith(("http://", "https://")) else x), SHOWN_LENGTH)
+        return truncate(repr(strip_query(x) if start.startswith(("http://", "https://")) else x), SHOWN_LENGTH)
 
     def repr_bytes(self, x: bytes | bytearray, level: int) -> str:  # noqa: ARG002 # as above
         return f"<{type(x).__name__}, {len(x)} bytes>"
@@ -68,13 +68,13 @@ SHOWN_BITS = 256
 _SHOWN = _Shown()
 
 
-def shown_body(body: bytes, limit: int = EXCERPT_LENGTH) -> str:
+def body_excerpt(body: bytes, limit: int = TRUNCATED_LENGTH) -> str:
     """A bounded piece of an answer's body, on one line."""
     text = body[: 8 * limit].decode("utf-8", "replace")
-    return excerpt(" ".join(text.split()), limit)
+    return truncate(" ".join(text.split()), limit)
 
 
-def without_query(url: str) -> str:
+def strip_query(url: str) -> str:
     """A URL that may be shown: without user, query and fragment, which may hold a signature; of data, only the size."""
     if url[:80].lstrip()[:5].lower() == "data:":
         return f"<data URI, {len(url)} characters>"

@@ -1,4 +1,4 @@
-"""The session and its tasks: what users hold in their hands. It only joins the parts of the engine."""
+"""The session and its tasks: the classes that users hold. They join the parts of the engine and decide nothing else."""
 
 from __future__ import annotations
 
@@ -6,26 +6,21 @@ import math
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, overload
+from typing import TYPE_CHECKING, Any, overload
 
+from kontext_async.decisions.submission import Consequence, Interruption, consequence_of
 from kontext_async.engine.batch import Batch
-from kontext_async.engine.clock import LoopClock, cancelled_at
-from kontext_async.engine.pending import Pending
+from kontext_async.engine.clock import LoopClock, cancel_at
+from kontext_async.engine.engine import Engine
 from kontext_async.engine.scheduler import Submission
-from kontext_async.engine.service import Service
-from kontext_async.errors import (
-    GatewayUnavailable,
-    InvalidRequest,
-    KontextError,
-    SubmissionUncertain,
-    TaskTimeout,
-)
-from kontext_async.models import GeneratedImage, Generation, KontextRequest, OutputFormat, TaskStatus
+from kontext_async.engine.task_record import TaskRecord
+from kontext_async.errors import GatewayUnavailable, InvalidRequest, KontextError, SubmissionUncertain, TaskTimeout
+from kontext_async.models import GeneratedImage, Generation, KontextRequest, TaskStatus
 from kontext_async.protocol import check_task_id, read_created
 from kontext_async.settings import Settings, api_key_from, base_url_from
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable
+    from collections.abc import AsyncGenerator, Callable
     from os import PathLike
     from types import TracebackType
     from typing import Self, Unpack
@@ -34,43 +29,35 @@ if TYPE_CHECKING:
 
     from kontext_async.engine.batch import Requests
     from kontext_async.engine.clock import Clock
-    from kontext_async.engine.journaling import SubmissionJournal
-    from kontext_async.engine.pending import Result
+    from kontext_async.engine.submission_journal import SubmissionJournal
+    from kontext_async.engine.task_record import Result
     from kontext_async.events import Event
-    from kontext_async.images import ImageSource
-    from kontext_async.models import Estimate, Outcome, RequestLike, SessionStatistics
+    from kontext_async.models import Estimate, Outcome, RequestFields, RequestLike, SessionStatistics
+    from kontext_async.settings import Limits, Polling, Retries, Timeouts
 
-__all__ = ["GenerationTask", "KontextSession", "RequestFields"]
-
-
-class RequestFields(TypedDict, total=False):
-    """The fields of `KontextRequest` beside the prompt, as keyword arguments."""
-
-    input_images: ImageSource | Iterable[ImageSource]
-    seed: int | None
-    aspect_ratio: str | None
-    output_format: OutputFormat | None
-    prompt_upsampling: bool | None
-    safety_tolerance: int | None
-    model: str
+__all__ = ["GenerationTask", "KontextSession"]
 
 
 class KontextSession:
-    """A connection pool, a scheduler and one poll loop, for as many concurrent users as there are.
+    """One connection pool, one scheduler and one poll loop, shared by any number of concurrent callers.
 
-    Use it with ``async with``, or with `start` and `aclose` from any tasks of one event loop.
+    Use it with ``async with``, or call `start` and `aclose` from any tasks of one event loop.
 
     Args:
-        api_key: The key; None takes it from ``KONTEXT_API_KEY``.
-        base_url: The gateway's address; None takes it from ``KONTEXT_BASE_URL``, or else the public gateway's.
-        settings: Limits, timeouts, polling and retries.
-        http: Your own `aiohttp.ClientSession`, which is then used for everything and not closed. Give its connector a
-            ``keepalive_timeout`` of a few seconds: a create on a connection that the server has just closed is one of
-            which nobody knows whether it was accepted.
-        clock: The clock that the session's decisions go by; tests may pass one that they turn by hand.
+        api_key: The API key; None reads ``KONTEXT_API_KEY``.
+        base_url: The gateway's address; None reads ``KONTEXT_BASE_URL``, and falls back to the public gateway.
+        settings: The settings as one bundle.
+        limits: How much at once; replaces `settings.limits`.
+        timeouts: Deadlines; replaces `settings.timeouts`.
+        polling: When to poll; replaces `settings.polling`.
+        retries: What to retry; replaces `settings.retries`.
+        http: Your own `aiohttp.ClientSession`. The session uses it for everything and never closes it. Give its
+            connector a ``keepalive_timeout`` of a few seconds: if the server closes an idle connection just as a
+            create request goes out on it, the outcome of that request is unknown.
+        clock: The clock behind every decision; tests may pass `kontext_async.testing.ManualClock`.
 
     Raises:
-        ConfigurationError: There is no key, or the URL cannot be used.
+        ConfigurationError: The key is missing, or a URL or a setting is invalid.
     """
 
     def __init__(
@@ -79,28 +66,39 @@ class KontextSession:
         *,
         base_url: str | None = None,
         settings: Settings = Settings(),  # noqa: B008 # frozen
+        limits: Limits | None = None,
+        timeouts: Timeouts | None = None,
+        polling: Polling | None = None,
+        retries: Retries | None = None,
         http: aiohttp.ClientSession | None = None,
         clock: Clock | None = None,
     ) -> None:
+        settings = Settings(
+            limits=settings.limits if limits is None else limits,
+            timeouts=settings.timeouts if timeouts is None else timeouts,
+            polling=settings.polling if polling is None else polling,
+            retries=settings.retries if retries is None else retries,
+        )
         self._base_url = base_url_from(base_url)
-        self._service = Service(api_key_from(api_key), self._base_url, settings, http, clock or LoopClock())
+        self._engine = Engine(api_key_from(api_key), self._base_url, settings, http, clock or LoopClock())
 
     async def start(self) -> Self:
-        """Open the session, for `aclose` to close it.
+        """Open the session; close it with `aclose`.
 
         Raises:
-            SessionClosed: It was started before.
-            ConfigurationError: The `http` that was passed in cannot be used.
+            SessionClosed: The session was started or closed before.
+            ConfigurationError: The given `http` session cannot be used.
         """
-        await self._service.start()
+        await self._engine.start()
         return self
 
     async def aclose(self) -> None:
-        """Close the session. Whoever still waits gets `SessionClosed` with the id of the task, which goes on.
+        """Close the session. Pending waiters fail with `SessionClosed`, which carries the task ID.
 
-        A create that is on the wire is waited for, `Timeouts.cancel` seconds at most. May be called more than once.
+        The tasks keep running on the gateway. The session waits up to `Timeouts.cancel` seconds for the responses to
+        create requests in flight. It may be called more than once.
         """
-        await self._service.aclose()
+        await self._engine.aclose()
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -117,92 +115,96 @@ class KontextSession:
         timeout: float | None = None,  # noqa: ASYNC109 # the clock is a port
         **fields: Unpack[RequestFields],
     ) -> Generation:
-        """Make one picture: submit the request, and wait until it is finished.
+        """Generate or edit one image: submit the request and wait until its task completes.
 
         Args:
-            request: A prompt, a mapping of fields, or a `KontextRequest`.
-            timeout: Seconds for the whole; None leaves the wait for a slot unbounded, and `Timeouts.wait` for the rest.
-            fields: Fields of the request, on top of `request`.
+            request: A prompt, a mapping of field names, or a `KontextRequest`.
+            timeout: Seconds for the whole call. None waits for a slot without a limit, and for the task as long as
+                `Timeouts.wait` allows.
+            fields: Fields that override those of `request`: `input_images`, `seed`, `aspect_ratio`, `output_format`,
+                `prompt_upsampling`, `safety_tolerance`, `model`. See `KontextRequest`.
 
         Raises:
-            InvalidRequest: Of a field; nothing was sent.
-            GatewayError: The gateway refused, or could not be reached, or no slot was free within `timeout`.
-            SubmissionUncertain: Nobody knows whether it was accepted.
-            TaskFailed: The task ended without a picture.
-            TaskTimeout: It was not finished in time; it goes on, and `attach` takes it up.
-            SessionClosed: The session is not running.
+            InvalidRequest: A field is invalid; nothing was sent.
+            GatewayError: The gateway refused, was unreachable, or no slot became free within `timeout`.
+            SubmissionUncertain: The gateway may have accepted the request.
+            TaskFailed: The task ended without an image.
+            TaskTimeout: The task is not finished. It keeps running; resume it with `attach`.
+            SessionError: The session is not running.
         """
-        made = KontextRequest.of(request, **fields)
-        self._service.check()
-        clock = self._service.clock
+        submission = Submission(KontextRequest.of(request, **fields))
+        clock = self._engine.clock
         began = clock.time()
-        submission = Submission(made)
-        with cancelled_at(clock, _deadline(clock, timeout)):
-            task = GenerationTask(self._service, await self._service.scheduler.submit(submission), submission.answer)
-            return await task._wait_or_abandon()  # noqa: SLF001 # its own kind
-        if submission.task and (result := submission.task.own_result()):  # it came in the moment of the deadline
-            return _generation(result)
-        raise _out_of_time(submission, clock.time() - began)
+        with cancel_at(clock, _deadline(clock, timeout)):
+            task = await self._submit(submission)
+            return await task._wait_or_abandon()  # noqa: SLF001 # defined below
+        return _resolve_deadline(submission, clock.time() - began)
 
     async def submit(
         self, request: RequestLike, *, journal: SubmissionJournal | None = None, **fields: Unpack[RequestFields]
     ) -> GenerationTask:
-        """Submit a request; returns when the gateway has accepted it.
+        """Submit a request and return its task once the gateway has accepted it.
 
         Args:
-            request: A prompt, a mapping of fields, or a `KontextRequest`.
-            journal: What is told of each step before the next one is taken, to keep a durable account of it.
-            fields: Fields of the request, on top of `request`.
+            request: A prompt, a mapping of field names, or a `KontextRequest`.
+            journal: Records each step of the submission before the next one is taken.
+            fields: Fields that override those of `request`, as in `generate`.
 
         Raises:
-            KontextError: As `generate`, but for what concerns the wait.
+            KontextError: As in `generate`, except for the errors of the wait.
         """
-        made = KontextRequest.of(request, **fields)
-        self._service.check()
-        submission = Submission(made, journal)
-        return GenerationTask(self._service, await self._service.scheduler.submit(submission), submission.answer)
+        return await self._submit(Submission(KontextRequest.of(request, **fields), journal))
+
+    async def _submit(self, submission: Submission) -> GenerationTask:
+        self._engine.ensure_running()
+        record = await self._engine.scheduler.submit(submission)
+        return GenerationTask(self._engine, record, submission.accept_body)
 
     async def estimate(self, request: RequestLike, **fields: Unpack[RequestFields]) -> Estimate:
-        """Ask what a request would cost. Nothing is made, and nothing is paid.
+        """Ask the gateway for the price of a request. Nothing is generated or billed.
+
+        Args:
+            request: A prompt, a mapping of field names, or a `KontextRequest`.
+            fields: Fields that override those of `request`, as in `generate`.
 
         Raises:
-            InvalidRequest: Of a field; nothing was sent.
-            GatewayError: The gateway refused, or could not be reached, or its answer cannot be read.
-            SessionClosed: The session is not running.
+            InvalidRequest: A field is invalid; nothing was sent.
+            GatewayError: The gateway refused, was unreachable, or its response is unreadable.
+            SessionError: The session is not running.
         """
         made = KontextRequest.of(request, **fields)
-        self._service.check()
-        return await self._service.pricer.estimate(made)
+        self._engine.ensure_running()
+        return await self._engine.estimator.estimate(made)
 
     def attach(self, task_id: str) -> GenerationTask:
-        """Take up a task that was submitted earlier, here or elsewhere. Nothing is sent yet.
+        """Resume a task that was submitted earlier, by this session or elsewhere. Sends nothing yet.
 
         Raises:
-            InvalidRequest: It cannot be the id of a task.
-            SessionClosed: The session is not running.
+            InvalidRequest: The ID is not a task ID.
+            SessionError: The session is not running.
         """
         checked = check_task_id(task_id)
-        self._service.check()
-        known = self._service.poll_loop.find(checked)
-        return GenerationTask(self._service, known or Pending(checked, self._service.clock.time()))
+        self._engine.ensure_running()
+        known = self._engine.poll_loop.find(checked)
+        return GenerationTask(self._engine, known or TaskRecord(checked, self._engine.clock.time()))
 
     async def generate_many(self, requests: Requests, *, fail_fast: bool = False) -> AsyncGenerator[Outcome, None]:
-        """Make many pictures. Requests are read as they are needed; outcomes come in order of completion.
+        """Generate many images. Read the requests lazily and yield outcomes in order of completion.
 
-        A request that fails, even one that cannot be made, is an outcome with an `error`, and stops nothing. Leaving
-        the iterator early (``aclose``, or ``contextlib.aclosing`` around it) cancels what was not submitted; what was
-        accepted goes on, and its id goes out as an `Abandoned` event.
+        A failed or invalid request is an outcome with an `error`; it does not stop the others. Leaving the iterator
+        early (``aclose``, or ``contextlib.aclosing`` around it) cancels the requests that were not submitted. Accepted
+        tasks keep running; an `Abandoned` event reports the ID of each.
 
         Args:
             requests: An iterable or async iterable of prompts, mappings or requests, of any length.
-            fail_fast: Raise the first failed outcome's error instead, and leave.
+            fail_fast: Raise the error of the first failed outcome instead, and leave.
 
         Raises:
-            SessionClosed: The session is not running, or was closed.
-            Exception: What `requests` raised, after the outcomes of everything that had been read from it.
+            SessionError: The session is not running, or ended meanwhile.
+            Exception: The error that `requests` raised, after the outcomes of all requests read before it.
         """
-        self._service.check()
-        batch = Batch(self._service, requests)
+        self._engine.ensure_running()
+        batch = Batch(self._engine, requests)
         batch.start()
         try:
             while outcome := await batch.next():
@@ -213,224 +215,226 @@ class KontextSession:
             batch.close()
 
     async def generate_all(self, requests: Requests) -> list[Outcome]:
-        """Make many pictures, and return their outcomes in the order of the requests.
+        """Generate many images and return their outcomes in the order of the requests.
 
         Raises:
-            SessionClosed: As `generate_many`.
+            SessionError: As in `generate_many`.
         """
         return sorted([outcome async for outcome in self.generate_many(requests)], key=lambda each: each.index)
 
     async def read(self, image: GeneratedImage) -> bytes:
-        """Download a picture into memory.
+        """Download an image into memory.
 
         Raises:
-            DownloadFailed: It could not be fetched, not even from a fresh URL.
-            SessionClosed: The session is not running.
+            DownloadFailed: The download failed, from a fresh URL too.
+            SessionError: The session is not running.
         """
-        self._service.check()
-        return await self._service.downloader.read(image)
+        self._engine.ensure_running()
+        return await self._engine.downloader.read(image)
 
     @overload
-    async def save(self, picture: GeneratedImage, path: str | PathLike[str], *, durable: bool = False) -> Path: ...
+    async def save(self, source: GeneratedImage, path: str | PathLike[str], *, durable: bool = False) -> Path: ...
 
     @overload
-    async def save(
-        self, picture: Generation, path: str | PathLike[str], *, durable: bool = False
-    ) -> Path | list[Path]: ...
+    async def save(self, source: Generation, path: str | PathLike[str], *, durable: bool = False) -> list[Path]: ...
 
     async def save(
-        self, picture: Generation | GeneratedImage, path: str | PathLike[str], *, durable: bool = False
+        self, source: Generation | GeneratedImage, path: str | PathLike[str], *, durable: bool = False
     ) -> Path | list[Path]:
-        """Download a picture, or all pictures of a generation, into files. A file that is there is replaced.
+        """Download an image, or all images of a generation, into files. Existing files are replaced.
 
-        The pictures are verified before they take their place. The extension is made to fit what came: ``fox.jpg``
-        becomes ``fox.png`` when a PNG came.
+        Each file is verified before it takes its name. Its extension is adapted to the downloaded format: ``fox.jpg``
+        becomes ``fox.png`` if the image is a PNG.
 
         Args:
-            picture: What to save.
-            path: The file, or a directory that exists. Several pictures of one generation get ``-1``, ``-2``, … before
-                the extension.
-            durable: Have the bytes on the disk before the file takes its name, so that no power failure leaves a file
-                without them.
+            source: The image or the generation to save.
+            path: The file, or an existing directory. Several images of one generation get ``-1``, ``-2``, … before the
+                extension.
+            durable: Flush each file to disk before it takes its name, so that a power failure leaves no empty file.
 
         Returns:
-            Where it is, or where they are when there are several.
+            The path of the image, or the list of paths of the generation's images.
 
         Raises:
-            DownloadFailed: It could not be fetched, not even from a fresh URL, or not be written.
-            SessionClosed: The session is not running.
+            DownloadFailed: The download failed, from a fresh URL too, or the file cannot be written.
+            SessionError: The session is not running.
         """
-        self._service.check()
-        target = Path(path)
-        images = picture.images if isinstance(picture, Generation) else (picture,)
-        save = partial(self._service.downloader.save, durable=durable)
-        if len(images) == 1:
-            return await save(images[0], target)
-        return [await save(image, _numbered(target, image, place)) for place, image in enumerate(images, start=1)]
+        self._engine.ensure_running()
+        save = partial(self._engine.downloader.save, durable=durable)
+        if isinstance(source, GeneratedImage):
+            return await save(source, Path(path))
+        places = range(1, len(source.images) + 1) if len(source.images) > 1 else (None,)
+        return [await save(image, Path(path), place=place) for image, place in zip(source.images, places, strict=True)]
 
-    def check(self) -> None:
-        """Whether the session can be used here and now.
-
-        Raises:
-            SessionClosed: It was never started, is closed, has crashed, or belongs to another loop.
-        """
-        self._service.check()
+    @property
+    def is_closed(self) -> bool:
+        """True unless the session is running: before `start`, after `aclose`, and after a crash."""
+        return not self._engine.is_running
 
     @property
     def settings(self) -> Settings:
-        """The limits, timeouts, polling and retries that the session goes by."""
-        return self._service.settings
+        """The session's limits, timeouts, polling and retries."""
+        return self._engine.settings
 
     def statistics(self) -> SessionStatistics:
-        """What is queued, in flight, pending, done and paid at this moment."""
-        return self._service.statistics()
+        """Return the current counts of queued, pending and finished tasks, and the amount spent."""
+        return self._engine.statistics()
 
-    def subscribe(self, callback: Callable[[Event], object]) -> Callable[[], None]:
-        """Call `callback` with every event from now on, in order, on the session's loop; it must not block.
+    def subscribe(self, callback: Callable[[Any], object], *kinds: type[Event]) -> Callable[[], None]:
+        """Call `callback` with every event from now on, in order, on the session's loop. It must not block.
+
+        Args:
+            callback: Is called with each event.
+            kinds: The event classes to report, from `kontext_async.events`; none reports all of them.
 
         Returns:
             A function that ends the subscription.
         """
-        return self._service.hub.subscribe(callback)
+        return self._engine.hub.subscribe(callback, *kinds)
 
     def __repr__(self) -> str:
-        state = "running" if self._service.running else "not running"
+        state = "running" if self._engine.is_running else "not running"
         figures = self.statistics()
         return f"<KontextSession {self._base_url} {state}, {figures.in_flight} in flight, {figures.pending} pending>"
 
     def __del__(self) -> None:
-        service: Service | None = getattr(self, "_service", None)
-        if service and service.running:
+        engine: Engine | None = getattr(self, "_engine", None)
+        if engine and engine.is_running:
             warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
 
 
 class GenerationTask:
-    """An accepted task, to be waited for now or later. Made by `KontextSession.submit` and `KontextSession.attach`."""
+    """An accepted task, to await now or later. Made by `KontextSession.submit` and `KontextSession.attach`."""
 
-    __slots__ = ("__weakref__", "_accepted", "_pending", "_service")
+    __slots__ = ("__weakref__", "_accept_body", "_engine", "_record")
 
-    def __init__(self, service: Service, pending: Pending, accepted: bytes | None = None) -> None:
-        self._service = service
-        self._pending = pending
-        self._accepted = accepted
-        pending.hold()
+    def __init__(self, engine: Engine, record: TaskRecord, accept_body: bytes | None = None) -> None:
+        self._engine = engine
+        self._record = record
+        # Kept as bytes and parsed on demand: a hundred thousand handles may exist, and few are asked for their status.
+        self._accept_body = accept_body
+        record.retain_status()
 
     @property
     def id(self) -> str:
-        """The task's id, with which `KontextSession.attach` takes it up anywhere."""
-        return self._pending.task_id
+        """The task ID. Pass it to `KontextSession.attach` to resume the task anywhere."""
+        return self._record.task_id
 
     @property
     def request(self) -> KontextRequest | None:
-        """What was asked for; None when the task was attached."""
-        return self._pending.request
+        """The request; None if the task was attached."""
+        return self._record.request
 
     @property
     def last_status(self) -> TaskStatus | None:
-        """What the gateway said last, None before the first answer. Nothing is sent."""
-        return _last_status(self._pending, self._accepted)
+        """The last known status; None before the first response. Sends nothing."""
+        return _last_status(self._record, self._accept_body)
 
     async def wait(self, timeout: float | None = None) -> Generation:  # noqa: ASYNC109 # the clock is a port
-        """Wait until the task is finished. Several may wait for one task; each may be cancelled by itself.
+        """Wait until the task completes. Several callers may wait for one task; cancelling one affects no other.
 
         Args:
             timeout: Seconds; None is `Timeouts.wait` from when the task was accepted or attached.
 
         Raises:
-            TaskFailed: It ended without a picture.
-            TaskNotFound: The gateway does not know it.
-            TaskTimeout: It is not finished yet; it goes on.
-            GatewayError: The key is refused, or status requests have failed for too long.
-            SessionClosed: The session is not running.
+            TaskFailed: The task ended without an image.
+            TaskNotFound: The gateway does not know the task.
+            TaskTimeout: The task is not finished; it keeps running.
+            GatewayError: The gateway refuses the key, or status requests have failed for too long.
+            SessionError: The session is not running.
         """
-        self._check()
-        clock = self._service.clock
+        self._ensure_running()
+        clock = self._engine.clock
         began = clock.time()
-        timeouts = self._service.settings.timeouts
-        longest = max(self._pending.since + timeouts.wait, began + timeouts.status)
+        timeouts = self._engine.settings.timeouts
+        longest = max(self._record.since + timeouts.wait, began + timeouts.status)
         deadline = longest if timeout is None else _deadline(clock, timeout)
-        with cancelled_at(clock, deadline):
-            return _generation(await self._settled())
-        if result := self._pending.own_result():  # it came in the very moment of the deadline
-            return _generation(result)
-        raise TaskTimeout(task_id=self.id, waited=clock.time() - began, last_status=self.last_status)
+        result: Result | None = None
+        with cancel_at(clock, deadline):
+            result = await self._result()
+        if result is None:  # it may still have come in the moment of the deadline
+            waited = clock.time() - began
+            result = self._record.copy_result() or TaskTimeout(
+                task_id=self.id, waited=waited, last_status=self.last_status
+            )
+        return _unwrap(result)
 
     async def status(self) -> TaskStatus:
-        """Ask once, now: before all that is due, but within the session's bounds on status requests.
+        """Poll the task once, now: ahead of the schedule, but within the session's limits on status requests.
 
         Raises:
             TaskNotFound: The gateway does not know the task.
-            GatewayError: What else the answer means; it is not asked again.
-            SessionClosed: The session is not running.
+            GatewayError: The poll failed; it is not repeated.
+            SessionError: The session is not running.
         """
-        self._check()
-        return await self._service.poll_loop.ask_now(self._pending)
+        self._ensure_running()
+        return await self._engine.poll_loop.poll_now(self._record)
 
     async def updates(self) -> AsyncGenerator[TaskStatus, None]:
-        """What the gateway says of the task, whenever it says something new; ends with the terminal status.
+        """Yield the task's status whenever it changes; end with the terminal status.
 
-        A slow consumer gets the latest and misses those between.
+        A slow consumer gets the latest status and misses those between.
 
         Raises:
-            KontextError: As `wait`, but a failed task is a status here.
+            KontextError: As in `wait`, except that a failed task is a status here.
         """
-        self._check()
+        self._ensure_running()
         shown: TaskStatus | None = None
-        self._follow()
+        self._track()
         while True:
             status = self.last_status
             if status is not None and status != shown:
                 shown = status
                 yield status
                 continue
-            if self._pending.result is not None:
+            if self._record.result is not None:
                 return
-            self._check()
-            self._follow()  # what failed while nobody listened is asked about again
-            if error := await self._pending.changed():
-                if self._pending.result is None:
+            self._ensure_running()
+            self._track()  # a poll that failed while nobody listened is repeated
+            if error := await self._record.wait_for_change():
+                if self._record.result is None:
                     raise error
                 return
 
     def __repr__(self) -> str:
         status = self.last_status
-        return f"<GenerationTask {self.id} {status.word if status else 'not asked yet'}>"
+        return f"<GenerationTask {self.id} {status.raw_status if status else 'not polled yet'}>"
 
-    def _check(self) -> None:
-        """Whether the session can be used; if not, the error names this task, which goes on all the same."""
+    def _ensure_running(self) -> None:
+        """Raise unless the session is running. The error names this task, which keeps running on the gateway."""
         try:
-            self._service.check()
+            self._engine.ensure_running()
         except KontextError as error:
-            raise error.about(self.id, may_be_charged=True) from error.__cause__
+            raise error.with_task(self.id, may_be_charged=True) from error.__cause__
 
-    async def _settled(self) -> Result:
-        self._follow()
-        return self._pending.own_result() or await self._pending.settled()
+    async def _result(self) -> Result:
+        self._track()
+        return self._record.copy_result() or await self._record.wait()
 
     async def _wait_or_abandon(self) -> Generation:
-        """Wait as `wait` does, as the only one who knows of this task."""
+        """Wait as `wait` does, for the only caller that knows of this task."""
         try:
             return await self.wait()
         except BaseException:
-            self._service.poll_loop.abandon(self._pending, "its caller has gone")
+            self._engine.poll_loop.abandon(self._record, "the caller stopped waiting")
             raise
 
-    def _follow(self) -> None:
-        """Have the poll loop ask about it: at once, unless it does so already."""
-        if self._pending.result is None:
-            self._pending = self._service.poll_loop.follow(self._pending, at_once=True)
-            self._pending.hold()
+    def _track(self) -> None:
+        """Have the poll loop poll the task: at once, unless it does so already."""
+        if self._record.result is None:
+            self._record = self._engine.poll_loop.track(self._record, at_once=True)
+            self._record.retain_status()
 
 
-def _generation(result: Result) -> Generation:
+def _unwrap(result: Result) -> Generation:
     if isinstance(result, KontextError):
         raise result
     return result
 
 
-def _last_status(task: Pending, accepted: bytes | None) -> TaskStatus | None:
-    """What the gateway said last: of what was only accepted so far, in the answer that accepted it."""
-    return task.status or (None if accepted is None else read_created(accepted))
+def _last_status(record: TaskRecord, accept_body: bytes | None) -> TaskStatus | None:
+    """Return the last known status: before the first poll, that of the response that accepted the task."""
+    return record.status or (None if accept_body is None else read_created(accept_body))
 
 
 def _deadline(clock: Clock, timeout: Any) -> float | None:
@@ -441,21 +445,19 @@ def _deadline(clock: Clock, timeout: Any) -> float | None:
     return clock.time() + timeout
 
 
-def _out_of_time(submission: Submission, waited: float) -> KontextError:
-    """What a `timeout` of `generate` means: it depends on how far the request had come."""
-    if submission.task:
-        last = _last_status(submission.task, submission.answer)
-        return TaskTimeout(task_id=submission.task.task_id, waited=waited, last_status=last)
-    if submission.sending:
-        return SubmissionUncertain(
+def _resolve_deadline(submission: Submission, waited: float) -> Generation:
+    """Return the result that came in the moment of the deadline, or raise what the deadline means."""
+    task = submission.task
+    if task and (result := task.copy_result()):
+        return _unwrap(result)
+    consequence = consequence_of(submission.phase, Interruption.DEADLINE)
+    if consequence is Consequence.TASK_TIMEOUT and task:
+        last = _last_status(task, submission.accept_body)
+        raise TaskTimeout(task_id=task.task_id, waited=waited, last_status=last)
+    if consequence is Consequence.UNCERTAIN:
+        raise SubmissionUncertain(
             request=submission.request,
             fingerprint=submission.fingerprint or "",
-            seen=f"no answer within {waited:.1f} s",
+            seen=f"no response within {waited:.1f} s",
         )
-    return GatewayUnavailable(f"it was not submitted within {waited:.1f} s: nothing was sent, or it was refused")
-
-
-def _numbered(path: Path, image: GeneratedImage, place: int) -> Path:
-    if path.is_dir():
-        return path / f"{image.task_id or 'picture'}-{place}"
-    return path.with_name(f"{path.stem}-{place}{path.suffix}")
+    raise GatewayUnavailable(f"not submitted within {waited:.1f} s: nothing was sent, or the gateway refused")

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import attrs
 from attrs import field, frozen
 
-from kontext_async.errors import ConfigurationError
+from kontext_async.base_errors import ConfigurationError
 from kontext_async.images import MAX_IMAGE_BYTES
-from kontext_async.redaction import shown_value
+from kontext_async.redaction import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +33,7 @@ DEFAULT_BASE_URL = "https://cloud.vtrix.ai"
 
 
 def _refuse(instance: object, name: str, value: object, rule: str) -> ConfigurationError:
-    return ConfigurationError(f"{type(instance).__name__}.{name}: {shown_value(value)} is not allowed; {rule}")
+    return ConfigurationError(f"{type(instance).__name__}.{name}: {safe_repr(value)} is not allowed; {rule}")
 
 
 def _count(instance: object, attribute: attrs.Attribute[int], value: object) -> None:
@@ -135,18 +135,18 @@ class Polling:
     """When to ask how a task is getting on, in seconds.
 
     Attributes:
-        first_after: From accepted to the first ask, until something is learned.
+        initial_delay: From accepted to the first ask, until something is learned.
         interval: From one ask to the next, until something is learned.
         min_interval: From one ask to the next, at least.
         max_interval: From one ask to the next, at most.
-        request_worth: The delay that one request may cost.
+        poll_cost: The delay that one request may cost.
     """
 
-    first_after: float = field(default=1.0, validator=_not_negative)
+    initial_delay: float = field(default=1.0, validator=_not_negative)
     interval: float = field(default=1.0, validator=_positive)
     min_interval: float = field(default=0.25, validator=_positive)
     max_interval: float = field(default=15.0, validator=_positive)
-    request_worth: float = field(default=0.1, validator=_positive)
+    poll_cost: float = field(default=0.1, validator=_positive)
 
     def __attrs_post_init__(self) -> None:
         _ordered(self, "min_interval", "max_interval")
@@ -158,8 +158,8 @@ class Retries:
 
     Attributes:
         attempts: Times that one create or download is tried, at most.
-        initial: Seconds of the first backoff.
-        maximum: Seconds of the longest backoff.
+        backoff_initial: Seconds of the first backoff.
+        backoff_max: Seconds of the longest backoff.
         failure_budget: Seconds for which the status requests of one task may fail, one after the other.
         not_found_grace: Seconds for which a task may be answered 404: it may not be known everywhere at once.
         max_retry_after: The longest ``Retry-After`` that is obeyed, in seconds.
@@ -167,15 +167,15 @@ class Retries:
     """
 
     attempts: int = field(default=6, validator=_count)
-    initial: float = field(default=0.5, validator=_positive)
-    maximum: float = field(default=30.0, validator=_positive)
+    backoff_initial: float = field(default=0.5, validator=_positive)
+    backoff_max: float = field(default=30.0, validator=_positive)
     failure_budget: float = field(default=300.0, validator=_positive)
     not_found_grace: float = field(default=10.0, validator=_not_negative)
     max_retry_after: float = field(default=120.0, validator=_not_negative)
     resend_uncertain: bool = field(default=False, validator=_flag)
 
     def __attrs_post_init__(self) -> None:
-        _ordered(self, "initial", "maximum")
+        _ordered(self, "backoff_initial", "backoff_max")
 
 
 @frozen(kw_only=True)

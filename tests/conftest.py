@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from hypothesis import settings
 
 from kontext_async import KontextSession
 from kontext_async.emulator import Emulator
@@ -13,7 +14,10 @@ from kontext_async.testing import FAST
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from kontext_async import Event
+    from kontext_async.events import Event
+
+settings.register_profile("suite", settings.default, max_examples=60, deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture

@@ -279,7 +279,7 @@ def test_packages_are_tables_of_contents() -> None:
         ("redaction", "from kontext_async.errors import KontextError"),
         ("models", "from kontext_async import settings"),
         ("protocol.made_up", "from kontext_async.engine.clock import Clock"),
-        ("protocol.made_up", "from kontext_async.decisions.resend import Fate"),
+        ("protocol.made_up", "from kontext_async.decisions.resend import AttemptOutcome"),
         ("decisions.made_up", "def f():\n    from kontext_async.session import KontextSession"),
         ("decisions.made_up", "if TYPE_CHECKING:\n    from kontext_async.engine.slots import Slot"),
         ("engine.made_up", "from kontext_async import KontextSession"),

@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 
 from kontext_async.bulk.errors import JournalUnusable, RunLocked
 from kontext_async.bulk.schema import VERSION, meta, metadata, runs
-from kontext_async.redaction import excerpt
+from kontext_async.redaction import truncate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,7 +112,7 @@ async def _prepare(connection: AsyncConnection, url: URL) -> None:
     elif not version.isdecimal() or int(version) > VERSION:
         raise JournalUnusable(
             f"the journal {url.render_as_string()} was written by a newer version of kontext_async "
-            f"(schema {excerpt(version, 20)}; this one knows {VERSION})"
+            f"(schema {truncate(version, 20)}; this one knows {VERSION})"
         )
     await connection.commit()
 
@@ -122,7 +122,7 @@ def _examine(path: str) -> None:
     with closing(sqlite3.connect(path)) as connection:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
-        raise JournalUnusable(f"the journal {path} is damaged: {excerpt(str(found), 200)}; put a copy in its place")
+        raise JournalUnusable(f"the journal {path} is damaged: {truncate(str(found), 200)}; put a copy in its place")
 
 
 @contextmanager
@@ -138,4 +138,4 @@ def _unusable(url: URL) -> Iterator[None]:
 
 def reason_of(error: BaseException) -> str:
     """What a database complains of, without the statement and its parameters."""
-    return excerpt(str(getattr(error, "orig", None) or error), 200)
+    return truncate(str(getattr(error, "orig", None) or error), 200)

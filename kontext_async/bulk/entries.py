@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field, frozen
 
 from kontext_async.bulk.states import State
-from kontext_async.redaction import shown_value
+from kontext_async.redaction import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +45,7 @@ class Entry:
 
 
 def _named(source: object) -> str:
-    return str(source) if hasattr(source, "__fspath__") else shown_value(source)
+    return str(source) if hasattr(source, "__fspath__") else safe_repr(source)
 
 
 @define(kw_only=True)

@@ -86,7 +86,7 @@ class Intake:
             request = KontextRequest.of(given)
             for index, source in enumerate(request.input_images):
                 name = f"input_images[{index}]"
-                if isinstance(source, images.SingleUse):
+                if isinstance(source, images.OneShotReader):
                     rule = "a durable run may have to read it again: pass a path, bytes or a file"
                     raise InvalidRequest(name, source.reader, rule)
                 image = images.load(source, name, self._max_image_bytes)

@@ -20,7 +20,7 @@ import attrs
 
 from kontext_async.bulk.rows import FORMATS, Fault, Row, rows_of
 from kontext_async.errors import InvalidRequest
-from kontext_async.images import MAX_IMAGE_BYTES, kind_of
+from kontext_async.images import MAX_IMAGE_BYTES, detect_format
 from kontext_async.models import MAX_INPUT_IMAGES, KontextRequest
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ def _rule_against(path: Path) -> str | None:
         return "an image must not be empty"
     if size > MAX_IMAGE_BYTES:
         return f"an image may have at most {MAX_IMAGE_BYTES} bytes"
-    return None if kind_of(head) else "it must hold an image: JPEG, PNG, WebP or GIF"
+    return None if detect_format(head) else "it must hold an image: JPEG, PNG, WebP or GIF"
 
 
 def _is_path(source: str) -> bool:

@@ -20,7 +20,7 @@ from kontext_async.bulk.names import DEFAULT_TEMPLATE, NameTemplate
 from kontext_async.bulk.outcomes import BulkProgress, BulkReport, Uncertain
 from kontext_async.bulk.states import Policy
 from kontext_async.bulk.targets import Targets
-from kontext_async.errors import ConfigurationError
+from kontext_async.errors import ConfigurationError, SessionClosed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -108,7 +108,8 @@ class BulkRun:
             SessionClosed: The session is not running.
             Exception: What `requests` raised, after the outcomes of everything that had been read from it.
         """
-        self._session.check()
+        if self._session.is_closed:
+            raise SessionClosed("the session is not running")
         self._report = None
         began = time.monotonic()
         limits = self._session.settings.limits

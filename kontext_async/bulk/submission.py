@@ -26,7 +26,7 @@ class RowJournal:
     row: Row
     on_wire: bool = False
 
-    async def intend(self, fingerprint: str, attempt: int) -> None:  # noqa: ARG002 # those of all runs are counted
+    async def before_send(self, fingerprint: str, attempt: int) -> None:  # noqa: ARG002 # those of all runs are counted
         """A create is about to go out: so it stands in the journal before it does.
 
         Raises:
@@ -64,7 +64,7 @@ class RowJournal:
         row.state, row.task_id, row.accepted_at = State.ACCEPTED, task_id, time.time()
         await self.errands.step(row, state=row.state, task_id=task_id, accepted_at=row.accepted_at)
 
-    def withdrawn(self) -> None:
+    def not_accepted(self) -> None:
         """It was not accepted."""
         if self.on_wire:
             self.on_wire = False

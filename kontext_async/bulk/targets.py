@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kontext_async.bulk.names import slug
-from kontext_async.images import is_whole, kind_of
+from kontext_async.images import detect_format, is_complete
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,11 +84,11 @@ def _taken(stem: str) -> bool:
 def _is_whole(path: Path, size: int) -> bool:
     try:
         with path.open("rb") as file:
-            kind = kind_of(file.read(HEAD))
+            kind = detect_format(file.read(HEAD))
             if file.seek(0, 2) != size or kind is None:
                 return False
             file.seek(max(0, size - TAIL))
-            return is_whole(kind, file.read(TAIL))
+            return is_complete(kind, file.read(TAIL))
     except OSError:
         return False
 

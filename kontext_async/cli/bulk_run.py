@@ -38,7 +38,7 @@ LISTED = 20
 class _Figures:
     """What the display of a run shows."""
 
-    finished: int
+    completed: int
     failed: int
     in_flight: int
     spent: Decimal
@@ -197,7 +197,7 @@ class Job:
 def _figures(run: BulkRun) -> _Figures:
     progress = run.progress()
     return _Figures(
-        finished=progress.done,
+        completed=progress.done,
         failed=progress.failed,
         in_flight=progress.in_flight,
         spent=progress.spent,

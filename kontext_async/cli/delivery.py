@@ -138,10 +138,9 @@ class Delivery:
     async def _save(self, outcome: Outcome, generation: Generation) -> None:
         try:
             target = self.directory / self.name(outcome, generation)
-            saved = await self.session.save(generation, target)
-            self._report(outcome, paths=saved if isinstance(saved, list) else [saved])
+            self._report(outcome, paths=await self.session.save(generation, target))
         except KontextError as error:
-            self._report(outcome, error=error.about(generation.task_id))
+            self._report(outcome, error=error.with_task(generation.task_id))
         finally:
             self._free.release()
 

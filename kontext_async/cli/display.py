@@ -67,7 +67,7 @@ class Display:
         elapsed = max(time.monotonic() - self._began, SECONDS_PER_UPDATE)
         self._progress.update(
             self._bar,
-            completed=figures.finished + figures.failed,
+            completed=figures.completed + figures.failed,
             in_flight=figures.in_flight,
             failed=figures.failed,
             spent=figures.spent,

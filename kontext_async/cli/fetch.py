@@ -50,13 +50,12 @@ async def _fetch(task_id: str, out: str, options: GatewayOptions, output: Output
         paid.add(task.id)
         try:
             generation = await task.wait(options.timeout)
-            saved = await session.save(generation, target)
+            paths = await session.save(generation, target)
         except KontextError as error:
-            output.result(Result(index=0, task_id=task.id, error=error.about(task.id)))
+            output.result(Result(index=0, task_id=task.id, error=error.with_task(task.id)))
             return exit_code_of(error)
         except BaseException:
             tell_unfinished(paid, options, target, output)
             raise
-    paths = saved if isinstance(saved, list) else [saved]
     output.result(Result(index=0, task_id=task.id, paths=paths, cost=generation.usage.cost))
     return ExitCode.DONE

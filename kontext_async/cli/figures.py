@@ -14,7 +14,7 @@ class Figures(Protocol):
     """What is shown: a session's statistics have it, and a durable run's progress."""
 
     @property
-    def finished(self) -> int:
+    def completed(self) -> int:
         """Requests that are done."""
         ...
 
@@ -36,4 +36,4 @@ class Figures(Protocol):
 
 def rate_of(figures: Figures, seconds: float) -> float:
     """Requests a second; those that were there from the beginning do not count."""
-    return (figures.finished - getattr(figures, "skipped", 0)) / seconds
+    return (figures.completed - getattr(figures, "skipped", 0)) / seconds

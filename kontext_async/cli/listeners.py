@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kontext_async.errors import SubmissionUncertain, TaskFailed
-from kontext_async.events import Abandoned, Accepted, Asked, Downloaded, Failed, Finished, HeldBack, Submitting
+from kontext_async.events import (
+    Abandoned,
+    Accepted,
+    Completed,
+    Downloaded,
+    Failed,
+    StatusReceived,
+    Submitting,
+    Throttled,
+)
 
 if TYPE_CHECKING:
     from kontext_async.cli.output import Output
@@ -78,13 +87,13 @@ def described(event: Event) -> str:
     match event:
         case Submitting(attempt=attempt):
             words = f"attempt {attempt}"
-        case Asked(status=status) if status.progress is not None:
-            words = f"{status.word} {status.progress:.0%}"
-        case Accepted(status=status) | Asked(status=status):
-            words = status.word
-        case HeldBack(seconds=seconds, creates=creates):
-            words = f"{'creates' if creates else 'status requests'} wait {seconds:.1f} s"
-        case Finished(generation=generation):
+        case StatusReceived(status=status) if status.progress is not None:
+            words = f"{status.raw_status} {status.progress:.0%}"
+        case Accepted(status=status) | StatusReceived(status=status):
+            words = status.raw_status
+        case Throttled(seconds=seconds, scope=scope):
+            words = f"{'create' if scope == 'submit' else 'status'} requests paused for {seconds:.1f} s"
+        case Completed(generation=generation):
             words = f"after {generation.elapsed:.2f} s, {generation.usage.cost} USD"
         case Failed(error=error):
             words = str(error)

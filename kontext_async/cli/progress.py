@@ -53,7 +53,7 @@ class PlainProgress:
         self._printed = now
         figures = self._statistics()
         self._output.note(
-            f"{figures.finished} of {self._total} done, {figures.in_flight} in flight, {figures.failed} failed, "
+            f"{figures.completed} of {self._total} done, {figures.in_flight} in flight, {figures.failed} failed, "
             f"{figures.spent} USD spent, {rate_of(figures, now - self._began):.1f}/s"
         )
 

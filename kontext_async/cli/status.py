@@ -86,9 +86,9 @@ def _print(task_id: str, answer: TaskStatus | KontextError, output: Output) -> N
 
 def _line(status: TaskStatus) -> str:
     words = [status.task_id, status.state.value]
-    if status.word != status.state.value:
-        words.append(f"({status.word})")
-    if status.progress is not None and not status.state.finished:
+    if status.raw_status != status.state.value:
+        words.append(f"({status.raw_status})")
+    if status.progress is not None and not status.state.is_terminal:
         words.append(f"{status.progress:.0%}")
     if status.usage and status.usage.cost is not None:
         words.append(f"{status.usage.cost} USD")
@@ -104,7 +104,7 @@ def _as_json(task_id: str, answer: TaskStatus | KontextError) -> dict[str, Any]:
     return {
         "task_id": answer.task_id,
         "state": answer.state.value,
-        "word": answer.word,
+        "word": answer.raw_status,
         "progress": answer.progress,
         "model": answer.model,
         "created_at": answer.created_at.isoformat() if answer.created_at else None,

@@ -5,10 +5,10 @@ The gateway has no idempotency key, so a create is sent again only where it was 
 ====================================================================  =================================
 what happened to a create                                              fate
 ====================================================================  =================================
-no connection; a body that was not handed over to its last byte        `Fate.NOT_ACCEPTED`: sent again
-429; 503 with ``Retry-After``                                          `Fate.HELD_BACK`: sent again later
-3xx and other 4xx                                                      `Fate.REFUSED`: raised
-lost after the last byte; other 5xx; a 2xx that cannot be read         `Fate.UNKNOWN`: never unasked
+no connection; a body that was not handed over to its last byte        `AttemptOutcome.NOT_ACCEPTED`: sent again
+429; 503 with ``Retry-After``                                          `AttemptOutcome.THROTTLED`: sent again later
+3xx and other 4xx                                                      `AttemptOutcome.REJECTED`: raised
+lost after the last byte; other 5xx; a 2xx that cannot be read         `AttemptOutcome.UNKNOWN`: never unasked
 ====================================================================  =================================
 """
 
@@ -22,19 +22,29 @@ from attrs import frozen
 if TYPE_CHECKING:
     from kontext_async.settings import Retries
 
-__all__ = ["Fate", "GiveUp", "NextStep", "Resend", "backoff", "fate_of_answer", "fate_of_loss", "next_step", "wait_for"]
+__all__ = [
+    "AttemptOutcome",
+    "GiveUp",
+    "Resend",
+    "RetryDecision",
+    "backoff",
+    "decide_retry",
+    "outcome_of_loss",
+    "outcome_of_response",
+    "retry_delay",
+]
 
 TOO_MANY_REQUESTS = 429
 SERVICE_UNAVAILABLE = 503
 SERVER_ERRORS = 500
 
 
-class Fate(enum.Enum):
+class AttemptOutcome(enum.Enum):
     """What is known about a create request that did not succeed."""
 
     NOT_ACCEPTED = enum.auto()
-    HELD_BACK = enum.auto()
-    REFUSED = enum.auto()
+    THROTTLED = enum.auto()
+    REJECTED = enum.auto()
     UNKNOWN = enum.auto()
 
 
@@ -52,10 +62,10 @@ class GiveUp:
     uncertain: bool
 
 
-NextStep: TypeAlias = Resend | GiveUp
+RetryDecision: TypeAlias = Resend | GiveUp
 
 
-def fate_of_answer(status: int, *, names_wait: bool) -> Fate:
+def outcome_of_response(status: int, *, names_wait: bool) -> AttemptOutcome:
     """The fate of a create that was answered with an HTTP status other than 2xx.
 
     Args:
@@ -63,20 +73,22 @@ def fate_of_answer(status: int, *, names_wait: bool) -> Fate:
         names_wait: Whether the answer has a ``Retry-After`` that can be read.
     """
     if status == TOO_MANY_REQUESTS or (status == SERVICE_UNAVAILABLE and names_wait):
-        return Fate.HELD_BACK
-    return Fate.UNKNOWN if status >= SERVER_ERRORS else Fate.REFUSED
+        return AttemptOutcome.THROTTLED
+    return AttemptOutcome.UNKNOWN if status >= SERVER_ERRORS else AttemptOutcome.REJECTED
 
 
-def fate_of_loss(*, handed_over: bool) -> Fate:
+def outcome_of_loss(*, handed_over: bool) -> AttemptOutcome:
     """The fate of a create whose connection failed: half a JSON body is no request.
 
     Args:
         handed_over: Whether the last byte of the body was handed to the socket.
     """
-    return Fate.UNKNOWN if handed_over else Fate.NOT_ACCEPTED
+    return AttemptOutcome.UNKNOWN if handed_over else AttemptOutcome.NOT_ACCEPTED
 
 
-def next_step(fate: Fate, attempt: int, retries: Retries, random: float, retry_after: float | None = None) -> NextStep:
+def decide_retry(
+    fate: AttemptOutcome, attempt: int, retries: Retries, random: float, retry_after: float | None = None
+) -> RetryDecision:
     """What to do after an attempt that did not succeed.
 
     Args:
@@ -86,26 +98,26 @@ def next_step(fate: Fate, attempt: int, retries: Retries, random: float, retry_a
         random: A number from 0 to 1.
         retry_after: The seconds that the answer asked to wait, if it did.
     """
-    if fate is Fate.REFUSED:
+    if fate is AttemptOutcome.REJECTED:
         return GiveUp(uncertain=False)
-    if fate is Fate.UNKNOWN and not retries.resend_uncertain:
+    if fate is AttemptOutcome.UNKNOWN and not retries.resend_uncertain:
         return GiveUp(uncertain=True)
     if attempt >= retries.attempts:
-        return GiveUp(uncertain=fate is Fate.UNKNOWN)
-    return Resend(wait_for(retry_after, attempt, retries, random))
+        return GiveUp(uncertain=fate is AttemptOutcome.UNKNOWN)
+    return Resend(retry_delay(retry_after, attempt, retries, random))
 
 
-def wait_for(retry_after: float | None, attempt: int, retries: Retries, random: float) -> float:
+def retry_delay(retry_after: float | None, attempt: int, retries: Retries, random: float) -> float:
     """Seconds to hold back: what ``Retry-After`` names, within reason, or else a backoff.
 
     A little is added to a named wait, so that clients that were refused together do not come back together.
     """
     if retry_after is None:
         return backoff(attempt, retries, random)
-    return min(retry_after, retries.max_retry_after) + 0.1 * random * retries.initial
+    return min(retry_after, retries.max_retry_after) + 0.1 * random * retries.backoff_initial
 
 
 def backoff(attempt: int, retries: Retries, random: float) -> float:
     """Seconds to wait after the failed `attempt` (from 1): doubling, bounded, and half of it left to chance."""
     doublings = min(attempt - 1, 64)
-    return float(min(retries.maximum, retries.initial * 2.0**doublings) * (1 + random) / 2)
+    return float(min(retries.backoff_max, retries.backoff_initial * 2.0**doublings) * (1 + random) / 2)

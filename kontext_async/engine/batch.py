@@ -1,19 +1,18 @@
-"""Many requests: read lazily, submitted under the session's slots, handed out as they finish.
+"""Many requests: read lazily, submitted under the session's slots, and yielded as they complete.
 
-What was read and not yet handed out is bounded, whatever the length of the iterable and the pace of the consumer. An
-accepted request takes no task of the event loop's: its record calls back.
+An accepted request needs no asyncio task: its record calls back.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 from attrs import evolve
 
+from kontext_async.engine.outcome_queue import OutcomeQueue
 from kontext_async.engine.scheduler import Submission
 from kontext_async.errors import InvalidRequest, KontextError
 from kontext_async.models import Generation, KontextRequest, Outcome, RequestLike
@@ -21,78 +20,66 @@ from kontext_async.models import Generation, KontextRequest, Outcome, RequestLik
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from kontext_async.engine.pending import Pending, Result
-    from kontext_async.engine.service import Service
+    from kontext_async.engine.engine import Engine
+    from kontext_async.engine.task_record import Result, TaskRecord
 
 __all__ = ["Batch", "Requests"]
 
 Requests: TypeAlias = Iterable[RequestLike] | AsyncIterable[RequestLike]
 
 WINDOW_PER_SLOT = 2
-"""Requests that are read and not yet handed out, for each slot: one in flight, one ready to follow it."""
+"""Open requests for each slot: one in flight, and one ready to follow it."""
 
 UNACCEPTED_PER_CONNECTION = 2
-"""Requests that are read and not yet accepted, for each connection: a task of the loop each, and so not all at once."""
+"""Requests for each connection that are read but not accepted yet. Each is an asyncio task, so they are bounded."""
 
-READ_AT_ONCE = 8
-"""Requests that are read in one turn of the loop."""
+READ_PER_TURN = 8
+"""Requests to read in one turn of the event loop."""
 
 
 class Batch:
-    """One run over an iterable of requests."""
+    """Runs the requests of one iterable."""
 
-    def __init__(self, service: Service, requests: Requests) -> None:
-        self._service = service
+    def __init__(self, engine: Engine, requests: Requests) -> None:
+        limits = engine.settings.limits
+        self._engine = engine
         self._requests = _as_async(requests)
-        self._window = asyncio.Semaphore(WINDOW_PER_SLOT * service.settings.limits.max_in_flight)
-        self._unaccepted = asyncio.Semaphore(UNACCEPTED_PER_CONNECTION * service.settings.limits.max_connections)
-        self._ready: deque[Outcome] = deque()
-        self._news = asyncio.Event()
+        self._outcomes: OutcomeQueue[Outcome] = OutcomeQueue(WINDOW_PER_SLOT * limits.max_in_flight)
+        self._unaccepted = asyncio.Semaphore(UNACCEPTED_PER_CONNECTION * limits.max_connections)
         self._reading = True
+        self._read_error: Exception | None = None
         self._open = 0
-        self._failure: Exception | None = None
-        self._ended: KontextError | None = None
         self._scopes: set[anyio.CancelScope] = set()
-        self._accepted: dict[Pending, int] = {}
-        self._when_settled = self._settled  # one bound method for all tasks
+        self._accepted: dict[TaskRecord, int] = {}
+        self._on_result = self._handle_result  # one bound method for all tasks
         self._closed = False
 
     def start(self) -> None:
-        """Begin to read and to submit.
+        """Start to read and to submit.
 
         Raises:
-            SessionClosed: The session is not running.
+            SessionError: The session is not running.
         """
-        self._service.start_soon(self._feed)
-        self._service.when_ended.add(self._end)
+        self._engine.start_soon(self._feed)
+        self._engine.on_end.add(self._outcomes.end)
 
     async def next(self) -> Outcome | None:
-        """The next outcome, in order of completion; None after the last one.
+        """Return the next outcome, in order of completion; None after the last one.
 
         Raises:
-            Exception: What the iterable raised, after the outcomes of everything that had been read from it.
-            SessionClosed: The session has ended, after the outcomes that there were.
+            Exception: The error that the iterable raised, after the outcomes of all requests read before it.
+            SessionError: The session ended; raised after the outcomes that were ready.
         """
-        while not self._ready:
-            if not self._reading and not self._open:
-                if self._failure:
-                    raise self._failure
-                return None
-            if self._ended:
-                raise self._ended
-            self._news.clear()
-            await self._news.wait()
-        self._window.release()
-        return self._ready.popleft()
+        return await self._outcomes.get()
 
     def close(self) -> None:
-        """Stop: what was not submitted is not. What was accepted goes on, and its id goes out as an event."""
-        self._service.when_ended.discard(self._end)
+        """Cancel the requests that are not submitted, and report accepted tasks as abandoned. They keep running."""
+        self._engine.on_end.discard(self._outcomes.end)
         self._closed = True
         for scope in tuple(self._scopes):
             scope.cancel()
         for task in self._accepted:
-            task.call_off()
+            task.remove_done_callback()
             self._abandon(task)
         self._accepted.clear()
 
@@ -101,26 +88,26 @@ class Batch:
             self._scopes.add(scope)
             try:
                 await self._read()
-            except Exception as error:  # noqa: BLE001 # the user's iterable may raise anything; it is theirs to see
-                self._failure = error
+            except Exception as error:  # noqa: BLE001 # the user's iterable may raise anything; the consumer gets it
+                self._read_error = error
             finally:
                 self._scopes.discard(scope)
                 self._reading = False
-                self._news.set()
+                self._end_if_done()
 
     async def _read(self) -> None:
         index = 0
         while True:
-            await self._window.acquire()
+            await self._outcomes.reserve()
             await self._unaccepted.acquire()
-            if not index % READ_AT_ONCE:
-                await asyncio.sleep(0)  # neither semaphore may ever make this wait, and the loop has others to serve
+            if not index % READ_PER_TURN:
+                await asyncio.sleep(0)  # neither semaphore may make this wait, and other tasks need the loop
             try:
                 given = await anext(self._requests)
             except StopAsyncIteration:
                 return
             self._open += 1
-            self._service.start_soon(self._submit, index, given)
+            self._engine.start_soon(self._submit, index, given)
             index += 1
 
     async def _submit(self, index: int, given: RequestLike) -> None:
@@ -128,44 +115,44 @@ class Batch:
         with anyio.CancelScope() as scope:
             self._scopes.add(scope)
             try:
-                request = _made(given)
-                task = await self._service.scheduler.submit(Submission(request))
-                self._await_end_of(task, index)
+                request = _to_request(given)
+                task = await self._engine.scheduler.submit(Submission(request))
+                self._await_result(task, index)
             except KontextError as error:
-                self._finish(Outcome(index=index, request=request, error=error))
+                self._put(Outcome(index=index, request=request, error=error))
             finally:
                 self._scopes.discard(scope)
                 self._unaccepted.release()
 
-    def _await_end_of(self, task: Pending, index: int) -> None:
-        if self._closed:  # it was accepted in the very turn of the loop in which the iterator was closed
+    def _await_result(self, task: TaskRecord, index: int) -> None:
+        if self._closed:  # the gateway accepted it in the same turn of the loop in which the iterator was closed
             self._abandon(task)
             return
         self._accepted[task] = index
-        task.when_settled(self._when_settled)
+        task.add_done_callback(self._on_result)
 
-    def _settled(self, task: Pending, result: Result) -> None:
+    def _handle_result(self, task: TaskRecord, result: Result) -> None:
         outcome = Outcome(index=self._accepted.pop(task), request=task.request, task_id=task.task_id)
         if isinstance(result, Generation):
-            self._finish(evolve(outcome, generation=result))
+            self._put(evolve(outcome, generation=result))
         else:
-            self._finish(evolve(outcome, error=result))
+            self._put(evolve(outcome, error=result))
 
-    def _abandon(self, task: Pending) -> None:
-        self._service.poll_loop.abandon(task, "its iterator was closed")
+    def _abandon(self, task: TaskRecord) -> None:
+        self._engine.poll_loop.abandon(task, "its iterator was closed")
 
-    def _finish(self, outcome: Outcome) -> None:
+    def _put(self, outcome: Outcome) -> None:
         self._open -= 1
-        self._ready.append(outcome)
-        self._news.set()
+        self._outcomes.put(outcome)
+        self._end_if_done()
 
-    def _end(self, error: KontextError) -> None:
-        self._ended = error
-        self._news.set()
+    def _end_if_done(self) -> None:
+        if not self._reading and not self._open:
+            self._outcomes.end(self._read_error)
 
 
-def _made(given: RequestLike) -> KontextRequest:
-    """The request that was given; whatever the making of it raises is the outcome of this one request."""
+def _to_request(given: RequestLike) -> KontextRequest:
+    """Make the request. Whatever that raises becomes the outcome of this one request."""
     try:
         return KontextRequest.of(given)
     except KontextError:
@@ -178,10 +165,10 @@ def _as_async(requests: object) -> AsyncIterator[RequestLike]:
     if isinstance(requests, AsyncIterable):
         return aiter(requests)
     if isinstance(requests, Iterable) and not isinstance(requests, str | bytes | Mapping):
-        return _stepping(requests)
+        return _aiter_sync(requests)
     raise InvalidRequest("requests", requests, "it must be an iterable or an async iterable of requests")
 
 
-async def _stepping(requests: Iterable[RequestLike]) -> AsyncIterator[RequestLike]:
+async def _aiter_sync(requests: Iterable[RequestLike]) -> AsyncIterator[RequestLike]:
     for request in requests:
         yield request

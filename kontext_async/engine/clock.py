@@ -1,4 +1,4 @@
-"""The clock as a port: the loop's own here, one that tests turn by hand in `kontext_async.testing`."""
+"""The clock as a port: the event loop's here, and in `kontext_async.testing` one that tests advance by hand."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ import anyio
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Clock", "LoopClock", "Timer", "cancelled_at", "sleep_until"]
+__all__ = ["Clock", "LoopClock", "Timer", "cancel_at", "sleep_until"]
 
 
 class Timer(Protocol):
-    """Something that will happen, unless it is cancelled."""
+    """A scheduled callback."""
 
     def cancel(self) -> None:
-        """It shall not happen."""
+        """Cancel the callback."""
         ...
 
 
 class Clock(Protocol):
-    """What the engine knows of time."""
+    """The engine's source of time."""
 
     def time(self) -> float:
-        """Seconds that only go forward, from no particular moment."""
+        """Return monotonic seconds, from an arbitrary start."""
         ...
 
     def utcnow(self) -> datetime:
-        """The date and time, as an aware UTC datetime."""
+        """Return the date and time as an aware UTC datetime."""
         ...
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
-        """Call `callback` at `when`, in the seconds of `time`."""
+        """Call `callback` at `when`, on the scale of `time`."""
         ...
 
 
@@ -57,7 +57,7 @@ class LoopClock:
 
 
 async def sleep_until(clock: Clock, when: float) -> None:
-    """Sleep until `when`, in the clock's seconds."""
+    """Sleep until `when`, on the scale of `Clock.time`."""
     woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     timer = clock.call_at(when, partial(_wake, woken))
     try:
@@ -72,8 +72,8 @@ def _wake(future: asyncio.Future[None]) -> None:
 
 
 @contextmanager
-def cancelled_at(clock: Clock, when: float | None) -> Iterator[anyio.CancelScope]:
-    """Cancel what is inside at `when`; the scope's ``cancelled_caught`` says afterwards whether that happened."""
+def cancel_at(clock: Clock, when: float | None) -> Iterator[anyio.CancelScope]:
+    """Cancel the body at `when`; execution then continues after the ``with`` block. None never cancels."""
     with anyio.CancelScope() as scope:
         timer = None if when is None else clock.call_at(when, scope.cancel)
         try:

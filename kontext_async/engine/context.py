@@ -1,4 +1,4 @@
-"""What every part of the engine needs, in one piece."""
+"""What every part of the engine needs, in one object."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from kontext_async.engine.clock import Clock
-    from kontext_async.engine.hub import EventHub
+    from kontext_async.engine.event_hub import EventHub
     from kontext_async.settings import Settings
 
 __all__ = ["Context"]
@@ -23,10 +23,10 @@ class Context:
 
     Attributes:
         settings: The user's settings.
-        clock: Where `now` comes from.
-        random: Where random numbers come from.
-        hub: Where events go.
-        start_soon: Runs a coroutine function with its arguments as a task of the owner's.
+        clock: The source of `now`.
+        random: The source of random numbers.
+        hub: Delivers events.
+        start_soon: Runs a coroutine function with its arguments as a child of the owner task.
     """
 
     settings: Settings

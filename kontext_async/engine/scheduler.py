@@ -1,7 +1,8 @@
-"""Submits requests, under the slots, and pays for each once. The rule is `decisions.resend`'s; here it is carried out.
+"""Submits requests under the slots, and pays for each once. `decisions.resend` says what may be retried.
 
-Each attempt that is on the wire is a task of the owner's: the caller's cancellation does not touch it, so the id of
-what is paid for is always learned.
+Each attempt in flight is a child of the owner task: cancelling the caller does not touch it, so the session always learns
+the ID of a task that it pays for. `decisions.submission` says what a cancellation, a deadline or the end of the session
+means for a submission.
 """
 
 from __future__ import annotations
@@ -13,28 +14,43 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import anyio
 from attrs import define, field
 
-from kontext_async.decisions.resend import Fate, GiveUp, fate_of_answer, fate_of_loss, next_step, wait_for
+from kontext_async.decisions.resend import (
+    AttemptOutcome,
+    GiveUp,
+    decide_retry,
+    outcome_of_loss,
+    outcome_of_response,
+    retry_delay,
+)
+from kontext_async.decisions.submission import Consequence, Interruption, Phase, Step, advance, consequence_of
 from kontext_async.engine.clock import sleep_until
-from kontext_async.engine.pending import Pending, PendingWithImages
-from kontext_async.engine.transport import RequestLost
-from kontext_async.errors import GatewayUnavailable, KontextError, MalformedAnswer, RateLimited, SubmissionUncertain
-from kontext_async.events import Abandoned, Accepted, Failed, HeldBack, Submitting
+from kontext_async.engine.task_record import TaskRecord, TaskRecordWithDigest
+from kontext_async.engine.transport import TransportError
+from kontext_async.errors import (
+    GatewayUnavailable,
+    InvalidResponse,
+    KontextError,
+    RateLimited,
+    SessionClosed,
+    SubmissionUncertain,
+)
+from kontext_async.events import Abandoned, Accepted, Failed, Submitting, Throttled
 from kontext_async.protocol import (
+    accepted_despite_error,
     encode_create,
+    error_from_response,
     fingerprint,
-    read_accepted,
     read_created,
-    refusal,
     retry_after,
 )
 
 if TYPE_CHECKING:
     from kontext_async.engine.context import Context
-    from kontext_async.engine.journaling import SubmissionJournal
     from kontext_async.engine.poll_loop import PollLoop
-    from kontext_async.engine.slots import Slot, Slots
-    from kontext_async.engine.transport import Answer, Transport
-    from kontext_async.engine.uploads import Cargo
+    from kontext_async.engine.slots import ConcurrencySlots, Slot
+    from kontext_async.engine.submission_journal import SubmissionJournal
+    from kontext_async.engine.transport import Response, Transport
+    from kontext_async.engine.uploads import RequestImages, Upload, UploadLimiter
     from kontext_async.models import KontextRequest, TaskStatus
     from kontext_async.protocol import CreateBody
 
@@ -46,36 +62,40 @@ class Submission:
     """One request on its way to being accepted.
 
     Attributes:
-        request: What is asked for.
-        journal: What is told of each step before the next one is taken.
-        fingerprint: Known once the images have been read.
-        attempt: Which attempt this is, from 1.
-        sending: Whether a create request may be out, and nobody knows yet what becomes of it.
-        task: The accepted task.
-        answer: The body of the answer that accepted it.
-        deserted: Whether the caller has gone.
+        request: The request.
+        journal: Records each step before the next one is taken.
+        fingerprint: The request's fingerprint; None until its images are loaded.
+        attempt: The number of the current attempt, from 1.
+        phase: How far it has come: see `decisions.submission`.
+        caller_cancelled: True once the caller is cancelled.
+        task: The accepted task; None before.
+        accept_body: The body of the response that accepted it.
     """
 
     request: KontextRequest
     journal: SubmissionJournal | None = None
     fingerprint: str | None = field(default=None, init=False)
     attempt: int = field(default=0, init=False)
-    sending: bool = field(default=False, init=False)
-    task: Pending | None = field(default=None, init=False)
-    answer: bytes | None = field(default=None, init=False, repr=False)
-    deserted: bool = field(default=False, init=False)
+    phase: Phase = field(default=Phase.QUEUED, init=False)
+    caller_cancelled: bool = field(default=False, init=False)
+    task: TaskRecord | None = field(default=None, init=False)
+    accept_body: bytes | None = field(default=None, init=False, repr=False)
+
+    def advance(self, step: Step) -> None:
+        """Go to the phase that follows a step."""
+        self.phase = advance(self.phase, step)
 
 
 @define
-class _Setback:
-    """An attempt that did not succeed."""
+class FailedAttempt:
+    """An attempt that the gateway did not accept, or may have accepted."""
 
-    fate: Fate
+    outcome: AttemptOutcome
     error: KontextError
     retry_after: float | None = None
 
 
-Attempted: TypeAlias = Pending | _Setback | KontextError
+AttemptResult: TypeAlias = TaskRecord | FailedAttempt | KontextError
 
 
 class Scheduler:
@@ -84,11 +104,13 @@ class Scheduler:
     def __init__(
         self,
         transport: Transport,
-        slots: Slots,
+        uploads: UploadLimiter,
+        slots: ConcurrencySlots,
         poll_loop: PollLoop,
         context: Context,
     ) -> None:
         self._transport = transport
+        self._uploads = uploads
         self._slots = slots
         self._poll_loop = poll_loop
         self._settings = context.settings
@@ -96,35 +118,36 @@ class Scheduler:
         self._hub = context.hub
         self._random = context.random
         self._start_soon = context.start_soon
-        self._on_wire: set[asyncio.Future[Attempted]] = set()
+        self._in_flight: set[asyncio.Future[AttemptResult]] = set()
         self._pauses: set[anyio.CancelScope] = set()
 
-    async def submit(self, submission: Submission) -> Pending:
-        """Submit a request: wait for a slot, send it, and send it again where that is safe.
+    async def submit(self, submission: Submission) -> TaskRecord:
+        """Submit a request: wait for a slot, send it, and retry it where that is safe.
 
         Raises:
-            KontextError: It was refused, or its fate is not known.
+            KontextError: The gateway refused it, or its outcome is unknown.
         """
         try:
-            return await self._submit(submission)
+            async with self._uploads.open_images(submission.request.input_images) as images:
+                return await self._send(submission, images)
         except KontextError as error:
             self._report(submission, error)
             raise
 
-    async def settle_attempts(self, seconds: float) -> None:
-        """Wait, for a bounded time, until nothing is on the wire."""
-        if self._on_wire:
-            await asyncio.wait(self._on_wire, timeout=seconds)
+    async def drain(self, seconds: float) -> None:
+        """Wait until no attempt is in flight, for a bounded time."""
+        if self._in_flight:
+            await asyncio.wait(self._in_flight, timeout=seconds)
 
     def close(self, error: KontextError) -> None:
-        """Fail everybody who still waits for an attempt: those whose task never began, too."""
+        """Fail everybody who still waits for an attempt, even one whose asyncio task never started."""
         self.end_pauses()
-        for done in tuple(self._on_wire):
+        for done in tuple(self._in_flight):
             if not done.done():
                 done.set_result(error.copy())
 
     def end_pauses(self) -> None:
-        """Wake those who wait to send again: they find the slots closed."""
+        """Wake the submissions that wait to retry; they find the slots closed."""
         for pause in tuple(self._pauses):
             pause.cancel()
 
@@ -136,133 +159,149 @@ class Scheduler:
             finally:
                 self._pauses.discard(pause)
 
-    async def _submit(self, submission: Submission) -> Pending:
-        async with self._transport.uploads.carrying(submission.request.input_images) as cargo:
-            return await self._send(submission, cargo)
-
-    async def _send(self, submission: Submission, cargo: Cargo) -> Pending:
-        submission.fingerprint = fingerprint(submission.request, cargo.images)
-        body = encode_create(submission.request, cargo.images)
+    async def _send(self, submission: Submission, images: RequestImages) -> TaskRecord:
+        submission.fingerprint = fingerprint(submission.request, images.images)
+        body = encode_create(submission.request, images.images)
         while True:
-            slot = await self._slots.acquire(returning=submission.attempt > 0)
-            setback = await self._shielded_attempt(submission, body, cargo, slot)
-            if isinstance(setback, Pending):
-                return setback
-            step = next_step(
-                setback.fate,
+            slot = await self._slots.acquire(priority=submission.attempt > 0)
+            result = await self._shielded_attempt(submission, body, images, slot)
+            if isinstance(result, TaskRecord):
+                return result
+            decision = decide_retry(
+                result.outcome,
                 submission.attempt,
                 self._settings.retries,
                 self._random.random(),
-                setback.retry_after,
+                result.retry_after,
             )
-            if isinstance(step, GiveUp):
-                raise self._uncertain(submission, setback.error) if step.uncertain else setback.error
-            if setback.fate is not Fate.HELD_BACK:  # then the session's pause does the waiting
-                await self._pause(step.after)
+            if isinstance(decision, GiveUp):
+                raise self._uncertain(submission, result.error) if decision.uncertain else result.error
+            if result.outcome is not AttemptOutcome.THROTTLED:  # the slots pause the whole session then
+                await self._pause(decision.after)
 
     async def _shielded_attempt(
-        self, submission: Submission, body: CreateBody, cargo: Cargo, slot: Slot
-    ) -> Pending | _Setback:
-        """One attempt, as a task of the owner's. A caller who is cancelled stays until its end, or a while."""
-        done: asyncio.Future[Attempted] = asyncio.get_running_loop().create_future()
+        self, submission: Submission, body: CreateBody, images: RequestImages, slot: Slot
+    ) -> TaskRecord | FailedAttempt:
+        """Run one attempt as a child of the owner task, and wait for it."""
+        done: asyncio.Future[AttemptResult] = asyncio.get_running_loop().create_future()
         submission.attempt += 1
+        upload = self._uploads.upload(body)
         try:
-            self._start_soon(self._attempt, submission, body, slot, done)
+            self._start_soon(self._attempt, submission, upload, slot, done)
         except BaseException:
-            slot.give_back()
+            slot.release()
             raise
-        self._on_wire.add(done)
-        done.add_done_callback(self._on_wire.discard)
-        cargo.carry()  # the caller may go while it is on the wire
-        done.add_done_callback(cargo.drop)
+        self._in_flight.add(done)
+        done.add_done_callback(self._in_flight.discard)
+        images.acquire()  # the caller may leave while the request is in flight
+        done.add_done_callback(images.release)
         try:
             result = await asyncio.shield(done)
         except asyncio.CancelledError:
-            submission.deserted = True
-            if done.done():  # answered in the very turn of the loop in which the caller was cancelled
-                self._report_deserted(submission, done.result())
-                raise
-            if not submission.sending:  # and so it will not be
-                raise
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait([done], timeout=self._settings.timeouts.cancel)
-            if not done.done():
-                self._hub.emit(Abandoned(**self._about(submission), reason="cancelled before it was answered"))
+            await self._on_caller_cancelled(submission, done)
             raise
         if isinstance(result, KontextError):
             raise result
         return result
 
+    async def _on_caller_cancelled(self, submission: Submission, done: asyncio.Future[AttemptResult]) -> None:
+        """Stay until a request in flight is answered, for a bounded time, so that the task's ID becomes known."""
+        submission.caller_cancelled = True
+        if done.done():  # the response came in the same turn of the loop in which the caller was cancelled
+            self._report_orphaned(submission, done.result())
+            return
+        if consequence_of(submission.phase, Interruption.CANCELLED) is Consequence.NOTHING_SENT:
+            return
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([done], timeout=self._settings.timeouts.cancel)
+        if not done.done():
+            reason = "the caller was cancelled before the gateway responded"
+            self._hub.emit(Abandoned(**self._event_fields(submission), reason=reason))
+
     async def _attempt(
-        self, submission: Submission, body: CreateBody, slot: Slot, done: asyncio.Future[Attempted]
+        self, submission: Submission, upload: Upload, slot: Slot, done: asyncio.Future[AttemptResult]
     ) -> None:
-        """Send the request once; what comes of it is taken down here, whether or not anybody still waits."""
-        closed = GatewayUnavailable("the session was closed before it was answered")
-        result: Attempted = closed
+        """Send the request once, and record the result, whether or not anybody still waits for it."""
+        closed = SessionClosed("the session was closed before the gateway responded")
+        result: AttemptResult = closed
         try:
-            result = await self._try(submission, body, slot)
-            await _take_down(submission, result)
+            result = await self._try(submission, upload, slot)
+            await self._record_attempt(submission, result)
         except KontextError as error:
-            result = self._with_task(submission, error)
+            result = self._not_accepted(submission, error)
         except asyncio.CancelledError:
-            if submission.sending:
+            if consequence_of(submission.phase, Interruption.CLOSED) is Consequence.AWAIT_RESPONSE:  # it waited enough
                 result = self._uncertain(submission, closed)
             raise
         finally:
-            submission.sending = False
-            if not isinstance(result, Pending):
-                slot.give_back()
-            if submission.deserted:
-                self._report_deserted(submission, result)
+            if submission.phase is not Phase.ACCEPTED:
+                submission.advance(Step.END_ATTEMPT)
+                slot.release()
+            if submission.caller_cancelled:
+                self._report_orphaned(submission, result)
             if not done.done():
                 done.set_result(result)
 
-    async def _try(self, submission: Submission, body: CreateBody, slot: Slot) -> Pending | _Setback:
-        self._hub.emit(Submitting(**self._about(submission), attempt=submission.attempt))
+    async def _try(self, submission: Submission, upload: Upload, slot: Slot) -> TaskRecord | FailedAttempt:
+        self._hub.emit(Submitting(**self._event_fields(submission), attempt=submission.attempt))
         try:
-            answer = await self._transport.create(body, before=partial(_intend, submission))
-        except RequestLost as lost:
-            error = GatewayUnavailable(f"no answer to a create request: {lost}")
+            response = await self._transport.create(upload, before=partial(_before_send, submission))
+        except TransportError as lost:
+            error = GatewayUnavailable(f"no response to a create request: {lost}")
             error.__cause__ = lost.__cause__
-            return _Setback(fate_of_loss(handed_over=lost.handed_over), error)
-        if answer.ok:
-            try:
-                return self._accept(submission, read_created(answer.body, status=answer.status), answer.body, slot)
-            except MalformedAnswer as malformed:
-                return _Setback(Fate.UNKNOWN, self._transport.told(malformed))
-        return self._refused(submission, answer, slot)
+            return FailedAttempt(outcome_of_loss(handed_over=lost.handed_over), error)
+        if not response.ok:
+            return self._handle_refusal(submission, response, slot)
+        try:
+            status = read_created(response.body, status=response.status)
+        except InvalidResponse as invalid:
+            return FailedAttempt(AttemptOutcome.UNKNOWN, self._transport.redact(invalid))
+        return self._accept(submission, status, response.body, slot)
 
-    def _refused(self, submission: Submission, answer: Answer, slot: Slot) -> Pending | _Setback:
-        named = retry_after(answer.retry_after, self._clock.utcnow())
-        fate = fate_of_answer(answer.status, names_wait=named is not None)
-        if fate is Fate.UNKNOWN and (status := read_accepted(answer.body)):
-            return self._accept(submission, status, answer.body, slot)
-        error = self._transport.told(refusal(answer.status, answer.body, request_id=answer.request_id))
+    def _handle_refusal(self, submission: Submission, response: Response, slot: Slot) -> TaskRecord | FailedAttempt:
+        requested = retry_after(response.retry_after, self._clock.utcnow())
+        outcome = outcome_of_response(response.status, names_wait=requested is not None)
+        if outcome is AttemptOutcome.UNKNOWN and (status := accepted_despite_error(response.body)):
+            return self._accept(submission, status, response.body, slot)
+        error = self._transport.redact(
+            error_from_response(response.status, response.body, request_id=response.request_id)
+        )
         if isinstance(error, RateLimited):
-            error.retry_after = named
-        if fate is Fate.HELD_BACK:
-            pause = wait_for(named, submission.attempt, self._settings.retries, self._random.random())
+            error.retry_after = requested
+        if outcome is AttemptOutcome.THROTTLED:
+            pause = retry_delay(requested, submission.attempt, self._settings.retries, self._random.random())
             slot.refused(self._clock.time(), pause)
-            self._hub.emit(HeldBack(**self._about(submission), seconds=pause, creates=True))
-        return _Setback(fate, error, named)
+            self._hub.emit(Throttled(**self._event_fields(submission), seconds=pause, scope="submit"))
+        return FailedAttempt(outcome, error, requested)
 
-    def _accept(self, submission: Submission, status: TaskStatus, body: bytes, slot: Slot) -> Pending:
-        task = _pending(submission, status.task_id, self._clock.time(), slot.accepted())
+    def _accept(self, submission: Submission, status: TaskStatus, body: bytes, slot: Slot) -> TaskRecord:
+        task = _make_record(submission, status.task_id, self._clock.time(), slot.accepted())
         submission.task = task
-        self._hub.emit(Accepted(**self._about(submission), status=status))
-        if status.state.finished:
-            self._poll_loop.settle(task, status, body)
+        submission.advance(Step.ACCEPT)
+        self._hub.emit(Accepted(**self._event_fields(submission), status=status))
+        if status.state.is_terminal:
+            self._poll_loop.finish(task, status, body)
         else:
-            submission.answer = body
-            self._poll_loop.follow(task)
+            submission.accept_body = body
+            self._poll_loop.track(task)
         return task
 
-    def _with_task(self, submission: Submission, error: KontextError) -> KontextError:
-        """An error of the attempt itself. What was accepted before it is paid for, whatever went wrong then."""
+    async def _record_attempt(self, submission: Submission, result: TaskRecord | FailedAttempt) -> None:
+        """Record the result in the journal. If the outcome is unknown, the journal knows all there is."""
+        if submission.journal is None:
+            return
+        if isinstance(result, TaskRecord):
+            with anyio.CancelScope(shield=True):
+                await submission.journal.accepted(result.task_id)
+        elif result.outcome is not AttemptOutcome.UNKNOWN:
+            submission.journal.not_accepted()
+
+    def _not_accepted(self, submission: Submission, error: KontextError) -> KontextError:
+        """Record an error of the attempt itself. If the gateway had accepted the task before, the error names it."""
         if submission.task:
-            return error.about(submission.task.task_id, may_be_charged=True)
+            return error.with_task(submission.task.task_id, may_be_charged=True)
         if submission.journal:
-            submission.journal.withdrawn()
+            submission.journal.not_accepted()
         return error
 
     def _uncertain(self, submission: Submission, cause: KontextError) -> SubmissionUncertain:
@@ -275,20 +314,20 @@ class Scheduler:
         error.__cause__ = cause
         return error
 
-    def _report_deserted(self, submission: Submission, result: Attempted) -> None:
-        """The caller has gone: what came of its request goes out as an event."""
-        if isinstance(result, Pending):
-            self._poll_loop.abandon(result, "cancelled while it was being submitted")
-        elif isinstance(result, _Setback):
-            unknown = result.fate is Fate.UNKNOWN
+    def _report_orphaned(self, submission: Submission, result: AttemptResult) -> None:
+        """Report the result as an event, because the caller was cancelled."""
+        if isinstance(result, TaskRecord):
+            self._poll_loop.abandon(result, "the caller was cancelled while it submitted the request")
+        elif isinstance(result, FailedAttempt):
+            unknown = result.outcome is AttemptOutcome.UNKNOWN
             self._report(submission, self._uncertain(submission, result.error) if unknown else result.error)
         else:
             self._report(submission, result)
 
     def _report(self, submission: Submission, error: KontextError) -> None:
-        self._hub.emit(Failed(**self._about(submission), error=error))
+        self._hub.emit(Failed(**self._event_fields(submission), error=error))
 
-    def _about(self, submission: Submission) -> dict[str, Any]:
+    def _event_fields(self, submission: Submission) -> dict[str, Any]:
         task = submission.task
         return {
             "at": self._clock.utcnow(),
@@ -297,29 +336,18 @@ class Scheduler:
         }
 
 
-def _pending(submission: Submission, task_id: str, now: float, slots: Slots | None) -> Pending:
+def _make_record(submission: Submission, task_id: str, now: float, slots: ConcurrencySlots | None) -> TaskRecord:
     request = submission.request
     if not request.input_images:
-        return Pending(task_id, now, request=request, slots=slots)
+        return TaskRecord(task_id, now, request=request, slots=slots)
     digest = bytes.fromhex(submission.fingerprint or "")
-    return PendingWithImages(task_id, now, request=request, slots=slots, digest=digest)
+    return TaskRecordWithDigest(task_id, now, request=request, slots=slots, digest=digest)
 
 
-async def _intend(submission: Submission) -> None:
-    """What must have happened before the first byte of an attempt goes out."""
+async def _before_send(submission: Submission) -> None:
+    """Let the journal record the attempt; the first byte goes out after this."""
     if submission.journal:
-        await submission.journal.intend(submission.fingerprint or "", submission.attempt)
-    if submission.deserted:
-        raise GatewayUnavailable("its caller had gone before it was sent")
-    submission.sending = True
-
-
-async def _take_down(submission: Submission, result: Pending | _Setback) -> None:
-    """Tell the journal what is known of an attempt; of one whose fate is not known, it knows all there is."""
-    if submission.journal is None:
-        return
-    if isinstance(result, Pending):
-        with anyio.CancelScope(shield=True):
-            await submission.journal.accepted(result.task_id)
-    elif result.fate is not Fate.UNKNOWN:
-        submission.journal.withdrawn()
+        await submission.journal.before_send(submission.fingerprint or "", submission.attempt)
+    if submission.caller_cancelled:
+        raise GatewayUnavailable("the caller was cancelled before the request was sent")
+    submission.advance(Step.SEND)

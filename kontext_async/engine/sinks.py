@@ -1,4 +1,4 @@
-"""Where a picture goes while it is fetched: into memory, or into a file beside its target, renamed at the end."""
+"""Where the bytes of a download go: into memory, or into a temporary file that is renamed at the end."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["FileSink", "MemorySink", "Sink"]
 HEAD = 12
 TAIL = 4096
 FLUSH_AT = 128 * 1024
-"""Bytes that are collected before a thread writes them. More would save few visits to a thread, and take memory for
-each of the downloads at once; what asyncio and aiohttp hold comes on top."""
+"""Bytes to collect before a thread writes them. More would save few visits to a thread, and take memory for each of the
+concurrent downloads, on top of the buffers of asyncio and aiohttp."""
 
 
 class Sink(ABC):
-    """Takes the bytes of one picture.
+    """Takes the bytes of one image.
 
     Attributes:
         size: Bytes taken so far.
-        head: The first of them, at least 12 when there are so many.
-        tail: The last 4 KiB of them.
+        head: The first bytes: at least 12, or all of them.
+        tail: The last 4 KiB.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Sink(ABC):
         self.tail = b""
 
     async def write(self, chunk: bytes) -> None:
-        """Take more bytes."""
+        """Append bytes."""
         if len(self.head) < HEAD:
             self.head += chunk[:HEAD]
         self.tail = chunk[-TAIL:] if len(chunk) >= TAIL else (self.tail + chunk)[-TAIL:]
@@ -46,7 +46,7 @@ class Sink(ABC):
         await self._store(chunk)
 
     async def restart(self) -> None:
-        """Forget what was taken."""
+        """Discard all bytes."""
         self.size = 0
         self.head = self.tail = b""
         await self._clear()
@@ -59,7 +59,7 @@ class Sink(ABC):
 
 
 class MemorySink(Sink):
-    """Collects a picture in memory."""
+    """Collects an image in memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class MemorySink(Sink):
 
     @property
     def data(self) -> bytes:
-        """What was taken: the buffer's own bytes, so that a picture is in memory once."""
+        """The image: the buffer's own bytes, so that it is in memory once."""
         return self._buffer.getvalue()
 
     async def _store(self, chunk: bytes) -> None:
@@ -78,10 +78,10 @@ class MemorySink(Sink):
 
 
 class FileSink(Sink):
-    """Writes a picture into a temporary file, off the loop. `directory` is made when it is missing.
+    """Writes an image into a temporary file, in threads. Creates `directory` if it is missing.
 
-    `writers` bounds the threads that write at once. With `durable`, its bytes are on the disk before it takes its name.
-    `commit` or `discard` must be called in the end.
+    `writers` bounds the threads that write at once. With `durable`, the file is flushed to disk before it takes its
+    name. The user must call `commit` or `discard` at the end.
     """
 
     def __init__(
@@ -99,11 +99,11 @@ class FileSink(Sink):
         self._chunks: list[bytes] = []
         self._waiting = 0
         self._file: io.FileIO | None = None
-        self._in_thread = threading.Lock()  # the thread of a cancelled caller still writes: nothing closes its file
-        self._over = False
+        self._in_thread = threading.Lock()  # a cancelled caller's thread may still write: its file stays open
+        self._discarded = False
 
     async def commit(self, target: Path) -> None:
-        """Write what is left, and put the file in the place of `target`."""
+        """Write the rest, and rename the file to `target`."""
         await anyio.to_thread.run_sync(self._commit, target, limiter=self._writers)
 
     async def discard(self) -> None:
@@ -117,7 +117,7 @@ class FileSink(Sink):
             await anyio.to_thread.run_sync(self._flush, limiter=self._writers)
 
     async def _clear(self) -> None:
-        self._forget()
+        self._discard_chunks()
         if self._file:
             await anyio.to_thread.run_sync(self._truncate, self._file, limiter=self._writers)
 
@@ -126,16 +126,16 @@ class FileSink(Sink):
             self._write()
 
     def _write(self) -> None:
-        if self._over:
+        if self._discarded:
             return
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("xb", buffering=0)
         for chunk in self._chunks:
             _write_all(self._file, chunk)
-        self._forget()
+        self._discard_chunks()
 
-    def _forget(self) -> None:
+    def _discard_chunks(self) -> None:
         self._chunks.clear()
         self._waiting = 0
 
@@ -151,18 +151,18 @@ class FileSink(Sink):
                 if self._durable:
                     os.fsync(self._file.fileno())
                 self._file.close()
-            os.replace(self._path, target)  # noqa: PTH105 # Path.replace is the same, and this says that it overwrites
+            os.replace(self._path, target)  # noqa: PTH105 # this name says that it overwrites
 
     def _discard(self) -> None:
         with self._in_thread:
-            self._over = True
+            self._discarded = True
             if self._file:
                 self._file.close()
                 self._path.unlink(missing_ok=True)
 
 
 def _write_all(file: io.FileIO, data: bytes) -> None:
-    """A raw file may take less than it is given."""
+    """Write all of `data`: a raw file may take less than it is given."""
     written = file.write(data) or 0
     while written < len(data):
         written += file.write(memoryview(data)[written:]) or 0

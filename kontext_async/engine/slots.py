@@ -1,4 +1,4 @@
-"""The semaphore under which tasks are in flight. How many slots there are is `decisions.pacing`'s to say."""
+"""The slots under which tasks are in flight: a semaphore whose size `decisions.concurrency` decides."""
 
 from __future__ import annotations
 
@@ -7,121 +7,121 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kontext_async.decisions.pacing import Pacer
+    from kontext_async.decisions.concurrency import AdaptiveLimit
     from kontext_async.engine.clock import Clock, Timer
     from kontext_async.errors import KontextError
 
-__all__ = ["Slot", "Slots"]
+__all__ = ["ConcurrencySlots", "Slot"]
 
 
 class Slot:
-    """One place in flight, for a create: given back once, or handed over to its task, which holds it to its end."""
+    """One slot, for a create request. It is released once, or passed to the accepted task, which holds it to its end."""
 
     __slots__ = ("_sent_at", "_slots")
 
-    def __init__(self, slots: Slots, now: float) -> None:
-        self._slots: Slots | None = slots
+    def __init__(self, slots: ConcurrencySlots, now: float) -> None:
+        self._slots: ConcurrencySlots | None = slots
         self._sent_at = now
 
-    def accepted(self) -> Slots | None:
-        """The create that this slot was taken for was accepted; from now on its task holds the place.
+    def accepted(self) -> ConcurrencySlots | None:
+        """Pass the slot to the task that the gateway accepted.
 
         Returns:
-            Whose `finished` gives the place back; None when it was given back already.
+            The slots, whose `release_task` the end of the task calls; None if the slot was released before.
         """
         slots, self._slots = self._slots, None
         if slots:
-            slots.pacer.accepted(self._sent_at)
-            slots.admit()  # there may be more slots now
+            slots.adaptive_limit.accepted(self._sent_at)
+            slots.admit()  # the limit may have grown
         return slots
 
     def refused(self, now: float, pause: float) -> None:
-        """The create was refused for now; nothing more goes out for `pause` seconds. The slot is given back."""
+        """Release the slot because the gateway throttled its request; admit no other for `pause` seconds."""
         if self._slots:
-            self._slots.pacer.refused(self._sent_at, now, pause)
-        self.give_back()
+            self._slots.adaptive_limit.refused(self._sent_at, now, pause)
+        self.release()
 
-    def give_back(self) -> None:
-        """The slot is free for another."""
+    def release(self) -> None:
+        """Release the slot. Calling it again does nothing."""
         if self._slots:
             slots, self._slots = self._slots, None
-            slots.pacer.give_back(accepted=False)
+            slots.adaptive_limit.release(accepted=False)
             slots.admit()
 
 
-class Slots:
-    """Hands out slots in the order in which they were asked for; those that were refused come first."""
+class ConcurrencySlots:
+    """Assigns slots in the order of the requests for them; requests that the gateway throttled come first."""
 
-    def __init__(self, pacer: Pacer, clock: Clock) -> None:
-        self.pacer = pacer
+    def __init__(self, adaptive_limit: AdaptiveLimit, clock: Clock) -> None:
+        self.adaptive_limit = adaptive_limit
         self._clock = clock
-        self._returning: deque[asyncio.Future[Slot | KontextError]] = deque()
+        self._priority: deque[asyncio.Future[Slot | KontextError]] = deque()
         self._waiting: deque[asyncio.Future[Slot | KontextError]] = deque()
         self._timer: Timer | None = None
-        self._closed: KontextError | None = None
+        self._end_error: KontextError | None = None
 
     @property
     def queued(self) -> int:
-        """How many wait for a slot."""
-        return sum(not future.done() for queue in (self._returning, self._waiting) for future in queue)
+        """The number of requests that wait for a slot."""
+        return sum(not future.done() for queue in (self._priority, self._waiting) for future in queue)
 
-    async def acquire(self, *, returning: bool = False) -> Slot:
-        """A slot, as soon as one is free and nothing holds creates back.
+    async def acquire(self, *, priority: bool = False) -> Slot:
+        """Wait for a free slot, and for the end of a pause, and take the slot.
 
         Args:
-            returning: Whether this request was refused before, and so goes first.
+            priority: True if the gateway throttled this request before: it comes before the others.
 
         Raises:
-            KontextError: What the session was closed with.
+            KontextError: The error that the session ended with.
         """
-        if self._closed:
-            raise self._closed.copy()
+        if self._end_error:
+            raise self._end_error.copy()
         future: asyncio.Future[Slot | KontextError] = asyncio.get_running_loop().create_future()
-        (self._returning if returning else self._waiting).append(future)
+        (self._priority if priority else self._waiting).append(future)
         self.admit()
         try:
             slot = await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and isinstance(slot := future.result(), Slot):
-                slot.give_back()
+                slot.release()
             raise
         if isinstance(slot, Slot):
             return slot
         raise slot
 
-    def finished(self) -> None:
-        """A task that held a place is finished, or no longer followed."""
-        self.pacer.give_back(accepted=True)
+    def release_task(self) -> None:
+        """Release the slot of a task that ended, or is no longer polled."""
+        self.adaptive_limit.release(accepted=True)
         self.admit()
 
     def admit(self) -> None:
-        """Let in as many as there is room for now."""
+        """Assign slots to waiting requests, as many as the limit allows now."""
         now = self._clock.time()
-        while (queue := self._next_queue()) and self.pacer.admits(now):
+        while (queue := self._next_queue()) and self.adaptive_limit.can_acquire(now):
             future = queue.popleft()
-            self.pacer.take()
+            self.adaptive_limit.acquire()
             future.set_result(Slot(self, now))
-        if queue and now < self.pacer.paused_until:
-            self._wake_at(self.pacer.paused_until)
+        if queue and now < self.adaptive_limit.paused_until:
+            self._admit_at(self.adaptive_limit.paused_until)
 
     def close(self, error: KontextError) -> None:
-        """Fail everybody who waits, and whoever asks from now on."""
-        self._closed = error
+        """Fail every waiting request, and every later one."""
+        self._end_error = error
         while queue := self._next_queue():
             queue.popleft().set_result(error.copy())
         if self._timer:
             self._timer.cancel()
 
     def _next_queue(self) -> deque[asyncio.Future[Slot | KontextError]] | None:
-        """The queue whose turn it is, those who gave up left out; None when nobody waits."""
-        for queue in (self._returning, self._waiting):
+        """Return the queue whose turn it is, without requests that were cancelled; None if none waits."""
+        for queue in (self._priority, self._waiting):
             while queue and queue[0].done():
                 queue.popleft()
             if queue:
                 return queue
         return None
 
-    def _wake_at(self, when: float) -> None:
+    def _admit_at(self, when: float) -> None:
         if self._timer:
             self._timer.cancel()
         self._timer = self._clock.call_at(when, self.admit)

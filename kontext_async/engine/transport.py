@@ -1,7 +1,7 @@
-"""HTTP over aiohttp: the only module that knows it, and the boundary at which its errors are translated.
+"""HTTP over aiohttp. No other module of the engine knows aiohttp, and its errors are translated here.
 
-aiohttp's own total timeout also counts the wait for a connection, so none is set: what bounds the connections stands
-before the pool, and a deadline counts from when a request has its place (DESIGN.md, "Paying once").
+aiohttp's own total timeout also counts the wait for a connection, so this module sets none. The engine bounds connections
+before the pool instead, and a deadline starts when a request has its place (ARCHITECTURE.md, "Paying once").
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import ssl
 import sys
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -18,46 +19,45 @@ import attrs
 from attrs import define, field
 from yarl import URL
 
-from kontext_async.engine.deadlines import Deadlines
-from kontext_async.engine.uploads import Uploads
+from kontext_async.engine.shared_timeout import SharedTimeout
 from kontext_async.errors import ConfigurationError, KontextError, SessionClosed
 from kontext_async.protocol import create_url, precharge_url, status_url
-from kontext_async.redaction import excerpt, without_query
+from kontext_async.redaction import strip_query, truncate
 from kontext_async.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from typing import TypeVar
 
-    from kontext_async.protocol import CreateBody
+    from kontext_async.engine.uploads import Upload
     from kontext_async.settings import Settings
 
     ErrorT = TypeVar("ErrorT", bound=KontextError)
 
-__all__ = ["Answer", "RequestLost", "Transport"]
+__all__ = ["Response", "Transport", "TransportError"]
 
-MAX_ANSWER_BYTES = 8 * 1024 * 1024
-"""No answer of the API comes near this; a larger one is a fault."""
+MAX_RESPONSE_BYTES = 8 * 1024 * 1024
+"""The largest response of the API that is read. None comes near it."""
 
 CREATE_KEEP_ALIVE = 2.0
-"""Seconds for which an idle connection may carry a create: a server may just have closed an older one, and then nobody
-would know whether it was accepted."""
+"""Seconds for which an idle connection may carry a create request. A server may just have closed an older connection,
+and then the outcome of the request is unknown."""
 
 STATUS_KEEP_ALIVE = 60.0
-"""Seconds for which an idle connection may carry a status request, which can be repeated: longer than the gap between
-two of them, so that no connection is opened for each."""
+"""Seconds for which an idle connection may carry a status request, which can be repeated. This is longer than the gap
+between two polls, so that a poll does not need a new connection."""
 
 DOWNLOAD_BUFFER = 32 * 1024
-"""Bytes of a picture that wait to be taken, above which nothing more is received; asyncio may bring 256 KiB at once."""
+"""Bytes of a download that may wait in the buffer before aiohttp stops reading; asyncio may deliver 256 KiB at once."""
 
 MAX_REDIRECTS = 5
 
-OK = 200
+OK = HTTPStatus.OK.value
 
 
-@define  # frozen, it would take four times as long to make
-class Answer:
-    """An HTTP answer of the API, read to its end.
+@define  # a frozen class would take four times as long to create
+class Response:
+    """A complete HTTP response of the API.
 
     Attributes:
         status: The HTTP status.
@@ -73,15 +73,15 @@ class Answer:
 
     @property
     def ok(self) -> bool:
-        """Whether the HTTP status says success."""
+        """True for a 2xx status."""
         return 200 <= self.status < 300  # noqa: PLR2004 # that is what 2xx means
 
 
-class RequestLost(Exception):
-    """A request without an answer. Internal: becomes an error of the tree where it is known what it means.
+class TransportError(Exception):
+    """A request without a response. Internal: the callers turn it into an error of the tree.
 
     Attributes:
-        handed_over: Whether the last byte of the body was handed to the socket.
+        handed_over: True if the last byte of the body was handed to the socket.
     """
 
     def __init__(self, reason: str, *, handed_over: bool) -> None:
@@ -90,15 +90,15 @@ class RequestLost(Exception):
 
 
 class Transport:
-    """The connections of a session.
+    """The connections of a session: one pool for create requests, one for status requests, one for downloads.
+
+    Connections for create requests are never old, and connections for downloads never see the key. The engine keeps to
+    `Limits.max_connections` before the pools: the poll loop bounds status requests, and `connection_slots` bounds create
+    requests and downloads, so that neither starves the other.
 
     Attributes:
-        lane: A place in it stands for one of the connections that creates and downloads share.
-        uploads: Opens what creates carry, and bounds how many carry image bytes at once.
-
-    Creates have connections of their own, which are never old, and so have downloads, which never see the key.
-    `max_connections` is kept before the pools: the poll loop bounds status requests, `lane` creates and downloads, so
-    that neither starves.
+        connection_slots: One slot for each connection that create requests and downloads share. The transport takes one
+            for a create request; a downloader holds one for all requests of a download.
     """
 
     def __init__(self, api_key: str, base_url: str, settings: Settings, http: aiohttp.ClientSession | None) -> None:
@@ -111,26 +111,25 @@ class Transport:
         self._timeouts = settings.timeouts
         self._no_total = aiohttp.ClientTimeout(total=None, sock_connect=settings.timeouts.connect)
         foreign = {"headers": self._headers, "timeout": self._no_total, "raise_for_status": False}
-        self._status_options: dict[str, Any] = foreign if http else {}  # our own pool for them goes by these already
-        self._stalls = attrs.evolve(self._no_total, sock_read=settings.timeouts.status)
+        self._status_options: dict[str, Any] = foreign if http else {}  # our own pool has these as its defaults
+        self._download_timeout = attrs.evolve(self._no_total, sock_read=settings.timeouts.status)
         self._given = http
         self._creates = http
         self._statuses = http
         self._downloads = http
-        self._status_deadlines = Deadlines(settings.timeouts.status)
-        self.uploads = Uploads(limits)
-        self.lane = asyncio.Semaphore(limits.max_connections - limits.max_polls_in_flight)
+        self._status_timeout = SharedTimeout(settings.timeouts.status)
+        self.connection_slots = asyncio.Semaphore(limits.max_connections - limits.max_polls_in_flight)
 
     def open(self) -> None:
-        """Make the pools. Must be called on the loop that they are used on.
+        """Make the pools, on the loop that will use them.
 
         Raises:
-            ConfigurationError: The `aiohttp.ClientSession` that was passed in cannot be used.
+            ConfigurationError: The user's `aiohttp.ClientSession` cannot be used.
         """
         if self._given is None:
-            self._creates = self._pool(CREATE_KEEP_ALIVE, {})
-            self._statuses = self._pool(STATUS_KEEP_ALIVE, self._headers)
-            self._downloads = self._pool(STATUS_KEEP_ALIVE, {})
+            self._creates = self._make_pool(CREATE_KEEP_ALIVE, {})
+            self._statuses = self._make_pool(STATUS_KEEP_ALIVE, self._headers)
+            self._downloads = self._make_pool(STATUS_KEEP_ALIVE, {})
         elif self._given.closed:
             raise ConfigurationError("the aiohttp.ClientSession that was passed as http is closed")
         elif self._given.auth is not None:
@@ -143,42 +142,41 @@ class Transport:
                 if pool is not None:
                     await pool.close()
 
-    def told(self, error: ErrorT) -> ErrorT:
-        """An error that was made from an answer, without the API key, should the answer have echoed it."""
-        return error.redacted(self._key)
+    def redact(self, error: ErrorT) -> ErrorT:
+        """Remove the API key from an error that was made from a response, which may echo it."""
+        return error.redact(self._key)
 
-    async def create(self, body: CreateBody, *, before: Callable[[], Awaitable[None]] | None = None) -> Answer:
+    async def create(self, upload: Upload, *, before: Callable[[], Awaitable[None]] | None = None) -> Response:
         """Send one create request.
 
         Args:
-            body: What is sent.
-            before: Awaited when everything is ready, and before the first byte goes out.
+            upload: The body.
+            before: Awaited when everything is ready, before the first byte goes out.
 
         Raises:
-            RequestLost: No answer came.
-            InvalidRequest: An image changed while it was sent, and so the body could not be completed.
-            KontextError: What `before` raised; nothing was sent.
+            TransportError: No response came.
+            InvalidRequest: An image changed during the upload, so that the body could not be completed.
+            KontextError: The error that `before` raised; nothing was sent.
         """
-        return await self._post(self._create_url, body, before)
+        return await self._post(self._create_url, upload, before)
 
-    async def precharge(self, body: CreateBody) -> Answer:
-        """Ask what a create with this body would cost. It can be repeated.
+    async def precharge(self, upload: Upload) -> Response:
+        """Ask for the price of a create request with this body. It can be repeated.
 
         Raises:
-            RequestLost: No answer came.
+            TransportError: No response came.
         """
-        return await self._post(self._precharge_url, body, None)
+        return await self._post(self._precharge_url, upload, None)
 
-    async def _post(self, url: URL, body: CreateBody, before: Callable[[], Awaitable[None]] | None) -> Answer:
-        upload = self.uploads.sending(body)
-        headers = {**self._headers, "Content-Type": "application/json", "Content-Length": str(body.length)}
-        async with self.lane:
+    async def _post(self, url: URL, upload: Upload, before: Callable[[], Awaitable[None]] | None) -> Response:
+        headers = {**self._headers, "Content-Type": "application/json", "Content-Length": str(upload.length)}
+        async with self.connection_slots:
             if before:
                 await before()
             try:
                 async with (
                     asyncio.timeout(self._timeouts.submit),
-                    self._pool_for_creates.post(
+                    _usable(self._creates).post(
                         url,
                         data=upload,
                         headers=headers,
@@ -187,36 +185,38 @@ class Transport:
                         timeout=self._no_total,
                     ) as response,
                 ):
-                    return _answer(response, await _whole(response.content))
+                    return _make_response(response, await _read_all(response.content))
             except (aiohttp.ClientError, OSError) as error:
                 if isinstance(upload.failure, KontextError):
                     raise upload.failure from upload.failure.__cause__
-                raise RequestLost(_reason(error, self._timeouts.submit), handed_over=upload.handed_over) from error
+                raise TransportError(_reason(error, self._timeouts.submit), handed_over=upload.handed_over) from error
 
-    async def status(self, task_id: str) -> Answer:
-        """Send one status request. How many go out at once is for the caller to bound.
+    async def status(self, task_id: str) -> Response:
+        """Send one status request. The caller bounds how many are in flight.
 
         Raises:
-            RequestLost: No answer came.
+            TransportError: No response came.
         """
         url = URL(status_url(self._base_url, task_id), encoded=True)
         try:
-            with self._status_deadlines:
+            with self._status_timeout:
                 response = await _usable(self._statuses).get(url, allow_redirects=False, **self._status_options)
                 content = response.content
-                try:  # most bodies have come together with their head
-                    return _answer(response, content.read_nowait() if content.is_eof() else await _whole(content))
+                try:  # most bodies come together with their head
+                    return _make_response(
+                        response, content.read_nowait() if content.is_eof() else await _read_all(content)
+                    )
                 finally:
                     response.release()
         except (aiohttp.ClientError, OSError) as error:
-            raise RequestLost(_reason(error, self._timeouts.status), handed_over=True) from error
+            raise TransportError(_reason(error, self._timeouts.status), handed_over=True) from error
 
     @asynccontextmanager
     async def download(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Open a picture's URL, with a place in `lane`. The key goes neither there nor where it redirects to.
+        """Open an image's URL, without the key. The caller holds one of `connection_slots`.
 
         Raises:
-            RequestLost: No answer came, or it broke off while the body was read inside.
+            TransportError: No response came, or the connection failed while the caller read the body.
         """
         try:
             async with _usable(self._downloads).get(
@@ -225,7 +225,7 @@ class Transport:
                 max_redirects=MAX_REDIRECTS,
                 raise_for_status=False,
                 read_bufsize=DOWNLOAD_BUFFER,
-                timeout=self._stalls,
+                timeout=self._download_timeout,
             ) as response:
                 yield response
         except (
@@ -233,14 +233,10 @@ class Transport:
             TimeoutError,
             ConnectionError,
             ssl.SSLError,
-        ) as error:  # a full disk is no lost request
-            raise RequestLost(_reason(error, self._timeouts.status), handed_over=True) from error
+        ) as error:  # other OSErrors, such as a full disk, are the caller's
+            raise TransportError(_reason(error, self._timeouts.status), handed_over=True) from error
 
-    @property
-    def _pool_for_creates(self) -> aiohttp.ClientSession:
-        return _usable(self._creates)
-
-    def _pool(self, keep_alive: float, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+    def _make_pool(self, keep_alive: float, headers: Mapping[str, str]) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=keep_alive),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -249,26 +245,26 @@ class Transport:
         )
 
 
-def _answer(response: aiohttp.ClientResponse, body: bytes) -> Answer:
+def _make_response(response: aiohttp.ClientResponse, body: bytes) -> Response:
     if response.status == OK:
-        return Answer(OK, body)
+        return Response(OK, body)
     headers = response.headers
-    return Answer(response.status, body, headers.get("Retry-After"), headers.get("X-Request-Id"))
+    return Response(response.status, body, headers.get("Retry-After"), headers.get("X-Request-Id"))
 
 
-async def _whole(content: aiohttp.StreamReader) -> bytes:
+async def _read_all(content: aiohttp.StreamReader) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while chunk := await content.readany():
         chunks.append(chunk)
         size += len(chunk)
-        if size > MAX_ANSWER_BYTES:
-            raise aiohttp.ClientPayloadError(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
+        if size > MAX_RESPONSE_BYTES:
+            raise aiohttp.ClientPayloadError(f"the response is larger than {MAX_RESPONSE_BYTES} bytes")
     return b"".join(chunks)
 
 
 def user_agent() -> str:
-    """What this client calls itself."""
+    """Return the value of the ``User-Agent`` header."""
     return f"kontext_async/{__version__} Python/{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -279,12 +275,12 @@ def _usable(pool: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
 
 
 def _reason(error: Exception, deadline: float) -> str:
-    """What went wrong, in bounded words without a query, which may hold a signature."""
+    """Describe a failure in bounded text, without URL queries, which may contain a signature."""
     if isinstance(error, aiohttp.InvalidURL):
-        return f"the URL cannot be used: {without_query(str(error.url))}"
+        return f"the URL is invalid: {strip_query(str(error.url))}"
     if isinstance(error, aiohttp.ClientResponseError):
-        return excerpt(f"the answer is not HTTP that can be read: {type(error).__name__}: {error.message}", 200)
+        return truncate(f"the response is not valid HTTP: {type(error).__name__}: {error.message}", 200)
     if isinstance(error, TimeoutError) and not str(error):
-        return f"no answer within {deadline:g} s"
+        return f"no response within {deadline:g} s"
     detail = str(error) or os.strerror(getattr(error, "errno", 0) or 0)
-    return excerpt(f"{type(error).__name__}: {detail}", 200)
+    return truncate(f"{type(error).__name__}: {detail}", 200)

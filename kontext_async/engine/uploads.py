@@ -1,7 +1,7 @@
-"""What creates carry: their input images while they are needed, and their bodies on the way.
+"""Input images while they are needed, and request bodies on their way.
 
-A body is encoded while it is sent, a piece at a time. Disks are read in a thread, a few pieces ahead, and between two
-pieces the loop gets its turn: a fast socket never makes aiohttp wait, and would hold it to the end of the body.
+A body is encoded while it is sent, a piece at a time. A thread reads pieces from disk, a few ahead, and the loop gets its
+turn between two pieces: a fast socket never makes aiohttp wait, and would otherwise hold the loop to the end of the body.
 """
 
 from __future__ import annotations
@@ -25,113 +25,115 @@ if TYPE_CHECKING:
     from kontext_async.protocol import CreateBody
     from kontext_async.settings import Limits
 
-__all__ = ["Cargo", "Upload", "Uploads"]
+__all__ = ["RequestImages", "Upload", "UploadLimiter"]
 
 LOADERS, READERS = 8, 4
-"""Threads that open sources, and that read what is being sent: more take memory, and make no disk faster."""
+"""Threads that open sources, and threads that read for uploads. More take memory, and make no disk faster."""
 
 
 @define(eq=False)
-class Cargo:
-    """The input images of one request, opened. They are closed when nobody carries them any more.
+class RequestImages:
+    """The opened input images of one request. They are closed when their last user releases them.
 
     Attributes:
-        images: In the order of the request.
+        images: The images, in the order of the request.
     """
 
     images: list[LoadedImage] = field(factory=list, init=False)
-    _when_dropped: Callable[[], object] | None = None
-    _carriers: int = field(default=1, init=False)
+    _on_close: Callable[[], object] | None = None
+    _users: int = field(default=1, init=False)
 
-    def take(self, image: LoadedImage) -> None:
-        """Add an image; one that comes too late, out of a thread, is closed again."""
+    def add(self, image: LoadedImage) -> None:
+        """Add an image. One that a thread opened too late is closed again."""
         self.images.append(image)
-        if not self._carriers:
+        if not self._users:
             image.close()
 
     def load(self, source: Any, name: str, max_bytes: int) -> None:
-        """Open a source, and add it. Blocks."""
-        self.take(images.load(source, name, max_bytes))
+        """Open a source and add it. Blocks."""
+        self.add(images.load(source, name, max_bytes))
 
-    def carry(self) -> None:
-        """One more needs them."""
-        self._carriers += 1
+    def acquire(self) -> None:
+        """Add one user."""
+        self._users += 1
 
-    def drop(self, _: object = None) -> None:
-        """One fewer needs them."""
-        self._carriers -= 1
-        if self._carriers:
+    def release(self, _: object = None) -> None:
+        """Remove one user; close the images after the last one."""
+        self._users -= 1
+        if self._users:
             return
         for image in tuple(self.images):
             image.close()
-        if self._when_dropped:
-            self._when_dropped()
+        if self._on_close:
+            self._on_close()
 
 
-class Uploads:
-    """Bounds how many requests that carry image bytes are on their way at once."""
+class UploadLimiter:
+    """Bounds the requests that carry image bytes, and opens their images."""
 
     def __init__(self, limits: Limits) -> None:
         self._max_bytes = limits.max_image_bytes
         self._places = asyncio.Semaphore(limits.max_uploads)
         self._loaders = anyio.CapacityLimiter(LOADERS)
         self._readers = anyio.CapacityLimiter(READERS)
-        self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def carrying(self, sources: Sequence[Any]) -> AsyncIterator[Cargo]:
-        """A request's images, for as long as they are needed. URLs alone need no place.
+    async def open_images(self, sources: Sequence[Any]) -> AsyncIterator[RequestImages]:
+        """Open a request's images for as long as they are needed. A request with URLs alone needs no place.
 
         Raises:
-            InvalidRequest: One of them cannot be used.
+            InvalidRequest: A source is unusable.
         """
         inline = any(not images.is_url(source) for source in sources)
         if inline:
             await self._places.acquire()
-        cargo = Cargo(self._places.release if inline else None)
+        opened = RequestImages(self._places.release if inline else None)
         try:
             for index, source in enumerate(sources):
-                await self._load(cargo, source, f"input_images[{index}]")
-            yield cargo
+                await self._load(opened, source, f"input_images[{index}]")
+            yield opened
         finally:
-            cargo.drop()
+            opened.release()
 
-    async def _load(self, cargo: Cargo, source: Any, name: str) -> None:
-        if isinstance(source, images.SingleUse):
-            cargo.take(await images.load_reader(source, name, self._max_bytes))
+    async def _load(self, opened: RequestImages, source: Any, name: str) -> None:
+        if isinstance(source, images.OneShotReader):
+            opened.add(await images.load_reader(source, name, self._max_bytes))
         elif images.is_url(source):
-            cargo.load(source, name, self._max_bytes)
+            opened.load(source, name, self._max_bytes)
         else:
-            async with self._turn_of(source):
+            async with self._lock_for(source):
                 await anyio.to_thread.run_sync(
-                    cargo.load, source, name, self._max_bytes, abandon_on_cancel=True, limiter=self._loaders
+                    opened.load, source, name, self._max_bytes, abandon_on_cancel=True, limiter=self._loaders
                 )
 
-    def sending(self, body: CreateBody) -> Upload:
-        """One sending of a body, from its start."""
+    def upload(self, body: CreateBody) -> Upload:
+        """Prepare to send a body once, from its start."""
         return Upload(body, self._readers)
 
-    def _turn_of(self, source: Any) -> asyncio.Lock:
-        """Files and images of Pillow's bear one reader at a time, and one may be part of many requests."""
-        lock = self._turns.get(id(source))
+    def _lock_for(self, source: Any) -> asyncio.Lock:
+        """Return the lock of a source: files and Pillow images allow one reader, and may be part of many requests."""
+        lock = self._locks.get(id(source))
         if lock is None:
-            lock = self._turns[id(source)] = asyncio.Lock()
+            lock = self._locks[id(source)] = asyncio.Lock()
         return lock
 
 
 class Upload:
-    """One sending of a body: an async iterator, and what is known of it afterwards.
+    """One sending of a body: an async iterator of its pieces, and a record of how far it came.
 
     Attributes:
-        handed_over: Whether the last byte has been handed over.
-        failure: Why the body could not be produced to its end, if it could not.
+        length: The size of the body, in bytes.
+        handed_over: True once the last byte has been handed over.
+        failure: The error that kept the body from being produced to its end, if one did.
     """
 
     def __init__(self, body: CreateBody, readers: anyio.CapacityLimiter | None = None) -> None:
+        self.length = body.length
         self.handed_over = False
         self.failure: Exception | None = None
         self._readers = readers
-        self._remaining = self._length = body.length
+        self._remaining = body.length
         self._parts = iter(body.parts)
         self._ready: Iterator[bytes] = iter(())
         self._on_disk: Iterator[bytes] | None = None
@@ -140,23 +142,23 @@ class Upload:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._remaining != self._length:
+        if self._remaining != self.length:
             await asyncio.sleep(0)
         try:
             piece = next(self._ready, None)
             if piece is None:
-                piece = await self._more()
+                piece = await self._next_piece()
         except Exception as error:
             self.failure = error
             raise
         if piece is None:
             raise StopAsyncIteration
         self._remaining -= len(piece)
-        self.handed_over = not self._remaining  # before it is given away: once it is, it may be on its way
+        self.handed_over = not self._remaining  # set first: once the piece is returned, it may be on its way
         return piece
 
-    async def _more(self) -> bytes | None:
-        """The first piece of what comes next, which then is ready; None at the end."""
+    async def _next_piece(self) -> bytes | None:
+        """Return the next piece and make those after it ready; None at the end."""
         while True:
             if self._on_disk is not None:
                 self._ready = iter(await self._read(self._on_disk))
@@ -173,8 +175,8 @@ class Upload:
                     return piece
 
     async def _read(self, pieces: Iterator[bytes]) -> list[bytes]:
-        return await anyio.to_thread.run_sync(_first, pieces, abandon_on_cancel=True, limiter=self._readers)
+        return await anyio.to_thread.run_sync(_read_ahead, pieces, abandon_on_cancel=True, limiter=self._readers)
 
 
-def _first(pieces: Iterator[bytes]) -> list[bytes]:
-    return list(islice(pieces, images.AHEAD))
+def _read_ahead(pieces: Iterator[bytes]) -> list[bytes]:
+    return list(islice(pieces, images.READ_AHEAD))

@@ -4,41 +4,41 @@
 the engine runs it in a thread. `fit` makes a picture fit that is too large. Rules: PROTOCOL.md, "Create: the request".
 """
 
-from kontext_async.images.contents import AHEAD, LoadedImage
-from kontext_async.images.fitting import fit
-from kontext_async.images.kinds import MAX_IMAGE_BYTES, has_header, is_whole, kind_of
+from kontext_async.images.contents import READ_AHEAD, LoadedImage
+from kontext_async.images.formats import MAX_IMAGE_BYTES, detect_format, has_header, is_complete
 from kontext_async.images.loading import load, load_reader
+from kontext_async.images.resize import fit
 from kontext_async.images.sources import (
     AsyncReader,
     ImageSource,
+    OneShotReader,
     PartReader,
-    SingleUse,
-    adopt,
     check,
     is_async_reader,
     is_pillow,
     is_reader,
     is_url,
+    normalize,
 )
 
 __all__ = [
-    "AHEAD",
     "MAX_IMAGE_BYTES",
+    "READ_AHEAD",
     "AsyncReader",
     "ImageSource",
     "LoadedImage",
+    "OneShotReader",
     "PartReader",
-    "SingleUse",
-    "adopt",
     "check",
+    "detect_format",
     "fit",
     "has_header",
     "is_async_reader",
+    "is_complete",
     "is_pillow",
     "is_reader",
     "is_url",
-    "is_whole",
-    "kind_of",
     "load",
     "load_reader",
+    "normalize",
 ]

@@ -10,8 +10,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from kontext_async.errors import InvalidRequest
-from kontext_async.redaction import shown_value
+from kontext_async.base_errors import InvalidRequest
+from kontext_async.redaction import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
     from kontext_async.images.data_uris import Base64Payload
 
-__all__ = ["AHEAD", "Content", "DataUriContent", "FileContent", "LoadedImage", "MemoryContent", "WatchedFile"]
+__all__ = ["READ_AHEAD", "Content", "DataUriContent", "FileContent", "LoadedImage", "MemoryContent", "MonitoredFile"]
 
 PIECE = 240 * 1024
 """Bytes that are read at once where nothing but the digest is made of them; divisible by three."""
 
-AHEAD = 3
+READ_AHEAD = 3
 """Chunks of a file that are read at once, while it is sent: 192 KiB of base64 for each body on the way."""
 
 
-class Altered(Exception):
+class SourceChanged(Exception):
     """A source is not what it was when it was checked. Internal: becomes an `InvalidRequest`."""
 
 
@@ -102,7 +102,7 @@ class FileContent(Content):
     """An open file, from which one thread reads at a time. A spooled one changes no more."""
 
     on_disk = True
-    ahead = AHEAD
+    ahead = READ_AHEAD
 
     def __init__(self, file: IO[bytes], size: int) -> None:
         self.size = size
@@ -120,7 +120,7 @@ class FileContent(Content):
             if self._closing:
                 self.close()
         if len(data) < length:
-            raise Altered("it became shorter while it was being sent")
+            raise SourceChanged("it became shorter while it was being sent")
         return data
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ class FileContent(Content):
                 self._reading.release()
 
 
-class WatchedFile(FileContent):
+class MonitoredFile(FileContent):
     """A file of the user's, by its path: opened once, and compared with what the path leads to."""
 
     settled = False
@@ -148,14 +148,14 @@ class WatchedFile(FileContent):
         try:
             now = self._path.stat()
         except FileNotFoundError:
-            raise Altered("it has vanished since it was checked") from None
+            raise SourceChanged("it has vanished since it was checked") from None
         if _identity(now) != _identity(self._first):
-            raise Altered("it has changed since it was checked")
+            raise SourceChanged("it has changed since it was checked")
 
     def end(self) -> None:
         """See `Content.end`."""
         if _identity(os.fstat(self._file.fileno())) != _identity(self._first):
-            raise Altered("it changed while it was being sent")
+            raise SourceChanged("it changed while it was being sent")
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
@@ -174,7 +174,7 @@ class LoadedImage:
         source: What the user passed, for errors.
     """
 
-    url: str | None = field(default=None, repr=shown_value)
+    url: str | None = field(default=None, repr=safe_repr)
     digest: str
     content: Content | None = field(default=None, eq=False, repr=False)
     name: str = field(default="input_images", eq=False)
@@ -220,8 +220,8 @@ class LoadedImage:
             return
         try:
             yield from self._checked(self.content, length)
-        except (Altered, OSError, ValueError) as error:
-            rule = str(error) if isinstance(error, Altered) else f"it must be readable while it is sent: {error}"
+        except (SourceChanged, OSError, ValueError) as error:
+            rule = str(error) if isinstance(error, SourceChanged) else f"it must be readable while it is sent: {error}"
             text = f"{rule}; the gateway did not get all of the request, and nothing is paid"
             raise InvalidRequest(self.name, self.source, text) from error
 
@@ -240,7 +240,7 @@ class LoadedImage:
             yield from chunks
         content.end()
         if not content.settled and digest.hexdigest() != self.digest:
-            raise Altered("it changed while it was being sent")
+            raise SourceChanged("it changed while it was being sent")
 
     def read(self) -> bytes:
         """All bytes at once."""

@@ -8,12 +8,12 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from kontext_async.errors import InvalidRequest
-from kontext_async.images.contents import DataUriContent, LoadedImage, MemoryContent, WatchedFile
+from kontext_async.base_errors import InvalidRequest
+from kontext_async.images.contents import DataUriContent, LoadedImage, MemoryContent, MonitoredFile
 from kontext_async.images.data_uris import is_data_uri, payload_of
-from kontext_async.images.kinds import KIND_NAMES, MAX_IMAGE_BYTES, SIGNATURE, has_header, kind_of
+from kontext_async.images.formats import KIND_NAMES, MAX_IMAGE_BYTES, SIGNATURE, detect_format, has_header
 from kontext_async.images.pillow import write_png
-from kontext_async.images.sources import SingleUse, check_head, is_pillow, is_url
+from kontext_async.images.sources import OneShotReader, check_head, is_pillow, is_url
 from kontext_async.images.spooling import SPOOL_AT, Spool, TooLarge
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def load(source: ImageSource, name: str, max_bytes: int = MAX_IMAGE_BYTES) -> Lo
     return _judged(open_content(source, name, max_bytes), source, name, max_bytes)
 
 
-async def load_reader(source: SingleUse, name: str, max_bytes: int = MAX_IMAGE_BYTES) -> LoadedImage:
+async def load_reader(source: OneShotReader, name: str, max_bytes: int = MAX_IMAGE_BYTES) -> LoadedImage:
     """Read an async reader to its end, and judge what it gave; what it returns must be closed.
 
     Raises:
@@ -69,7 +69,7 @@ def open_content(source: ImageSource, name: str, max_bytes: int) -> Content:
     Raises:
         InvalidRequest: They cannot be read, or are too many.
     """
-    if isinstance(source, SingleUse):
+    if isinstance(source, OneShotReader):
         raise InvalidRequest(name, source.reader, "it must be awaited, which cannot be done here; pass what it gives")
     try:
         return _opened(source, max_bytes)
@@ -77,7 +77,7 @@ def open_content(source: ImageSource, name: str, max_bytes: int) -> Content:
         raise _unreadable(error, source, name, max_bytes) from error
 
 
-async def read_content(source: SingleUse, name: str, max_bytes: int) -> Content:
+async def read_content(source: OneShotReader, name: str, max_bytes: int) -> Content:
     """What an async reader gives. Disks are touched off the loop.
 
     Raises:
@@ -125,7 +125,7 @@ def _judged(content: Content, source: object, name: str, max_bytes: int) -> Load
     try:
         head = content.read_at(0, min(SIGNATURE, content.size)) if content.size <= max_bytes else b""
         check_head(head, content.size, name, max_bytes, source)
-        kind = str(kind_of(head))
+        kind = str(detect_format(head))
         whole = has_header(kind, content.size, content.read_at)
         image = LoadedImage.of_content(content, name=name, source=source) if whole else None
     except Exception as error:
@@ -164,7 +164,7 @@ def _open_path(path: Path, limit: int) -> Content:
     file = path.open("rb", buffering=0)
     try:
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return WatchedFile(file, path)
+            return MonitoredFile(file, path)
         spool = Spool(limit)  # a pipe or a device, which can be read once
         try:
             _read_to_end(cast("BinaryIO", file), spool)

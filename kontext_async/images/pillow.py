@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from kontext_async.images.spooling import Spool
 
-__all__ = ["profile_of", "upright", "with_mode_of", "write_png"]
+__all__ = ["apply_orientation", "profile_of", "with_mode_of", "write_png"]
 
 ORIENTATION = 0x0112
 PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
@@ -21,7 +21,7 @@ COLOURS_OF_THEIR_OWN = frozenset({"CMYK", "YCbCr", "HSV", "LAB"})
 """Modes whose colour profile does not fit what they become, if they become another."""
 
 
-def upright(image: Image.Image) -> Image.Image:
+def apply_orientation(image: Image.Image) -> Image.Image:
     """The picture as it is to be seen: turned as its EXIF orientation says."""
     if image.getexif().get(ORIENTATION, 1) == 1:
         return image
@@ -52,7 +52,7 @@ def profile_of(image: Image.Image, mode: str) -> bytes | None:
 
 
 def write_png(image: Image.Image, spool: Spool) -> None:
-    """Write a picture as a PNG, upright, with its colour profile."""
-    image = upright(image)
+    """Write a picture as a PNG, apply_orientation, with its colour profile."""
+    image = apply_orientation(image)
     drawable = with_mode_of(image, PNG_MODES)
     drawable.save(cast("IO[bytes]", spool), "PNG", icc_profile=profile_of(image, drawable.mode))

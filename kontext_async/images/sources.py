@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 from attrs import define, field
 
-from kontext_async.errors import InvalidRequest
+from kontext_async.base_errors import InvalidRequest
 from kontext_async.images.data_uris import decoded, is_data_uri, payload_of
-from kontext_async.images.kinds import KINDS, MAX_IMAGE_BYTES, SIGNATURE, kind_of, named_kind
-from kontext_async.redaction import shown_value
+from kontext_async.images.formats import KINDS, MAX_IMAGE_BYTES, SIGNATURE, detect_format, named_kind
+from kontext_async.redaction import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncReader",
     "ImageSource",
+    "OneShotReader",
     "PartReader",
-    "SavesItself",
-    "SingleUse",
-    "adopt",
+    "SupportsSave",
     "check",
     "check_head",
     "check_type",
@@ -37,6 +36,7 @@ __all__ = [
     "is_pillow",
     "is_reader",
     "is_url",
+    "normalize",
 ]
 
 MAX_PATH_LENGTH = 4096
@@ -50,7 +50,7 @@ READING = ("read", "read_chunk")
 SOURCES = "a path, bytes, a memoryview, a binary file, an async reader, an http(s) URL, a data URI or a PIL image"
 
 
-class SavesItself(Protocol):
+class SupportsSave(Protocol):
     """The part of ``PIL.Image.Image`` that is used here."""
 
     def save(self, fp: IO[bytes], format: str | None = None, **params: Any) -> None:  # noqa: A002 # Pillow's name
@@ -75,7 +75,7 @@ class PartReader(Protocol):
 
 
 ImageSource: TypeAlias = (
-    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | AsyncReader | PartReader | SavesItself
+    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | AsyncReader | PartReader | SupportsSave
 )
 """A path, bytes, a binary file, an async reader, an http(s) URL, a data URI or a PIL image.
 
@@ -87,7 +87,7 @@ once, when the request is submitted: the request cannot be submitted again. Byte
 
 
 @define(eq=False)
-class SingleUse:
+class OneShotReader:
     """An async reader in a request: what it gives, it gives once.
 
     Attributes:
@@ -95,19 +95,19 @@ class SingleUse:
         used: Whether it was read already.
     """
 
-    reader: Any = field(repr=shown_value)
+    reader: Any = field(repr=safe_repr)
     used: bool = field(default=False, init=False)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SingleUse) and other.reader is self.reader
+        return isinstance(other, OneShotReader) and other.reader is self.reader
 
     def __hash__(self) -> int:
         return id(self.reader)
 
 
-def adopt(source: Any) -> Any:
+def normalize(source: Any) -> Any:
     """What a request holds for a source: itself, but for an async reader, which can be used once."""
-    return SingleUse(source) if is_async_reader(source) else source
+    return OneShotReader(source) if is_async_reader(source) else source
 
 
 def check(source: object, name: str) -> None:
@@ -137,7 +137,7 @@ def check_type(source: object, name: str) -> None:
     if isinstance(source, str):
         _check_text(source, name)
     elif not (
-        isinstance(source, bytes | bytearray | memoryview | os.PathLike | SingleUse)
+        isinstance(source, bytes | bytearray | memoryview | os.PathLike | OneShotReader)
         or is_async_reader(source)
         or _is_binary_file(source)
         or is_pillow(source)
@@ -162,7 +162,7 @@ def check_head(head: bytes | memoryview, size: int, name: str, limit: int, shown
         raise InvalidRequest(name, shown, "an image must not be empty")
     if size > limit:
         raise InvalidRequest(name, shown, f"an image may have at most {limit} bytes")
-    if kind_of(head) is None:
+    if detect_format(head) is None:
         actual = named_kind(head)
         raise InvalidRequest(name, shown, f"it must hold an image: {KINDS}" + (f"; this is {actual}" if actual else ""))
 
@@ -174,7 +174,7 @@ def is_url(text: object) -> TypeGuard[str]:
 
 def is_reader(source: object) -> bool:
     """Whether a source can be read, with or without being awaited: such a thing may also be iterable."""
-    return isinstance(source, SingleUse) or any(callable(getattr(source, name, None)) for name in READING)
+    return isinstance(source, OneShotReader) or any(callable(getattr(source, name, None)) for name in READING)
 
 
 def is_async_reader(source: object) -> bool:
@@ -182,7 +182,7 @@ def is_async_reader(source: object) -> bool:
     return any(inspect.iscoroutinefunction(getattr(source, name, None)) for name in READING)
 
 
-def is_pillow(source: object) -> TypeGuard[SavesItself]:
+def is_pillow(source: object) -> TypeGuard[SupportsSave]:
     """Whether a source is an image of Pillow's, which cannot be there without it."""
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(source, pillow.Image)

@@ -1,24 +1,25 @@
 """PROTOCOL.md without I/O: models to bytes, bytes and status codes to models and errors. No await, no clock."""
 
-from kontext_async.protocol.addresses import check_task_id, create_url, precharge_url, status_url
-from kontext_async.protocol.answers import read_accepted, read_created, read_status, read_unfinished
-from kontext_async.protocol.precharge import read_estimate
-from kontext_async.protocol.refusals import refusal, retry_after
+from kontext_async.protocol.endpoints import check_task_id, create_url, precharge_url, status_url
+from kontext_async.protocol.errors import error_from_response, retry_after
+from kontext_async.protocol.estimates import read_estimate
 from kontext_async.protocol.requests import CreateBody, encode_create, fingerprint
+from kontext_async.protocol.responses import InProgress, accepted_despite_error, read_created, read_poll, read_status
 
 __all__ = [
     "CreateBody",
+    "InProgress",
+    "accepted_despite_error",
     "check_task_id",
     "create_url",
     "encode_create",
+    "error_from_response",
     "fingerprint",
     "precharge_url",
-    "read_accepted",
     "read_created",
     "read_estimate",
+    "read_poll",
     "read_status",
-    "read_unfinished",
-    "refusal",
     "retry_after",
     "status_url",
 ]

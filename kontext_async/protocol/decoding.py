@@ -10,10 +10,10 @@ import json
 
 import orjson
 
-__all__ = ["decoded"]
+__all__ = ["loads_lenient"]
 
 
-def decoded(body: bytes) -> object:
+def loads_lenient(body: bytes) -> object:
     """What a body says.
 
     Raises:

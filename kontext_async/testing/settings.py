@@ -8,7 +8,7 @@ __all__ = ["FAST"]
 
 FAST = Settings(
     limits=Limits(polls_per_second=2000.0),
-    polling=Polling(first_after=0.005, interval=0.01, min_interval=0.005, max_interval=0.1, request_worth=0.001),
-    retries=Retries(initial=0.01, maximum=0.05, failure_budget=2.0, not_found_grace=0.2),
+    polling=Polling(initial_delay=0.005, interval=0.01, min_interval=0.005, max_interval=0.1, poll_cost=0.001),
+    retries=Retries(backoff_initial=0.01, backoff_max=0.05, failure_budget=2.0, not_found_grace=0.2),
 )
 """Polls every few milliseconds, backs off for as long, and gives up within seconds."""

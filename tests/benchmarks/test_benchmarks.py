@@ -24,7 +24,7 @@ from benchmarks.schedule import Plan, delays, ideal_makespan, makespan as makesp
 from benchmarks.serving import server_process
 
 FAST = Plan(median=0.02, sigma=0.1)
-QUICKLY = {"first_after": 0.01, "interval": 0.01, "min_interval": 0.01}
+QUICKLY = {"initial_delay": 0.01, "interval": 0.01, "min_interval": 0.01}
 
 
 def check_form(figures: dict[str, Any]) -> None:

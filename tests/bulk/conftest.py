@@ -12,7 +12,7 @@ from attrs import define
 
 from kontext_async import KontextSession
 from kontext_async.bulk import BulkReport, BulkRun
-from kontext_async.images import kind_of
+from kontext_async.images import detect_format
 from kontext_async.testing import FAST
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Folder:
 
     def pictures(self) -> list[str]:
         names = sorted(str(path.relative_to(self.path)) for path in self.path.rglob("*") if is_picture(path))
-        assert all(kind_of((self.path / name).read_bytes()) for name in names)
+        assert all(detect_format((self.path / name).read_bytes()) for name in names)
         return names
 
     def others(self) -> list[str]:

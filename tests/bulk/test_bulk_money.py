@@ -12,8 +12,8 @@ from kontext_async import (
     Estimate,
     GatewayUnavailable,
     InvalidRequest,
+    InvalidResponse,
     KontextSession,
-    MalformedAnswer,
 )
 from kontext_async.bulk.plan import made_plan
 from kontext_async.emulator import Emulator, Fault, FaultKind
@@ -47,7 +47,7 @@ async def test_a_question_for_the_price_is_asked_again(session: KontextSession, 
         await session.estimate("a fox")
     emulator.faults.clear()
     emulator.faults.script("precharge", ["truncated-json"])
-    with pytest.raises(MalformedAnswer):
+    with pytest.raises(InvalidResponse):
         await session.estimate("a fox")
 
 

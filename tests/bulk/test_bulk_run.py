@@ -175,7 +175,9 @@ async def test_failed_requests_are_listed_and_retried_when_asked(run: Any, folde
 
 async def test_what_may_go_better_another_time_is_new_work(run: Any, folder: Any, emulator: Emulator) -> None:
     emulator.faults.set_rate("rate-limited", 1.0)
-    settings = attrs.evolve(FAST, retries=Retries(attempts=2, initial=0.01, maximum=0.01, max_retry_after=0.01))
+    settings = attrs.evolve(
+        FAST, retries=Retries(attempts=2, backoff_initial=0.01, backoff_max=0.01, max_retry_after=0.01)
+    )
     report = await run(["fox"], settings=settings)
     assert (report.failed, folder.states()) == ({"RateLimited": 1}, ["planned"])
     emulator.faults.clear()

@@ -20,13 +20,7 @@ from hypothesis import given, strategies as st
 from rich.console import Console
 
 from kontext_async import (
-    Abandoned,
-    Accepted,
-    Asked,
-    Event,
-    Failed,
     Generation,
-    HeldBack,
     KontextRequest,
     Outcome,
     SessionStatistics,
@@ -46,6 +40,7 @@ from kontext_async.cli.names import name_by_task
 from kontext_async.cli.options import OutputOptions
 from kontext_async.cli.output import Output, one_line
 from kontext_async.cli.progress import PlainProgress
+from kontext_async.events import Abandoned, Accepted, Event, Failed, StatusReceived, Throttled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -205,7 +200,7 @@ def abandoned(task_id: str | None) -> Abandoned:
 def test_occasional_lines(capsys: pytest.CaptureFixture[str]) -> None:
     now = 100.0
     progress = PlainProgress(
-        Output(OutputOptions()), lambda: figures(finished=30, in_flight=4, failed=1), 50, clock=lambda: now
+        Output(OutputOptions()), lambda: figures(completed=30, in_flight=4, failed=1), 50, clock=lambda: now
     )
     progress(abandoned("a"))
     assert capsys.readouterr().err == ""
@@ -218,7 +213,7 @@ def test_occasional_lines(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_display() -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120, color_system=None)
-    with Display(lambda: figures(finished=3, failed=1, in_flight=2), 9, console) as display:
+    with Display(lambda: figures(completed=3, failed=1, in_flight=2), 9, console) as display:
         display(abandoned("a"))
         display(abandoned("a"))
         display.print("[a line]")
@@ -249,7 +244,7 @@ def test_a_run_with_both_streams_on_a_terminal(serve: Any, command: Any, monkeyp
 
 
 def status(state: TaskState = TaskState.IN_PROGRESS, progress: float | None = None) -> TaskStatus:
-    return TaskStatus(task_id="id", state=state, word=state.value, progress=progress)
+    return TaskStatus(task_id="id", state=state, raw_status=state.value, progress=progress)
 
 
 @pytest.mark.parametrize(
@@ -257,9 +252,9 @@ def status(state: TaskState = TaskState.IN_PROGRESS, progress: float | None = No
     [
         (abandoned(None), "abandoned ffffffffffff gone"),
         (Accepted(at=NOW, task_id="id", status=status()), "accepted id in_progress"),
-        (Asked(at=NOW, task_id="id", status=status(progress=0.42)), "asked id in_progress 42%"),
-        (HeldBack(at=NOW, seconds=2, creates=True), "heldback creates wait 2.0 s"),
-        (HeldBack(at=NOW, seconds=2, creates=False), "heldback status requests wait 2.0 s"),
+        (StatusReceived(at=NOW, task_id="id", status=status(progress=0.42)), "asked id in_progress 42%"),
+        (Throttled(at=NOW, seconds=2, scope="submit"), "heldback creates wait 2.0 s"),
+        (Throttled(at=NOW, seconds=2, scope="poll"), "heldback status requests wait 2.0 s"),
         (Failed(at=NOW, task_id="id", error=TaskFailed(task_id="id", code=None, message="no")), "failed id the task"),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 from kontext_async import Timeouts
 from kontext_async.cli import options
 from kontext_async.emulator import Fault, FaultKind
-from kontext_async.images import kind_of
+from kontext_async.images import detect_format
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def pictures(folder: Path) -> list[str]:
     names = sorted(path.name for path in folder.iterdir())
-    assert all(kind_of((folder / name).read_bytes()) for name in names)
+    assert all(detect_format((folder / name).read_bytes()) for name in names)
     return names
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kontext_async import InvalidRequest, images
-from kontext_async.engine.uploads import Cargo
+from kontext_async.engine.uploads import RequestImages
 from kontext_async.images.contents import FileContent, LoadedImage, MemoryContent
 from kontext_async.images.spooling import SPOOL_AT, Spool, TooLarge
 
@@ -56,7 +56,7 @@ def test_an_async_reader_is_not_loaded_without_being_awaited() -> None:
             raise AssertionError(size)
 
     with pytest.raises(InvalidRequest, match="it must be awaited"):
-        images.load(images.adopt(Upload()), NAME)
+        images.load(images.normalize(Upload()), NAME)
 
 
 def test_a_file_that_is_closed_while_it_is_read_is_closed_by_its_reader(tmp_path: Path) -> None:
@@ -97,15 +97,15 @@ def test_an_image_that_comes_too_late_is_closed() -> None:
         def close(self) -> None:
             self.closed += 1
 
-    cargo = Cargo()
+    request_images = RequestImages()
     first, late = Told(GIF), Told(GIF)
-    cargo.take(LoadedImage.of_content(first))
-    cargo.carry()
-    cargo.drop()
+    request_images.add(LoadedImage.of_content(first))
+    request_images.acquire()
+    request_images.release()
     before = first.closed
-    cargo.drop()
+    request_images.release()
     assert (before, first.closed) == (0, 1)
-    cargo.take(LoadedImage.of_content(late))
+    request_images.add(LoadedImage.of_content(late))
     assert late.closed == 1
 
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageChops, ImageCms
 
 from kontext_async import images
 from kontext_async.errors import ConfigurationError, InvalidRequest
-from kontext_async.images import kind_of
+from kontext_async.images import detect_format
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,7 +128,7 @@ def test_transparency_is_kept(mode: str) -> None:
 )
 def test_the_kind_is_what_the_picture_needs(picture: Image.Image, kind: str) -> None:
     data = asyncio.run(images.fit(picture, max_bytes=9000))
-    assert kind_of(data) == kind
+    assert detect_format(data) == kind
 
 
 def test_sixteen_bits_become_eight_and_not_white() -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from kontext_async.errors import InvalidRequest
-from kontext_async.images import MAX_IMAGE_BYTES, check, kind_of, load
+from kontext_async.images import MAX_IMAGE_BYTES, check, detect_format, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,7 +125,7 @@ def test_it_is_taken_as_it_is(name: str, way: str, tmp_path: Path) -> None:
     with closing(load(source, NAME)) as image:
         assert image.size == len(data)
         assert image.read() == data
-    assert kind_of(data) == kind
+    assert detect_format(data) == kind
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -9,20 +9,9 @@ import anyio
 import attrs
 import pytest
 
-from kontext_async import (
-    Abandoned,
-    Accepted,
-    Event,
-    Failed,
-    Finished,
-    KontextSession,
-    Limits,
-    SessionClosed,
-    SubmissionUncertain,
-    TaskTimeout,
-    Timeouts,
-)
+from kontext_async import KontextSession, Limits, SessionClosed, SubmissionUncertain, TaskTimeout, Timeouts
 from kontext_async.emulator import Emulator, Fault, FaultKind
+from kontext_async.events import Abandoned, Accepted, Completed, Event, Failed
 from kontext_async.testing import FAST
 
 if TYPE_CHECKING:
@@ -178,7 +167,7 @@ async def test_an_impatient_second_cancellation_goes_through_at_once(
     assert task.cancelled()
     assert not [event for event in events if isinstance(event, Accepted)]
     await until(lambda: [event for event in events if isinstance(event, Abandoned)])
-    await until(lambda: [event for event in events if isinstance(event, Finished)])
+    await until(lambda: [event for event in events if isinstance(event, Completed)])
 
 
 async def test_a_refused_create_whose_caller_has_gone_is_not_sent_again(
@@ -221,12 +210,12 @@ async def test_a_caller_who_goes_before_the_first_byte_is_not_billed(
         first = asyncio.create_task(session.submit("has the only connection"))
         await until(lambda: emulator.requests)
         second = asyncio.create_task(session.submit("waits for it"))
-        await until(lambda: len(session._service.scheduler._on_wire) == 2)
+        await until(lambda: len(session._engine.scheduler._in_flight) == 2)
         second.cancel()
         await asyncio.wait([second], timeout=0.1)
         assert second.cancelled()
         await first
-        await until(lambda: not session._service.scheduler._on_wire)
+        await until(lambda: not session._engine.scheduler._in_flight)
         assert session.statistics().uncertain == 0
     assert emulator.ledger.accepted == 1
 
@@ -238,7 +227,7 @@ async def test_one_waiters_cancellation_touches_nobody_else(
     task = await session.submit("a fox")
     waits = [asyncio.create_task(task.wait()) for _ in range(3)]
     watch = asyncio.ensure_future(anext(aiter(session.attach(task.id).updates())))
-    await until(lambda: session.statistics().asked > 1)
+    await until(lambda: session.statistics().polls > 1)
     waits[1].cancel()
     with pytest.raises(asyncio.CancelledError):
         await waits[1]
@@ -344,10 +333,10 @@ async def test_a_cancelled_close_closes_all_the_same(emulator: Emulator, until: 
 
 
 async def test_closing_wakes_who_waits_to_send_again(until: Callable[..., Any]) -> None:
-    patient = attrs.evolve(FAST, retries=attrs.evolve(FAST.retries, initial=60.0, maximum=60.0))
+    patient = attrs.evolve(FAST, retries=attrs.evolve(FAST.retries, backoff_initial=60.0, backoff_max=60.0))
     session = await KontextSession("key", base_url="http://127.0.0.1:9", settings=patient).start()
     task = asyncio.create_task(session.generate("a fox"))
-    await until(lambda: session._service.scheduler._pauses)
+    await until(lambda: session._engine.scheduler._pauses)
     await session.aclose()
     with pytest.raises(SessionClosed):
         await task
@@ -358,8 +347,8 @@ async def test_the_owner_is_cancelled_as_asyncio_does_at_its_end(emulator: Emula
     session = await KontextSession(emulator.api_key, base_url=emulator.base_url, settings=FAST).start()
     task = asyncio.create_task(session.generate("a fox"))
     await until(lambda: session.statistics().pending)
-    assert session._service._owner is not None
-    session._service._owner.cancel()
+    assert session._engine._owner is not None
+    session._engine._owner.cancel()
     with pytest.raises(SessionClosed):
         await task
     await session.aclose()

@@ -11,10 +11,9 @@ import pytest
 
 from kontext_async import (
     AuthenticationFailed,
-    Failed,
     GatewayUnavailable,
+    InvalidResponse,
     KontextSession,
-    MalformedAnswer,
     PermissionDenied,
     RateLimited,
     RequestRejected,
@@ -23,10 +22,12 @@ from kontext_async import (
     Timeouts,
 )
 from kontext_async.emulator import Emulator, ErrorShape, Fault, FaultKind
+from kontext_async.events import Failed
 from kontext_async.testing import FAST
 
 if TYPE_CHECKING:
-    from kontext_async import Event, KontextError
+    from kontext_async import KontextError
+    from kontext_async.events import Event
 
 pytestmark = pytest.mark.anyio
 
@@ -65,7 +66,7 @@ class TestNotAccepted:
 
     async def test_a_server_that_comes_up_meanwhile_gets_it_once(self) -> None:
         port = free_port()
-        patient = attrs.evolve(FAST, retries=Retries(attempts=200, initial=0.01, maximum=0.02))
+        patient = attrs.evolve(FAST, retries=Retries(attempts=200, backoff_initial=0.01, backoff_max=0.02))
         async with KontextSession("key", base_url=f"http://127.0.0.1:{port}", settings=patient) as session:
             waiting = asyncio.create_task(session.generate("a fox"))
             while not session.statistics().submitted:
@@ -113,7 +114,7 @@ class TestRefusedForNow:
         assert (await session.generate("a fox")).images
         assert creates(emulator) == 3
         assert emulator.ledger.billed == 1
-        assert session.statistics().held_back == 2
+        assert session.statistics().throttled == 2
 
     async def test_when_the_attempts_are_used_up_it_says_so(self, session: KontextSession, emulator: Emulator) -> None:
         emulator.faults.set_rate(Fault(kind=FaultKind.RATE_LIMITED, on=["create"], retry_after=0), 1)
@@ -126,7 +127,7 @@ class TestRefusedForNow:
         assert session.statistics().in_flight == 0
 
     async def test_an_absurd_wait_hangs_nobody(self, emulator: Emulator) -> None:
-        settings = attrs.evolve(FAST, retries=Retries(initial=0.01, maximum=0.1, max_retry_after=0.1))
+        settings = attrs.evolve(FAST, retries=Retries(backoff_initial=0.01, backoff_max=0.1, max_retry_after=0.1))
         absurd = Fault(kind=FaultKind.RATE_LIMITED, retry_after="99999999999")
         emulator.faults.script("create", [absurd, Fault(kind=FaultKind.RATE_LIMITED, retry_after="inf")])
         async with session_for(emulator, settings) as session:
@@ -138,7 +139,7 @@ class TestRefusedForNow:
         emulator.faults.script("status", [Fault(kind=FaultKind.RATE_LIMITED, retry_after=0)] * 3)
         outcomes = await session.generate_all(f"fox {n}" for n in range(5))
         assert all(outcome.ok for outcome in outcomes)
-        assert session.statistics().held_back == 3
+        assert session.statistics().throttled == 3
 
 
 class TestRefused:
@@ -209,7 +210,7 @@ class TestNobodyKnows:
         assert error.request.prompt == "a fox"
         assert len(error.fingerprint) == 64
         assert error.seen
-        assert isinstance(error.__cause__, GatewayUnavailable | MalformedAnswer)
+        assert isinstance(error.__cause__, GatewayUnavailable | InvalidResponse)
         assert creates(emulator) == 1
         assert emulator.ledger.billed <= 1
         assert session.statistics().in_flight == 0

@@ -45,7 +45,7 @@ async def emulator(anyio_backend: str, clock: ManualClock) -> AsyncIterator[Emul
 
 @pytest.fixture
 async def session(emulator: Emulator, clock: ManualClock) -> AsyncIterator[KontextSession]:
-    settings = Settings(polling=Polling(first_after=1.0, interval=10.0), limits=Limits(max_in_flight=3))
+    settings = Settings(polling=Polling(initial_delay=1.0, interval=10.0), limits=Limits(max_in_flight=3))
     async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings, clock=clock) as running:
         yield running
 
@@ -58,7 +58,7 @@ async def in_time(awaitable: Awaitable[Any], clock: ManualClock, session: Kontex
         await asyncio.sleep(0)
         if task.done():
             return await task
-        busy = session.statistics().polls_in_flight or session._service.scheduler._on_wire
+        busy = session.statistics().polls_in_flight or session._engine.scheduler._in_flight
         quiet = 0 if busy else quiet + 1
         if quiet > ENOUGH_TURNS and clock.next_at is not None:
             clock.advance(max(0.0, clock.next_at - clock.time()))
@@ -69,7 +69,7 @@ async def in_time(awaitable: Awaitable[Any], clock: ManualClock, session: Kontex
 async def test_a_task_is_asked_about_at_the_settings_pace(session: KontextSession, clock: ManualClock) -> None:
     fox = await in_time(session.generate("a fox"), clock, session)
     assert 100 <= fox.elapsed <= 112
-    assert 10 <= session.statistics().asked <= 13
+    assert 10 <= session.statistics().polls <= 13
 
 
 async def test_the_longest_wait_is_from_acceptance(emulator: Emulator, clock: ManualClock) -> None:
@@ -169,14 +169,14 @@ def test_the_manual_clock() -> None:
 
 
 async def test_asking_out_of_turn_keeps_to_the_cap(emulator: Emulator, clock: ManualClock) -> None:
-    settings = Settings(polling=Polling(first_after=1000.0), limits=Limits(polls_per_second=0.5))
+    settings = Settings(polling=Polling(initial_delay=1000.0), limits=Limits(polls_per_second=0.5))
     async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings, clock=clock) as session:
         task = await in_time(session.submit("a fox"), clock, session)
         began = clock.time()
         statuses = await in_time(asyncio.gather(*(task.status() for _ in range(6))), clock, session)
         assert [status.task_id for status in statuses] == [task.id] * 6
         assert clock.time() - began == pytest.approx(5 * 2.0, abs=0.1)
-        assert session.statistics().asked == 6
+        assert session.statistics().polls == 6
 
 
 async def test_asking_out_of_turn_waits_while_the_gateway_holds_back(emulator: Emulator, clock: ManualClock) -> None:
@@ -191,17 +191,17 @@ async def test_asking_out_of_turn_waits_while_the_gateway_holds_back(emulator: E
 
 
 async def test_closing_ends_a_wait_for_a_turn(emulator: Emulator, clock: ManualClock) -> None:
-    settings = Settings(polling=Polling(first_after=1000.0), limits=Limits(polls_per_second=0.001))
+    settings = Settings(polling=Polling(initial_delay=1000.0), limits=Limits(polls_per_second=0.001))
     session = KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings, clock=clock)
     await session.start()
     task = await in_time(session.submit("a fox"), clock, session)
     await in_time(task.status(), clock, session)
     waiting = asyncio.create_task(task.status())
-    deserted = asyncio.create_task(task.status())
+    caller_cancelled = asyncio.create_task(task.status())
     await asyncio.sleep(0)
-    deserted.cancel()
-    await asyncio.wait([deserted])
-    assert deserted.cancelled()
+    caller_cancelled.cancel()
+    await asyncio.wait([caller_cancelled])
+    assert caller_cancelled.cancelled()
     await session.aclose()
     with pytest.raises(SessionClosed) as caught:
         await waiting
@@ -219,7 +219,7 @@ async def test_a_fault_in_the_timer_ends_the_session(
     waiting = asyncio.create_task(task.wait())
     for _ in range(ENOUGH_TURNS):
         await asyncio.sleep(0)
-    monkeypatch.setattr(session._service.poll_loop._agenda, "wake_at", broken)
+    monkeypatch.setattr(session._engine.poll_loop._queue, "wake_at", broken)
     clock.advance(1.5)
     with pytest.raises(SessionClosed) as caught:
         await waiting
@@ -230,9 +230,9 @@ async def test_a_fault_in_the_timer_ends_the_session(
 async def test_a_fault_that_nobody_is_there_for_is_the_event_loops(
     session: KontextSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session._service.poll_loop._agenda, "wake_at", broken)
+    monkeypatch.setattr(session._engine.poll_loop._queue, "wake_at", broken)
     with pytest.raises(ZeroDivisionError):
-        session._service.poll_loop._tick()
+        session._engine.poll_loop._workers._on_timer()
 
 
 @pytest.mark.parametrize("kind", [FaultKind.EMPTY_BODY, FaultKind.CUT])

@@ -20,17 +20,15 @@ from aiohttp import web
 from PIL import Image
 
 from kontext_async import (
-    Event,
-    Failed,
     InvalidRequest,
     KontextRequest,
     KontextSession,
     Limits,
     RateLimited,
     SubmissionUncertain,
-    Submitting,
     Timeouts,
 )
+from kontext_async.events import Event, Failed, Submitting
 from kontext_async.testing import FAST
 
 if TYPE_CHECKING:

@@ -16,10 +16,6 @@ import pytest
 
 import kontext_async
 from kontext_async import (
-    Asked,
-    Event,
-    Failed,
-    Finished,
     GeneratedImage,
     Generation,
     GenerationTask,
@@ -31,16 +27,18 @@ from kontext_async import (
     Limits,
     Outcome,
     RequestLike,
+    Retries,
     SessionStatistics,
     Settings,
     SubmissionUncertain,
-    TaskProblem,
+    TaskErrorDetail,
     TaskState,
     TaskStatus,
     TaskTimeout,
     Usage,
 )
-from kontext_async.session import RequestFields
+from kontext_async.events import Completed, Event, Failed, StatusReceived
+from kontext_async.models import RequestFields
 
 if TYPE_CHECKING:
     import io
@@ -108,7 +106,7 @@ async def many_pictures(session: KontextSession, lines: Iterator[str], rows: Asy
         assert_type(outcome.generation, Generation | None)
         assert_type(outcome.error, KontextError | None)
         if outcome.generation:
-            assert_type(await session.save(outcome.generation, "fox.jpg"), Path | list[Path])
+            assert_type(await session.save(outcome.generation, "fox.jpg"), list[Path])
     assert_type(await session.generate_all(["a fox", {"prompt": "a fox"}, KontextRequest("a fox")]), list[Outcome])
     session.generate_many([7])  # type: ignore[list-item]
     session.generate_many(7)  # type: ignore[arg-type]
@@ -118,7 +116,7 @@ async def downloads(session: KontextSession, image: GeneratedImage, made: Genera
     assert_type(await session.read(image), bytes)
     assert_type(await session.save(image, "fox.jpg"), Path)
     assert_type(await session.save(image, path), Path)
-    assert_type(await session.save(made, path), Path | list[Path])
+    assert_type(await session.save(made, path), list[Path])
     await session.read(made)  # type: ignore[arg-type]
     await session.save("https://host/fox.jpg", path)  # type: ignore[call-overload]
 
@@ -134,7 +132,8 @@ async def a_session(session: KontextSession, callback: Callable[[Event], None]) 
     session.subscribe(print)
     session.subscribe(lambda event: event.at)
     KontextSession("key", "http://host")  # type: ignore[call-arg]
-    KontextSession(limits=Limits())  # type: ignore[call-arg]
+    KontextSession(limits=Limits(max_in_flight=3))
+    KontextSession(limits=Retries())  # type: ignore[arg-type]
     with session:  # type: ignore[attr-defined]
         pass
 
@@ -178,9 +177,9 @@ def results(made: Generation, status: TaskStatus) -> None:
     assert_type(made.elapsed, float)
     assert_type(made.metadata, Mapping[str, Any])
     assert_type(status.state, TaskState)
-    assert_type(status.state.finished, bool)
+    assert_type(status.state.is_terminal, bool)
     assert_type(status.progress, float | None)
-    assert_type(status.error, TaskProblem | None)
+    assert_type(status.error, TaskErrorDetail | None)
     made.elapsed = 1.0  # type: ignore[misc]
 
 
@@ -206,11 +205,11 @@ def events(event: Event) -> None:
     assert_type(event.at, datetime)
     assert_type(event.task_id, str | None)
     match event:
-        case Finished():
+        case Completed():
             assert_type(event.generation, Generation)
         case Failed():
             assert_type(event.error, KontextError)
-        case Asked():
+        case StatusReceived():
             assert_type(event.status, TaskStatus)
         case _:
             pass

@@ -1,0 +1,1 @@
+"""When to poll which task. No await, no clock."""

@@ -1,0 +1,102 @@
+"""What an interruption means for a submission, by the phase it has reached. Pure: no await, no clock.
+
+A submission advances through three phases:
+
+==========  ==========================  =======================================================================
+phase       on the wire?                what happens in it
+==========  ==========================  =======================================================================
+QUEUED      no                          it loads images, waits for a slot, or waits to retry
+SENDING     perhaps                     the journal has recorded the attempt; the request may be out
+ACCEPTED    done                        the gateway has returned a task ID and bills the task
+==========  ==========================  =======================================================================
+
+An attempt that ends without an accepted task brings a submission back from SENDING to QUEUED.
+
+What an interruption means depends on the phase alone:
+
+==========  ==========================  =====================================  =======================================
+phase       the caller is cancelled     the caller's deadline passes           the session closes
+==========  ==========================  =====================================  =======================================
+QUEUED      NOTHING_SENT: it leaves     NOTHING_SENT: `GatewayUnavailable`     SESSION_CLOSED: `SessionClosed`
+SENDING     AWAIT_RESPONSE, bounded by  UNCERTAIN: `SubmissionUncertain`       AWAIT_RESPONSE, bounded by
+            `Timeouts.cancel`; then an                                         `Timeouts.cancel`; then
+            `Abandoned` event, no ID                                           `SubmissionUncertain`
+ACCEPTED    ABANDONED: an `Abandoned`   TASK_TIMEOUT: `TaskTimeout`, with the  SESSION_CLOSED: `SessionClosed`, with
+            event with the task ID      task ID                                the task ID
+==========  ==========================  =====================================  =======================================
+"""
+
+from __future__ import annotations
+
+import enum
+
+__all__ = ["Consequence", "Interruption", "Phase", "Step", "advance", "consequence_of"]
+
+
+class Phase(enum.Enum):
+    """How far a submission has come."""
+
+    QUEUED = enum.auto()
+    SENDING = enum.auto()
+    ACCEPTED = enum.auto()
+
+
+class Step(enum.Enum):
+    """What moves a submission from one phase to another."""
+
+    SEND = enum.auto()
+    END_ATTEMPT = enum.auto()
+    ACCEPT = enum.auto()
+
+
+class Interruption(enum.Enum):
+    """What may end the wait for a submission early."""
+
+    CANCELLED = enum.auto()
+    DEADLINE = enum.auto()
+    CLOSED = enum.auto()
+
+
+class Consequence(enum.Enum):
+    """What an interruption means."""
+
+    NOTHING_SENT = enum.auto()
+    AWAIT_RESPONSE = enum.auto()
+    UNCERTAIN = enum.auto()
+    ABANDONED = enum.auto()
+    TASK_TIMEOUT = enum.auto()
+    SESSION_CLOSED = enum.auto()
+
+
+TRANSITIONS: dict[tuple[Phase, Step], Phase] = {
+    (Phase.QUEUED, Step.SEND): Phase.SENDING,
+    (Phase.QUEUED, Step.END_ATTEMPT): Phase.QUEUED,  # nothing was sent: no connection, or the journal refused
+    (Phase.SENDING, Step.END_ATTEMPT): Phase.QUEUED,
+    (Phase.SENDING, Step.ACCEPT): Phase.ACCEPTED,
+}
+
+CONSEQUENCES: dict[tuple[Phase, Interruption], Consequence] = {
+    (Phase.QUEUED, Interruption.CANCELLED): Consequence.NOTHING_SENT,
+    (Phase.QUEUED, Interruption.DEADLINE): Consequence.NOTHING_SENT,
+    (Phase.QUEUED, Interruption.CLOSED): Consequence.SESSION_CLOSED,
+    (Phase.SENDING, Interruption.CANCELLED): Consequence.AWAIT_RESPONSE,
+    (Phase.SENDING, Interruption.DEADLINE): Consequence.UNCERTAIN,
+    (Phase.SENDING, Interruption.CLOSED): Consequence.AWAIT_RESPONSE,
+    (Phase.ACCEPTED, Interruption.CANCELLED): Consequence.ABANDONED,
+    (Phase.ACCEPTED, Interruption.DEADLINE): Consequence.TASK_TIMEOUT,
+    (Phase.ACCEPTED, Interruption.CLOSED): Consequence.SESSION_CLOSED,
+}
+
+
+def advance(phase: Phase, step: Step) -> Phase:
+    """Return the phase that follows.
+
+    Raises:
+        KeyError: The step is not legal in this phase.
+    """
+    return TRANSITIONS[phase, step]
+
+
+def consequence_of(phase: Phase, interruption: Interruption) -> Consequence:
+    """Return what an interruption means in a phase."""
+    return CONSEQUENCES[phase, interruption]

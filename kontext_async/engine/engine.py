@@ -1,0 +1,256 @@
+"""The engine's parts, and the owner task that runs them.
+
+The owner task enters and leaves its anyio task group itself; everybody else only signals it. So a session can be started
+in one task and closed in another, as pytest fixtures and web servers do. A task group held across a ``yield`` would fail
+with "exit cancel scope in a different task".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+from random import Random
+from typing import TYPE_CHECKING
+
+import anyio
+
+from kontext_async.decisions.concurrency import AdaptiveLimit
+from kontext_async.engine.context import Context
+from kontext_async.engine.downloader import Downloader
+from kontext_async.engine.estimator import Estimator
+from kontext_async.engine.event_hub import EventHub
+from kontext_async.engine.poll_loop import PollLoop
+from kontext_async.engine.scheduler import Scheduler
+from kontext_async.engine.slots import ConcurrencySlots
+from kontext_async.engine.transport import Transport
+from kontext_async.engine.uploads import UploadLimiter
+from kontext_async.errors import SessionClosed, SessionCrashed, SessionError
+from kontext_async.events import (
+    Abandoned,
+    Accepted,
+    Completed,
+    Downloaded,
+    Failed,
+    StatusReceived,
+    Submitting,
+    Throttled,
+)
+from kontext_async.models import SessionStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    import aiohttp
+    from anyio.abc import TaskGroup
+
+    from kontext_async.engine.clock import Clock
+    from kontext_async.settings import Settings
+
+__all__ = ["Engine"]
+
+
+class Life(enum.Enum):
+    """Where an engine is in its life."""
+
+    NEW = enum.auto()
+    RUNNING = enum.auto()
+    CLOSING = enum.auto()
+    CLOSED = enum.auto()
+    CRASHED = enum.auto()
+
+
+class Signal(enum.Enum):
+    """What moves an engine from one state to the next."""
+
+    START = enum.auto()
+    CLOSE = enum.auto()
+    CRASH = enum.auto()
+    END = enum.auto()
+
+
+TRANSITIONS: dict[tuple[Life, Signal], Life] = {
+    (Life.NEW, Signal.START): Life.RUNNING,
+    (Life.NEW, Signal.CLOSE): Life.CLOSED,
+    (Life.RUNNING, Signal.CLOSE): Life.CLOSING,
+    (Life.RUNNING, Signal.CRASH): Life.CRASHED,
+    (Life.RUNNING, Signal.END): Life.CLOSED,  # the loop cancels the owner task when it shuts down
+    (Life.CLOSING, Signal.CRASH): Life.CRASHED,
+    (Life.CLOSING, Signal.END): Life.CLOSED,
+}
+"""Any other signal changes nothing; `START` is then an error."""
+
+
+class Engine:
+    """Joins the engine's parts, and owns every task of theirs.
+
+    Attributes:
+        on_end: Callbacks for the end of the engine, called with the error that its waiters get.
+    """
+
+    def __init__(
+        self, api_key: str, base_url: str, settings: Settings, http: aiohttp.ClientSession | None, clock: Clock
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.hub = EventHub()
+        self.transport = Transport(api_key, base_url, settings, http)
+        context = Context(
+            settings=settings,
+            clock=clock,
+            random=Random(),  # noqa: S311 # jitter is no secret
+            hub=self.hub,
+            start_soon=self.start_soon,
+        )
+        uploads = UploadLimiter(settings.limits)
+        self.slots = ConcurrencySlots(AdaptiveLimit(settings.limits.max_in_flight), clock)
+        self.poll_loop = PollLoop(self.transport, context)
+        self.scheduler = Scheduler(self.transport, uploads, self.slots, self.poll_loop, context)
+        self.estimator = Estimator(self.transport, uploads, context)
+        self.downloader = Downloader(self.transport, self.poll_loop, context)
+        self.on_end: set[Callable[[SessionError], object]] = set()
+        self._life = Life.NEW
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._owner: asyncio.Task[None] | None = None
+        self._group: TaskGroup | None = None
+        self._stop = asyncio.Event()
+        self._crash: Exception | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """True from `start` until the engine closes or crashes."""
+        return self._life is Life.RUNNING
+
+    async def start(self) -> None:
+        """Start the owner task, and return when everything is ready.
+
+        Raises:
+            SessionClosed: The engine was started or closed before.
+            ConfigurationError: The user's `aiohttp.ClientSession` cannot be used.
+        """
+        if self._life is not Life.NEW:
+            raise SessionClosed("the session was started before; create a new one")
+        self._loop = asyncio.get_running_loop()
+        self.transport.open()
+        ready = self._loop.create_future()
+        self._signal(Signal.START)
+        self._owner = self._loop.create_task(self._run(ready), name="kontext_async session")
+        try:
+            await asyncio.shield(ready)
+        except BaseException:
+            self._signal(Signal.CLOSE)  # the caller has no session to close
+            raise
+
+    async def aclose(self) -> None:
+        """Close the engine, and fail all waiters with `SessionClosed`, which carries the task ID.
+
+        Waits up to `Timeouts.cancel` seconds for the responses to create requests in flight. It may be called from any
+        task of the loop, and more than once; cancelling it does not stop the closing.
+
+        Raises:
+            SessionClosed: It is called on another event loop.
+        """
+        self._check_loop()
+        self._signal(Signal.CLOSE)
+        if self._owner is not None:
+            await asyncio.wait([self._owner])
+
+    def ensure_running(self) -> None:
+        """Raise unless the engine can be used here and now.
+
+        Raises:
+            SessionClosed: The engine was not started, is closed, or belongs to another event loop.
+            SessionCrashed: The engine's background work failed.
+        """
+        if self._life is Life.NEW:
+            raise SessionClosed("the session was not started: use 'async with', or await start() first")
+        self._check_loop()
+        if self._life is not Life.RUNNING or self._group is None:
+            raise self._end_error()
+
+    def start_soon(self, work: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+        """Run a coroutine function as a child of the owner task.
+
+        Raises:
+            SessionError: The engine has ended.
+        """
+        if self._group is None:
+            raise self._end_error()
+        self._group.start_soon(work, *args)
+
+    def statistics(self) -> SessionStatistics:
+        """Return the current counts."""
+        counts = self.hub.counts
+        limit = self.slots.adaptive_limit
+        return SessionStatistics(
+            queued=self.slots.queued,
+            in_flight=limit.in_flight,
+            limit=int(limit.limit),
+            pending=self.poll_loop.pending,
+            polls_in_flight=self.poll_loop.polls_in_flight,
+            submitted=counts.count(Submitting),
+            accepted=counts.count(Accepted),
+            throttled=counts.count(Throttled),
+            polls=counts.count(StatusReceived),
+            completed=counts.count(Completed),
+            failed=counts.count(Failed),
+            uncertain=counts.uncertain,
+            abandoned=counts.count(Abandoned),
+            downloaded=counts.count(Downloaded),
+            spent=counts.spent,
+        )
+
+    async def _run(self, ready: asyncio.Future[None]) -> None:
+        """Own the task group until the engine closes or crashes: the body of the owner task."""
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                ready.set_result(None)
+                await self._stop.wait()
+                self._fail_waiters()
+                await self.scheduler.drain(self.settings.timeouts.cancel)
+                group.cancel_scope.cancel()
+        except Exception as error:  # noqa: BLE001 # whatever failed, nobody may wait on a dead loop
+            self._crash = unwrap_group(error)
+            self._signal(Signal.CRASH)
+        finally:
+            self._signal(Signal.END)
+            self._group = None
+            self._fail_waiters()
+            self.poll_loop.stop()
+            self.scheduler.close(self._end_error())
+            for callback in tuple(self.on_end):
+                callback(self._end_error())
+            with anyio.CancelScope(shield=True):
+                await self.transport.aclose()
+
+    def _signal(self, signal: Signal) -> None:
+        self._life = TRANSITIONS.get((self._life, signal), self._life)
+        if self._life not in (Life.NEW, Life.RUNNING):
+            self._stop.set()
+
+    def _fail_waiters(self) -> None:
+        self.slots.close(self._end_error())
+        self.scheduler.end_pauses()
+        self.poll_loop.fail_all(self._end_error())
+
+    def _end_error(self) -> SessionError:
+        if self._crash is None:
+            return SessionClosed("the session is closed")
+        error = SessionCrashed(f"the session's background work failed: {self._crash!r}")
+        error.__cause__ = self._crash
+        return error
+
+    def _check_loop(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            if self._loop in (None, asyncio.get_running_loop()):
+                return
+        raise SessionClosed("the session belongs to another event loop; create one for each loop")
+
+
+def unwrap_group(error: Exception) -> Exception:
+    """Return the first error inside an exception group, or the error itself."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,105 @@
+"""The session's event stream: its subscribers, and the counts behind `KontextSession.statistics`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from kontext_async.errors import SubmissionUncertain
+from kontext_async.events import Completed, Event, Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, ParamSpec, TypeVar
+
+    EventT = TypeVar("EventT", bound=Event)
+    P = ParamSpec("P")
+
+__all__ = ["EventCounts", "EventHub"]
+
+
+class EventCounts:
+    """The number of events of each kind, and the sum of what completed tasks cost."""
+
+    def __init__(self) -> None:
+        self.spent = Decimal(0)
+        self.uncertain = 0
+        self._counts: defaultdict[type, int] = defaultdict(int)
+
+    def record(self, event: Event) -> None:
+        """Count one event."""
+        self.add(type(event))
+        if isinstance(event, Completed):
+            if event.fingerprint:  # an attached task was billed elsewhere, and may be seen completed many times
+                self.spent += event.generation.usage.cost or 0
+        elif isinstance(event, Failed) and isinstance(event.error, SubmissionUncertain):
+            self.uncertain += 1
+
+    def add(self, kind: type) -> None:
+        """Count one event of a kind that carries no money."""
+        self._counts[kind] += 1
+
+    def count(self, kind: type[Event]) -> int:
+        """Return the number of events of a kind."""
+        return self._counts[kind]
+
+
+@frozen(eq=False)  # each subscription is its own, so that one callback may subscribe twice
+class _Subscription:
+    callback: Callable[[Any], object]
+    kinds: tuple[type[Event], ...]
+
+    def wants(self, kind: type[object]) -> bool:
+        return not self.kinds or issubclass(kind, self.kinds)
+
+
+class EventHub:
+    """Delivers every event to its subscribers, in order. A subscriber that raises affects no other."""
+
+    def __init__(self) -> None:
+        self.counts = EventCounts()
+        self._subscriptions: list[_Subscription] = []
+
+    def subscribe(self, callback: Callable[[Any], object], *kinds: type[Event]) -> Callable[[], None]:
+        """Call `callback` with each event from now on.
+
+        Args:
+            callback: Is called with each event.
+            kinds: The event classes to deliver; none delivers all of them.
+
+        Returns:
+            A function that ends the subscription; calling it twice does no harm.
+        """
+        subscription = _Subscription(callback, kinds)
+        self._subscriptions.append(subscription)
+
+        def unsubscribe() -> None:
+            if subscription in self._subscriptions:
+                self._subscriptions.remove(subscription)
+
+        return unsubscribe
+
+    def emit(self, event: Event) -> None:
+        """Count the event and deliver it."""
+        self.counts.record(event)
+        kind = type(event)
+        for subscription in tuple(self._subscriptions):
+            if not subscription.wants(kind):
+                continue
+            try:
+                subscription.callback(event)
+            except Exception as error:  # noqa: BLE001 # a faulty progress bar must not lose a paid image
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": f"a subscriber to {kind.__name__} raised", "exception": error}
+                )
+
+    def emit_if_wanted(self, kind: type[EventT], make: Callable[P, EventT], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Deliver an event that is costly to make, as `make` makes it. Only count it if no subscriber wants it."""
+        if any(subscription.wants(kind) for subscription in self._subscriptions):
+            self.emit(make(*args, **kwargs))
+        else:
+            self.counts.add(kind)

@@ -1,0 +1,129 @@
+"""The tasks of the event loop that poll, and the timer for the next due time. `decisions.polling` says when that is.
+
+A worker takes the next due task as soon as it has handled a response, in the same turn of the loop. When nothing is due
+the workers idle, and one timer wakes the loop for whatever is due first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeAlias
+
+from kontext_async.engine.transport import Response, TransportError
+from kontext_async.errors import GatewayUnavailable, KontextError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kontext_async.decisions.polling.queue import PollQueue
+    from kontext_async.engine.clock import Timer
+    from kontext_async.engine.context import Context
+    from kontext_async.engine.task_record import TaskRecord
+    from kontext_async.engine.transport import Transport
+
+__all__ = ["PollWorkers", "Polled"]
+
+Polled: TypeAlias = Response | KontextError
+"""A response to a status request, or the error that stands for none."""
+
+
+class PollWorkers:
+    """Sends the status requests that a queue has due, and passes on the responses.
+
+    Args:
+        queue: Says which task is due, and when.
+        transport: Sends the requests.
+        handle: Handles a response, with the time at which it came. Not called for a task that left the queue meanwhile.
+        context: The engine's surroundings; `Limits.max_polls_in_flight` bounds the number of workers.
+    """
+
+    def __init__(
+        self,
+        queue: PollQueue[TaskRecord],
+        transport: Transport,
+        handle: Callable[[TaskRecord, Polled, float], None],
+        context: Context,
+    ) -> None:
+        self._queue = queue
+        self._transport = transport
+        self._handle = handle
+        self._clock = context.clock
+        self._start_soon = context.start_soon
+        self._most = context.settings.limits.max_polls_in_flight
+        self._count = 0
+        self._idle: list[asyncio.Future[TaskRecord]] = []
+        self._timer: Timer | None = None
+        self._wakes_at = float("inf")
+
+    def ensure(self, tasks: int, now: float) -> None:
+        """Take note of a new task in the queue, which now holds `tasks`; start a worker if that may help."""
+        if self._count < min(self._most, tasks):
+            self._count += 1
+            self._start_soon(self._work)
+        self._dispatch_and_arm(now)
+
+    def stop(self) -> None:
+        """Cancel the timer."""
+        if self._timer:
+            self._timer.cancel()
+        self._timer, self._wakes_at = None, float("inf")
+
+    async def _work(self) -> None:
+        """Poll one due task after another: the body of a worker."""
+        now = self._clock.time()
+        task: TaskRecord | None = None
+        while True:
+            following = self._queue.pop_due(now)
+            if following is None or task is None or task.due < self._wakes_at:
+                self._dispatch_and_arm(now)
+            task = following or await self._next_assignment()
+            polled: Polled
+            try:
+                polled = await self._transport.status(task.task_id)
+            except TransportError as error:
+                polled = _no_response(task, error)
+            finally:
+                counts = self._queue.poll_done(task)
+            now = self._clock.time()
+            if counts:
+                self._handle(task, polled, now)
+
+    async def _next_assignment(self) -> TaskRecord:
+        """Idle until a task is assigned."""
+        assignment: asyncio.Future[TaskRecord] = asyncio.get_running_loop().create_future()
+        self._idle.append(assignment)
+        return await assignment
+
+    def _dispatch_and_arm(self, now: float) -> None:
+        """Assign due tasks to idle workers, and set the timer for the next one."""
+        when = self._queue.wake_at()
+        if when <= now:
+            self._dispatch_due(now)
+            when = self._queue.wake_at()
+        when = self._queue.on_grid(when)
+        if when < self._wakes_at:
+            self.stop()
+            self._wakes_at = when
+            self._timer = self._clock.call_at(when, self._on_timer)
+
+    def _dispatch_due(self, now: float) -> None:
+        """Assign due tasks to idle workers; busy workers take theirs when they are done."""
+        while self._idle and (task := self._queue.pop_due(now)):
+            assignment = self._idle.pop()
+            if not assignment.done():  # it is cancelled while the session closes
+                assignment.set_result(task)
+
+    def _on_timer(self) -> None:
+        self._timer, self._wakes_at = None, float("inf")
+        try:
+            self._dispatch_and_arm(self._clock.time())
+        except Exception as error:
+            if not self._idle:
+                raise
+            self._idle.pop().set_exception(error)  # an error in a child of the owner task ends the session
+
+
+def _no_response(task: TaskRecord, lost: TransportError) -> GatewayUnavailable:
+    error = GatewayUnavailable(f"no response to a status request: {lost}", task_id=task.task_id)
+    error.__cause__ = lost.__cause__
+    return error

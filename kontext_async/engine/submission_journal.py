@@ -1,0 +1,37 @@
+"""The interface of a journal that records a submission, each step before the next one is taken."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["SubmissionJournal"]
+
+
+class SubmissionJournal(Protocol):
+    """Records one submission durably. The scheduler awaits each step.
+
+    An attempt that `before_send` recorded, and that is neither `accepted` nor `not_accepted`, is uncertain.
+    """
+
+    async def before_send(self, fingerprint: str, attempt: int) -> None:
+        """Record that a create request is about to be sent; its first byte goes out after this returns.
+
+        Args:
+            fingerprint: The request's fingerprint, with the contents of its images as they are sent.
+            attempt: The number of the attempt, from 1.
+
+        Raises:
+            KontextError: The request must not be sent; the submission ends with this error.
+        """
+        ...
+
+    async def accepted(self, task_id: str) -> None:
+        """Record that the gateway accepted the task. Awaited in a task of the session, even after the caller left.
+
+        Must not raise: the task is billed whether or not it is recorded.
+        """
+        ...
+
+    def not_accepted(self) -> None:
+        """Record that the create request was not accepted. It may be retried; `before_send` is then called again."""
+        ...

@@ -1,0 +1,186 @@
+"""The record of one accepted task: what is known of it, and who waits for it. It is no asyncio task."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from attrs import define, field
+
+from kontext_async.decisions.polling.entry import PollEntry
+from kontext_async.errors import KontextError, TaskFailed
+from kontext_async.models import Generation, TaskState, TaskStatus, Usage
+from kontext_async.protocol import fingerprint, read_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kontext_async.engine.slots import ConcurrencySlots
+    from kontext_async.models import KontextRequest
+
+__all__ = ["Result", "TaskRecord", "TaskRecordWithDigest", "result_of"]
+
+Result: TypeAlias = Generation | KontextError
+T = TypeVar("T")
+
+
+@define(eq=False, weakref_slot=False)
+class TaskRecord(PollEntry):
+    """A task that was accepted or attached. Waiting for it works as for an `asyncio.Future`.
+
+    There may be a hundred thousand of these, so a record keeps the last response as bytes, and only for tasks that
+    somebody holds.
+
+    Attributes:
+        request: The request; None if the task was attached.
+        slots: Where the task's slot is released once the task ends, or is no longer polled.
+        retains_status: True if somebody holds the task and may ask for its status.
+        last_body: The body of the last response, if `retains_status`; None before the first one.
+        result: The task's result; None until it has one. Other errors of a wait are not kept.
+    """
+
+    request: KontextRequest | None = None
+    slots: ConcurrencySlots | None = None
+    retains_status: bool = field(default=False, init=False)
+    last_body: bytes | None = field(default=None, init=False, repr=False)
+    result: Result | None = field(default=None, init=False)
+    _waiters: list[asyncio.Future[Result]] | None = field(default=None, init=False)
+    _watchers: list[asyncio.Future[KontextError | None]] | None = field(default=None, init=False)
+    _callback: Callable[[TaskRecord, Result], object] | None = field(default=None, init=False)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The request's fingerprint; None if the task was attached."""
+        return None if self.request is None else fingerprint(self.request, ())
+
+    @property
+    def status(self) -> TaskStatus | None:
+        """The last status, if it was retained."""
+        return read_status(self.last_body, self.task_id) if self.last_body else None
+
+    @property
+    def has_waiters(self) -> bool:
+        """True if anybody waits for the task, with a deadline of their own."""
+        return bool(self._waiters or self._watchers)
+
+    @property
+    def has_observers(self) -> bool:
+        """True if anybody waits for the task, or has asked to be called back."""
+        return self.has_waiters or self._callback is not None
+
+    def retain_status(self) -> None:
+        """Keep the last response from now on."""
+        self.retains_status = True
+
+    async def wait(self) -> Result:
+        """Wait for the task's result, or for the error that ends the wait."""
+        if self._waiters is None:
+            self._waiters = []
+        return await _wait_in(self._waiters)
+
+    async def wait_for_change(self) -> KontextError | None:
+        """Wait for the next change of `status`; return None, or the error that ends the wait."""
+        if self._watchers is None:
+            self._watchers = []
+        return await _wait_in(self._watchers)
+
+    def add_done_callback(self, callback: Callable[[TaskRecord, Result], object]) -> None:
+        """Call `callback` once with the result, or with the error that ends the wait: at once if there is a result.
+
+        A task has at most one callback: that of the batch that submitted it.
+        """
+        if self.result is None:
+            self._callback = callback
+        else:
+            callback(self, _copy(self.result))
+
+    def remove_done_callback(self) -> None:
+        """Forget the callback."""
+        self._callback = None
+
+    def copy_result(self) -> Result | None:
+        """Return the task's result, an error as the caller's own copy."""
+        return self.result and _copy(self.result)
+
+    def record_status(self, body: bytes) -> None:
+        """Record a response, if anybody may ask for it; wake the watchers if it is a new one."""
+        if self.retains_status and body != self.last_body:
+            self.last_body = body
+            self._wake_watchers(None)
+
+    def set_result(self, result: Result) -> None:
+        """Record the task's result, or the error that ends the wait. Every waiter gets an error of its own."""
+        if isinstance(result, Generation | TaskFailed):
+            self.result = result
+        if self.slots:
+            slots, self.slots = self.slots, None
+            slots.release_task()
+        if isinstance(result, KontextError):
+            self._wake_watchers(result)
+        waiters, self._waiters = self._waiters, None
+        for future in waiters or ():
+            if not future.done():
+                future.set_result(_copy(result))
+        callback, self._callback = self._callback, None
+        if callback:
+            callback(self, _copy(result))
+
+    def _wake_watchers(self, error: KontextError | None) -> None:
+        watchers, self._watchers = self._watchers, None
+        for future in watchers or ():
+            if not future.done():
+                future.set_result(error and error.copy())
+
+
+@define(eq=False, weakref_slot=False)
+class TaskRecordWithDigest(TaskRecord):
+    """A record whose request alone does not give the fingerprint: its images may have changed or gone since.
+
+    Attributes:
+        digest: The fingerprint as bytes.
+    """
+
+    digest: bytes = field(default=b"", kw_only=True)
+
+    @property
+    def fingerprint(self) -> str:
+        """The request's fingerprint."""
+        return self.digest.hex()
+
+
+def result_of(task: TaskRecord, status: TaskStatus, now: float) -> Generation | TaskFailed:
+    """Return what a task's terminal status means."""
+    if status.state is TaskState.COMPLETED and status.images:
+        return Generation(
+            task_id=task.task_id,
+            model=status.model or (task.request.model if task.request else None),
+            request=task.request,
+            images=status.images,
+            usage=status.usage or Usage(),
+            created_at=status.created_at,
+            elapsed=max(0.0, now - task.since),
+            metadata=status.metadata,
+        )
+    if status.state is TaskState.COMPLETED:
+        return TaskFailed(task_id=task.task_id, code=None, message="it completed without an image")
+    detail = status.error
+    return TaskFailed(
+        task_id=task.task_id,
+        code=detail.code if detail else None,
+        message=detail.message if detail else "no reason was given",
+    )
+
+
+def _copy(result: Result) -> Result:
+    return result.copy() if isinstance(result, KontextError) else result
+
+
+async def _wait_in(futures: list[asyncio.Future[T]]) -> T:
+    """Wait beside others. A cancelled waiter leaves the list and affects no other."""
+    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    futures.append(future)
+    try:
+        return await future
+    finally:
+        if future in futures:
+            futures.remove(future)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pickle
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import attrs
+import pytest
+
+from kontext_async import events
+from kontext_async.errors import TaskNotFound
+from kontext_async.events import (
+    Abandoned,
+    Accepted,
+    Completed,
+    Downloaded,
+    Event,
+    Failed,
+    StatusReceived,
+    Submitting,
+    Throttled,
+)
+from kontext_async.models import GeneratedImage, Generation, TaskState, TaskStatus, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+AT = datetime(2026, 1, 9, tzinfo=UTC)
+STATUS = TaskStatus(task_id="t1", state=TaskState.IN_PROGRESS, raw_status="in_progress")
+IMAGE = GeneratedImage(url="https://cdn.example/a.jpg?signature=secret", task_id="t1")
+GENERATION = Generation(
+    task_id="t1", model=None, request=None, images=(IMAGE,), usage=Usage(), created_at=None, elapsed=1.0
+)
+EVENTS: list[Event] = [
+    Submitting(at=AT, fingerprint="f", attempt=1),
+    Accepted(at=AT, task_id="t1", fingerprint="f", status=STATUS),
+    StatusReceived(at=AT, task_id="t1", status=STATUS),
+    Throttled(at=AT, seconds=1.5, scope="submit"),
+    Completed(at=AT, task_id="t1", generation=GENERATION),
+    Failed(at=AT, task_id="t1", error=TaskNotFound("gone", task_id="t1")),
+    Abandoned(at=AT, task_id="t1", reason="its caller has gone"),
+    Downloaded(at=AT, task_id="t1", image=IMAGE, path=Path("a.jpg"), size=3),
+]
+EACH = pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+
+
+def test_every_event_is_shown_here() -> None:
+    assert {type(event) for event in EVENTS} == set(get_args(Event))
+    assert {type(event).__name__ for event in EVENTS} | {"Event"} == set(events.__all__)
+
+
+@EACH
+def test_events_are_frozen(event: Any) -> None:
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        event.at = AT
+
+
+@EACH
+def test_events_survive_pickling(event: Event) -> None:
+    twin = pickle.loads(pickle.dumps(event))  # noqa: S301 # made on this line
+    assert type(twin) is type(event)
+    if not isinstance(event, Failed):  # errors are told apart by identity
+        assert twin == event
+
+
+@EACH
+def test_events_hide_queries(event: Event) -> None:
+    assert "secret" not in repr(event)
+
+
+@EACH
+def test_events_need_no_more_than_a_time(event: Event) -> None:
+    make: Callable[..., Any] = type(event)
+    own = {
+        a.name: getattr(event, a.name)
+        for a in attrs.fields(type(event))
+        if a.name not in ("at", "task_id", "fingerprint")
+    }
+    bare = make(at=AT, **own)
+    assert (bare.task_id, bare.fingerprint) == (None, None)

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import base64
+import json
+import math
+import pickle
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from hypothesis import example, given, strategies as st
+
+from kontext_async.errors import (
+    AuthenticationFailed,
+    GatewayError,
+    GatewayUnavailable,
+    PermissionDenied,
+    RateLimited,
+    RequestRejected,
+)
+from kontext_async.protocol import error_from_response, retry_after
+
+NOW = datetime(2026, 1, 9, 12, 0, 0, tzinfo=UTC)
+LONG_RUN = re.compile(r"[A-Za-z0-9+/=_-]{120,}")
+
+KINDS: dict[int, type[GatewayError]] = {
+    301: RequestRejected,
+    307: RequestRejected,
+    400: RequestRejected,
+    401: AuthenticationFailed,
+    402: PermissionDenied,
+    403: PermissionDenied,
+    404: RequestRejected,
+    405: RequestRejected,
+    408: RequestRejected,
+    413: RequestRejected,
+    422: RequestRejected,
+    429: RateLimited,
+    451: RequestRejected,
+    500: GatewayUnavailable,
+    501: GatewayUnavailable,
+    502: GatewayUnavailable,
+    503: GatewayUnavailable,
+    504: GatewayUnavailable,
+    520: GatewayUnavailable,
+}
+BODIES: list[tuple[bytes, str | None, str, str | None]] = [
+    (
+        b'{"error": {"code": "RATE_LIMIT_EXCEEDED", "message": "too fast"}, "request_id": "r1"}',
+        "RATE_LIMIT_EXCEEDED",
+        "too fast",
+        "r1",
+    ),
+    (b'{"message": "too fast"}', None, "too fast", None),
+    (b'{"error": "too fast"}', None, "too fast", None),
+    (b'{"detail": "too fast"}', None, "too fast", None),
+    (b'{"error": {"code": 2014001, "error_message": "too fast"}}', "2014001", "too fast", None),
+    (b'{"code": "SLOW", "error_message": "too fast"}', "SLOW", "too fast", None),
+    (b'{"error": {"code": 0, "message": "too fast", "request_id": "r2"}}', "0", "too fast", "r2"),
+    (b'{"error": null, "message": "too fast"}', None, "too fast", None),
+    (b'{"error": {}, "message": "too fast"}', None, "too fast", None),
+    (b'{"error": {"message": ""}, "detail": "too fast"}', None, "too fast", None),
+    (b'{"error": {"message": ["x"]}, "message": "too fast"}', None, "too fast", None),
+    (b'{"error": true, "message": "too fast"}', None, "too fast", None),
+    ('{"message": "zu schnell ä"}'.encode(), None, "zu schnell ä", None),
+    (b"<html><body>502 Bad Gateway</body></html>", None, "502 Bad Gateway", None),
+    (b"", None, "without a reason", None),
+    (b"   ", None, "without a reason", None),
+    (b"upstream connect error", None, "upstream connect error", None),
+    (b'{"error": {"mess', None, '{"error": {"mess', None),
+    (b'["too fast"]', None, '["too fast"]', None),
+    (b'{"detail": [{"msg": "field required"}]}', None, "field required", None),
+    (b'"too fast"', None, "too fast", None),
+    (b"null", None, "null", None),
+    (b"{}", None, "{}", None),
+    (b"\xff\xfe\x00broken", None, "broken", None),
+    (b"[" * 100_000, None, "[[", None),
+]
+
+
+@pytest.mark.parametrize(("status", "kind"), KINDS.items())
+@pytest.mark.parametrize(("body", "code", "message", "request_id"), BODIES)
+def test_each_body_with_each_status_becomes_the_right_error(
+    status: int, kind: type[GatewayError], body: bytes, code: str | None, message: str, request_id: str | None
+) -> None:
+    error = error_from_response(status, body, request_id="header", task_id="t1")
+    assert type(error) is kind
+    assert error.status == status
+    assert error.code == code
+    assert message in str(error)
+    assert f"the gateway answered {status}" in str(error)
+    assert error.request_id == (request_id or "header")
+    assert error.task_id == "t1"
+    assert error.body is not None
+    assert len(error.body) <= 500
+
+
+@pytest.mark.parametrize("status", range(300, 600))
+def test_every_status_but_success_has_an_error(status: int) -> None:
+    error = error_from_response(status, b"")
+    expected = KINDS.get(status, GatewayUnavailable if status >= 500 else RequestRejected)
+    assert type(error) is expected
+    assert error.retryable is (status == 429 or status >= 500)
+    assert not error.may_be_charged
+    assert (error.code, error.request_id, error.task_id) == (None, None, None)
+
+
+IMAGE = base64.b64encode(bytes(range(256)) * 40).decode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"code": IMAGE, "message": f"bad image {IMAGE}"}, "request_id": IMAGE},
+        {"error": f"cannot read {IMAGE}"},
+        {"detail": [{"input": IMAGE}]},
+        {"message": "words " * 10_000},
+    ],
+)
+def test_a_body_that_echoes_the_request_is_cut(body: dict[str, Any]) -> None:
+    error = error_from_response(400, json.dumps(body).encode())
+    for text in (str(error), repr(error), error.body or "", error.code or "", error.request_id or ""):
+        assert not LONG_RUN.search(text)
+        assert len(text) < 1500
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+keys = st.sampled_from(["error", "message", "detail", "request_id", "code", "error_message", "x"])
+
+
+@given(
+    st.integers(300, 599),
+    st.one_of(
+        st.binary(max_size=200),
+        json_values.map(lambda value: json.dumps(value).encode()),
+        st.dictionaries(keys, json_values | st.dictionaries(keys, json_values)).map(
+            lambda value: json.dumps(value).encode()
+        ),
+    ),
+)
+@example(400, b'{"message": "\\ud800"}')
+@example(400, b'{"message": ' + b"9" * 5000 + b"}")
+def test_any_body_becomes_an_error_that_survives_pickling(status: int, body: bytes) -> None:
+    error = error_from_response(status, body)
+    assert isinstance(error, GatewayError)
+    assert len(str(error)) < 1500
+    twin = pickle.loads(pickle.dumps(error))  # noqa: S301 # made on the line above
+    assert (type(twin), vars(twin)) == (type(error), vars(error))
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("0", 0.0),
+        ("3", 3.0),
+        (" 3 ", 3.0),
+        ("1.5", 1.5),
+        ("-5", 0.0),
+        ("99999999999", 99999999999.0),
+        ("9" * 400, math.inf),
+        ("inf", math.inf),
+        ("-inf", 0.0),
+        ("nan", None),
+        ("", None),
+        ("soon", None),
+        ("3 seconds", None),
+        ("0x10", None),
+        ("Fri, 09 Jan 2026 12:00:30 GMT", 30.0),
+        ("Fri, 09 Jan 2026 12:00:30 -0000", 30.0),
+        ("Fri, 09 Jan 2026 13:00:30 +0100", 30.0),
+        ("Friday, 09-Jan-26 12:01:00 GMT", 60.0),
+        ("Fri Jan  9 12:00:10 2026", 10.0),
+        ("Fri, 09 Jan 2026 11:59:00 GMT", 0.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Fri, 31 Feb 2026 12:00:00 GMT", None),
+        ("Fri, 09 Jan 99999 12:00:00 GMT", None),
+        ("Fri, 09 Jan 2026 25:61:61 GMT", None),
+        ("Fri, 09 Jan 2026 12:00:00 +9999", None),
+    ],
+)
+def test_a_named_wait_is_read(value: str | None, seconds: float | None) -> None:
+    assert retry_after(value, NOW) == seconds
+
+
+def test_a_date_is_read_against_a_clock_in_any_zone() -> None:
+    elsewhere = NOW.astimezone(timezone(timedelta(hours=-7)))
+    assert retry_after("Fri, 09 Jan 2026 12:00:30 GMT", elsewhere) == 30.0
+
+
+@given(st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001 # set beside
+def test_any_http_date_is_read(date: datetime) -> None:
+    date = date.replace(microsecond=0)
+    assert retry_after(format_datetime(date, usegmt=True), NOW) == max(0.0, (date - NOW).total_seconds())
+
+
+@given(st.text(max_size=40) | st.from_regex(r"\A\w{3}, \d{1,2} \w{3} \d{1,5} \d\d:\d\d:\d\d [+-]?\w{1,6}\Z"))
+def test_any_header_is_a_wait_or_none(value: str) -> None:
+    seconds = retry_after(value, NOW)
+    assert seconds is None or seconds >= 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_proxy_may_write_its_reason_in_any_unicode(encoding: str) -> None:
+    error = error_from_response(502, '{"message": "overloaded"}'.encode(encoding))
+    assert "overloaded" in str(error)
