@@ -1,1 +1,9 @@
-"""What to do next: plain functions and objects that take `now` and random numbers. No await, no clock."""
+"""Decisions of the engine, as plain functions and objects that receive `now` and random numbers. No await, no clock.
+
+In the order in which a request passes them:
+
+- `concurrency`: the number of tasks that may be in flight, and the session's pause.
+- `submission`: the phases of a submission, and what an interruption means in each.
+- `resend`: whether a failed create request may be sent again, and when.
+- `polling`: which task to poll next and when, and what a failed poll means.
+"""

@@ -1,20 +1,22 @@
-"""May this failed request be sent again? DESIGN.md, "Paying once", as code. No await, no clock.
+"""The rules for sending a failed request again: ARCHITECTURE.md, "Paying once", as code. No await, no clock.
 
-The gateway has no idempotency key, so a create is sent again only where it was certainly not accepted:
+The gateway has no idempotency key, so a create request is sent again only if it was certainly not accepted:
 
-====================================================================  =================================
-what happened to a create                                              fate
-====================================================================  =================================
-no connection; a body that was not handed over to its last byte        `AttemptOutcome.NOT_ACCEPTED`: sent again
-429; 503 with ``Retry-After``                                          `AttemptOutcome.THROTTLED`: sent again later
-3xx and other 4xx                                                      `AttemptOutcome.REJECTED`: raised
-lost after the last byte; other 5xx; a 2xx that cannot be read         `AttemptOutcome.UNKNOWN`: never unasked
-====================================================================  =================================
+====================================================================  =================================================
+result of the create request                                          outcome and decision
+====================================================================  =================================================
+no connection; a body whose last byte was not handed over             `AttemptOutcome.NOT_ACCEPTED`: sent again
+429; 503 with ``Retry-After``                                         `AttemptOutcome.THROTTLED`: sent again later
+3xx and other 4xx                                                     `AttemptOutcome.REJECTED`: raised
+lost after the last byte; other 5xx; a 2xx that cannot be read        `AttemptOutcome.UNKNOWN`: sent again only with
+                                                                      `Retries.resend_uncertain`
+====================================================================  =================================================
 """
 
 from __future__ import annotations
 
 import enum
+from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import frozen
@@ -34,13 +36,9 @@ __all__ = [
     "retry_delay",
 ]
 
-TOO_MANY_REQUESTS = 429
-SERVICE_UNAVAILABLE = 503
-SERVER_ERRORS = 500
-
 
 class AttemptOutcome(enum.Enum):
-    """What is known about a create request that did not succeed."""
+    """The state of knowledge about a create request that did not succeed."""
 
     NOT_ACCEPTED = enum.auto()
     THROTTLED = enum.auto()
@@ -50,14 +48,14 @@ class AttemptOutcome(enum.Enum):
 
 @frozen
 class Resend:
-    """Send it again `after` so many seconds."""
+    """The decision to send the request again, `after` so many seconds."""
 
     after: float
 
 
 @frozen
 class GiveUp:
-    """Raise what was seen. With `uncertain`, it may have been accepted all the same."""
+    """The decision to raise the error. If `uncertain`, the gateway may have accepted the request nevertheless."""
 
     uncertain: bool
 
@@ -65,52 +63,52 @@ class GiveUp:
 RetryDecision: TypeAlias = Resend | GiveUp
 
 
-def outcome_of_response(status: int, *, names_wait: bool) -> AttemptOutcome:
-    """The fate of a create that was answered with an HTTP status other than 2xx.
+def outcome_of_response(status: int, *, has_retry_after: bool) -> AttemptOutcome:
+    """Return the outcome of a create request whose response has an HTTP status other than 2xx.
 
     Args:
         status: The HTTP status.
-        names_wait: Whether the answer has a ``Retry-After`` that can be read.
+        has_retry_after: True if the response has a readable ``Retry-After``.
     """
-    if status == TOO_MANY_REQUESTS or (status == SERVICE_UNAVAILABLE and names_wait):
+    if status == HTTPStatus.TOO_MANY_REQUESTS or (status == HTTPStatus.SERVICE_UNAVAILABLE and has_retry_after):
         return AttemptOutcome.THROTTLED
-    return AttemptOutcome.UNKNOWN if status >= SERVER_ERRORS else AttemptOutcome.REJECTED
+    return AttemptOutcome.UNKNOWN if status >= HTTPStatus.INTERNAL_SERVER_ERROR else AttemptOutcome.REJECTED
 
 
 def outcome_of_loss(*, handed_over: bool) -> AttemptOutcome:
-    """The fate of a create whose connection failed: half a JSON body is no request.
+    """Return the outcome of a create request whose connection failed: half a JSON body is no request.
 
     Args:
-        handed_over: Whether the last byte of the body was handed to the socket.
+        handed_over: True if the last byte of the body was handed to the socket.
     """
     return AttemptOutcome.UNKNOWN if handed_over else AttemptOutcome.NOT_ACCEPTED
 
 
 def decide_retry(
-    fate: AttemptOutcome, attempt: int, retries: Retries, random: float, retry_after: float | None = None
+    outcome: AttemptOutcome, attempt: int, retries: Retries, random: float, retry_after: float | None = None
 ) -> RetryDecision:
-    """What to do after an attempt that did not succeed.
+    """Decide whether to send a create request again after an attempt that did not succeed.
 
     Args:
-        fate: What is known about it.
-        attempt: Which one it was, from 1.
+        outcome: The outcome of the attempt.
+        attempt: The number of the attempt, from 1.
         retries: The user's settings.
         random: A number from 0 to 1.
-        retry_after: The seconds that the answer asked to wait, if it did.
+        retry_after: The ``Retry-After`` of the response, in seconds; None if it has none.
     """
-    if fate is AttemptOutcome.REJECTED:
+    if outcome is AttemptOutcome.REJECTED:
         return GiveUp(uncertain=False)
-    if fate is AttemptOutcome.UNKNOWN and not retries.resend_uncertain:
+    if outcome is AttemptOutcome.UNKNOWN and not retries.resend_uncertain:
         return GiveUp(uncertain=True)
     if attempt >= retries.attempts:
-        return GiveUp(uncertain=fate is AttemptOutcome.UNKNOWN)
+        return GiveUp(uncertain=outcome is AttemptOutcome.UNKNOWN)
     return Resend(retry_delay(retry_after, attempt, retries, random))
 
 
 def retry_delay(retry_after: float | None, attempt: int, retries: Retries, random: float) -> float:
-    """Seconds to hold back: what ``Retry-After`` names, within reason, or else a backoff.
+    """Return the seconds to wait before a retry: ``Retry-After`` up to `Retries.max_retry_after`, else a backoff.
 
-    A little is added to a named wait, so that clients that were refused together do not come back together.
+    A little is added to ``Retry-After``, so that clients that were throttled together do not return together.
     """
     if retry_after is None:
         return backoff(attempt, retries, random)
@@ -118,6 +116,6 @@ def retry_delay(retry_after: float | None, attempt: int, retries: Retries, rando
 
 
 def backoff(attempt: int, retries: Retries, random: float) -> float:
-    """Seconds to wait after the failed `attempt` (from 1): doubling, bounded, and half of it left to chance."""
+    """Return the seconds to wait after the failed `attempt` (from 1): doubled each time, bounded, half of it random."""
     doublings = min(attempt - 1, 64)
     return float(min(retries.backoff_max, retries.backoff_initial * 2.0**doublings) * (1 + random) / 2)

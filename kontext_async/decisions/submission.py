@@ -1,4 +1,4 @@
-"""What an interruption means for a submission, by the phase it has reached. Pure: no await, no clock.
+"""The phases of a submission, and the consequence of an interruption in each. Pure: no await, no clock.
 
 A submission advances through three phases:
 
@@ -10,9 +10,9 @@ SENDING     perhaps                     the journal has recorded the attempt; th
 ACCEPTED    done                        the gateway has returned a task ID and bills the task
 ==========  ==========================  =======================================================================
 
-An attempt that ends without an accepted task brings a submission back from SENDING to QUEUED.
+An attempt that ends without an accepted task moves a submission from SENDING back to QUEUED.
 
-What an interruption means depends on the phase alone:
+The consequence of an interruption depends on the phase alone:
 
 ==========  ==========================  =====================================  =======================================
 phase       the caller is cancelled     the caller's deadline passes           the session closes
@@ -34,7 +34,7 @@ __all__ = ["Consequence", "Interruption", "Phase", "Step", "advance", "consequen
 
 
 class Phase(enum.Enum):
-    """How far a submission has come."""
+    """The phase that a submission has reached."""
 
     QUEUED = enum.auto()
     SENDING = enum.auto()
@@ -42,7 +42,7 @@ class Phase(enum.Enum):
 
 
 class Step(enum.Enum):
-    """What moves a submission from one phase to another."""
+    """A step of a submission from one phase to another."""
 
     SEND = enum.auto()
     END_ATTEMPT = enum.auto()
@@ -50,7 +50,7 @@ class Step(enum.Enum):
 
 
 class Interruption(enum.Enum):
-    """What may end the wait for a submission early."""
+    """A reason to end the wait for a submission early."""
 
     CANCELLED = enum.auto()
     DEADLINE = enum.auto()
@@ -58,7 +58,7 @@ class Interruption(enum.Enum):
 
 
 class Consequence(enum.Enum):
-    """What an interruption means."""
+    """The consequence of an interruption."""
 
     NOTHING_SENT = enum.auto()
     AWAIT_RESPONSE = enum.auto()
@@ -98,5 +98,5 @@ def advance(phase: Phase, step: Step) -> Phase:
 
 
 def consequence_of(phase: Phase, interruption: Interruption) -> Consequence:
-    """Return what an interruption means in a phase."""
+    """Return the consequence of an interruption in a phase."""
     return CONSEQUENCES[phase, interruption]

@@ -1,14 +1,14 @@
-"""The poll loop's timing rule: asks when a task is likely to have finished. Pure: no await, no clock.
+"""The timing rule of the poll loop, which polls when a task is likely to have ended. Pure: no await, no clock.
 
-For each kind of request the ends of tasks are learned (`SurvivalEstimator`), and now and then the best schedule for what is
-known is worked out (`best_plan`): close to gaps of sqrt(2c / h), where h is the rate at which tasks of an age finish
-and c is `Polling.poll_cost`. Until `ENOUGH` ends were seen the settings' interval holds; kinds with few ends share
-what is known of all. `progress` takes over where it has proved to foretell ends (`ProgressModel`), and the gateway's own
-times narrow down when a task ended (`narrow`).
+For each kind of request, `SurvivalEstimator` learns when tasks end, and from time to time `optimal_schedule` computes
+the best schedule for the estimate: close to gaps of sqrt(2c / h), where h is the rate at which tasks of an age end and
+c is `Polling.poll_cost`. Until `MIN_ENDS` ends have been observed, the interval of the settings applies. Kinds with few
+ends share one model of all tasks. Where `progress` has proved to predict ends, it replaces the schedule
+(`ProgressModel`). The gateway's own times narrow the interval in which a task ended (`narrow`).
 
-A service that becomes slower or faster is noticed by what asks find, against what was expected: then the past counts
-for less at once, and not only as it fades. A task of unknown age, one that was attached, is asked about at the
-settings' interval, and nothing is learned from it.
+The rule detects a service that becomes slower or faster by comparing the results of polls with what was expected. Then
+it discounts the past at once, in addition to the gradual decay. It polls a task of unknown age, one that was attached,
+at the interval of the settings, and learns nothing from it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from attrs import define, field
 
 from kontext_async.decisions.polling.entry import PollEntry
-from kontext_async.decisions.polling.inspection import Curve, Plan, best_plan
-from kontext_async.decisions.polling.progress_model import ProgressModel, predicted_end
-from kontext_async.decisions.polling.queue import IntervalTiming
+from kontext_async.decisions.polling.inspection import LifetimeDistribution, PollSchedule, optimal_schedule
+from kontext_async.decisions.polling.progress_model import ProgressModel, predict_end
 from kontext_async.decisions.polling.server_times import narrow
 from kontext_async.decisions.polling.survival import MEMORY, SurvivalEstimator
+from kontext_async.decisions.polling.timing import IntervalTiming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -32,175 +32,193 @@ if TYPE_CHECKING:
 
 __all__ = ["AdaptiveTiming"]
 
-ENOUGH = 8
-"""Ends from which on there is something to go by."""
+MIN_ENDS = 8
+"""The number of ends from which there is a schedule."""
 
-ENOUGH_APART = 40
-"""Ends from which on a kind of request is taken by itself."""
+MIN_ENDS_PER_KIND = 40
+"""The number of ends from which a kind of request has its own schedule."""
 
-MOST_KINDS = 16
-"""Kinds that are learned apart; further ones share what is known of all."""
+MAX_KINDS = 16
+"""The number of kinds that have their own model; further ones share the model of all tasks."""
 
-REFRESH = 4
-"""The schedule is worked out again after a part of the ends known: this part, and `ENOUGH` at least."""
+REFRESH_DIVISOR = 4
+"""The schedule is computed again after this fraction of the known ends (a quarter), and after `MIN_ENDS` at least."""
 
 DRIFT_SIGMAS = 4.5
-"""Standard deviations between what was found and what was expected, from which on the past counts for less."""
+"""The standard deviations between the observed and the expected ends from which the past counts for less."""
 
-RECENT = 0.99
-"""What is left of the comparison of found and expected after one more ask."""
+DRIFT_DECAY = 0.99
+"""The factor that each further poll applies to the comparison of observed and expected ends."""
 
 RETAINED = 0.25
-"""The part of the past that is kept after a surprise."""
+"""The part of the weight of the past that is retained after a drift."""
 
-SPREAD = 0.05
-"""The part of a gap that is left to chance: tasks created together drift apart, and the inside of gaps is seen."""
+GAP_JITTER = 0.05
+"""The part of a gap that is random: tasks created together drift apart, and polls reach the inside of gaps."""
 
 EntryT = TypeVar("EntryT", bound=PollEntry)
 
 
 @define
 class KindModel:
-    """What is known of one kind of request."""
+    """The model of one kind of request: when its tasks end, and when to poll them.
 
-    worth: float
+    Attributes:
+        poll_cost: The seconds of delay that one poll may cost.
+        survival: The estimator of the ages at which tasks end.
+        progress_model: The record of how well progress predicts ends.
+        distribution: The latest estimate; None while too few ends are known.
+        schedule: The optimal schedule for it.
+    """
+
+    poll_cost: float
     survival: SurvivalEstimator = field(factory=SurvivalEstimator, init=False)
     progress_model: ProgressModel = field(factory=ProgressModel, init=False)
-    curve: Curve | None = field(default=None, init=False)
-    plan: Plan | None = field(default=None, init=False)
-    _refresh_at: int = field(default=ENOUGH, init=False)
+    distribution: LifetimeDistribution | None = field(default=None, init=False)
+    schedule: PollSchedule | None = field(default=None, init=False)
+    _refresh_at: int = field(default=MIN_ENDS, init=False)
     _surplus: float = field(default=0.0, init=False)
     _variance: float = field(default=0.0, init=False)
 
-    def asked(self, begin: float, age: float, end: float, *, finished: bool) -> None:
-        """Compare what an ask at `age` found with what was expected since `begin`. An end may be predicted_end at `end`."""
-        if self.curve is None:
+    def observe_poll(self, begin: float, age: float, predicted_end: float, *, ended: bool) -> None:
+        """Compare the result of a poll with what the estimate and the prediction led to expect.
+
+        Args:
+            begin: The age at the poll before, which found the task unfinished.
+            age: The age at this poll.
+            predicted_end: The age at the end, as progress predicted it at the poll before; 0 without a prediction.
+            ended: True if this poll found the task ended.
+        """
+        if self.distribution is None:
             return
-        chance = self.curve.chance(begin, age)
-        if end > 0:
-            self.progress_model.seen(end, begin, age, finished=finished, chance=chance)
-        self._surplus = self._surplus * RECENT + finished - chance
-        self._variance = self._variance * RECENT + chance * (1 - chance)
+        probability = self.distribution.end_probability(begin, age)
+        if predicted_end > 0:
+            self.progress_model.observe(predicted_end, begin, age, ended=ended, probability=probability)
+        self._surplus = self._surplus * DRIFT_DECAY + ended - probability
+        self._variance = self._variance * DRIFT_DECAY + probability * (1 - probability)
 
     def refresh(self) -> None:
-        """Work out the schedule again, if there is enough that is new."""
-        surprised = self._surplus**2 > DRIFT_SIGMAS**2 * (1 + self._variance)
-        if surprised:
-            self.survival.forget(RETAINED)
-        if surprised or self.survival.seen >= self._refresh_at:
-            seen = self.survival.seen
-            self.curve = self.survival.curve()
-            self.plan = best_plan(self.curve, self.worth)
-            self._refresh_at = seen + max(ENOUGH, int(min(seen, MEMORY) / REFRESH))
+        """Compute the schedule again if enough is new."""
+        drifted = self._surplus**2 > DRIFT_SIGMAS**2 * (1 + self._variance)
+        if drifted:
+            self.survival.discount_past(RETAINED)
+        if drifted or self.survival.ends_observed >= self._refresh_at:
+            ends = self.survival.ends_observed
+            self.distribution = self.survival.estimate()
+            self.schedule = optimal_schedule(self.distribution, self.poll_cost)
+            self._refresh_at = ends + max(MIN_ENDS, int(min(ends, MEMORY) / REFRESH_DIVISOR))
             self._surplus = self._variance = 0.0
 
 
-def _one_kind(task: PollEntry) -> Hashable:  # noqa: ARG001 # all are of one kind
+def _single_kind(task: PollEntry) -> Hashable:  # noqa: ARG001 # all are of one kind
     return ()
 
 
 @define
 class AdaptiveTiming(Generic[EntryT]):
-    """Asks when a task is likely to have finished since it was last asked about.
+    """A timing rule that polls when a task is likely to have ended since its last poll.
 
     Attributes:
         polling: The settings.
-        kind_of: The kind of a task's request, such that kinds may take different times; None for a task of unknown
-            age.
+        kind_of: Returns the kind of a task's request: kinds may take different times. None for a task of unknown age.
     """
 
     polling: Polling
-    kind_of: Callable[[EntryT], Hashable | None] = _one_kind
-    _until_known: IntervalTiming = field(init=False)
-    _all: KindModel = field(init=False)
-    _only: tuple[KindModel] = field(init=False)
-    _kinds: dict[Hashable, int] = field(factory=dict, init=False)
-    _apart: list[KindModel] = field(factory=list, init=False)
+    kind_of: Callable[[EntryT], Hashable | None] = _single_kind
+    _fallback: IntervalTiming = field(init=False)
+    _overall: KindModel = field(init=False)
+    _overall_only: tuple[KindModel] = field(init=False)
+    _kind_numbers: dict[Hashable, int] = field(factory=dict, init=False)
+    _kind_models: list[KindModel] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._until_known = IntervalTiming(self.polling)
-        self._all = KindModel(self.polling.poll_cost)
-        self._only = (self._all,)
+        self._fallback = IntervalTiming(self.polling)
+        self._overall = KindModel(self.polling.poll_cost)
+        self._overall_only = (self._overall,)
 
-    def first(self, task: EntryT, now: float, random: float) -> float:
-        """See `Timing.first`."""
-        task.kind = self._number_of(self.kind_of(task))
-        known = self._known(task)
-        if known is None or known.plan is None:
-            return self._until_known.first(task, now, random)
+    def first_poll(self, task: EntryT, now: float, random: float) -> float:
+        """See `Timing.first_poll`."""
+        task.kind = self._kind_number(self.kind_of(task))
+        model = self._refresh_model(task)
+        if model is None or model.schedule is None:
+            return self._fallback.first_poll(task, now, random)
         age = max(0.0, now - task.since)
-        gap = self._spread(known.plan.after(age) - age, random)
+        gap = self._bound_gap(model.schedule.next_poll(age) - age, random)
         return now + gap
 
-    def again(self, task: EntryT, progress: float | None, now: float, random: float) -> float:
-        """See `Timing.again`."""
-        begin, asked = task.unfinished_at, task.due
-        age = asked - task.since
-        if asked > begin:
-            task.unfinished_at = asked
+    def next_poll(self, task: EntryT, progress: float | None, now: float, random: float) -> float:
+        """See `Timing.next_poll`."""
+        begin, polled_at = task.unfinished_at, task.due
+        age = polled_at - task.since
+        if polled_at > begin:
+            task.unfinished_at = polled_at
             if task.kind is not None:
-                self._outlived(task, begin - task.since, age)
-        task.predicted_end = predicted_end(age, progress)
-        known = self._known(task)
-        if known is None or known.plan is None:
-            return self._until_known.again(task, progress, now, random)
-        target = known.progress_model.next_ask(task.predicted_end, age, self.polling.poll_cost)
-        gap = self._spread((known.plan.after(age) if target is None else target) - age, random)
-        return max(asked + gap, now + self.polling.min_interval)
+                self._observe_alive(task, begin - task.since, age)
+        task.predicted_end = predict_end(age, progress)
+        model = self._refresh_model(task)
+        if model is None or model.schedule is None:
+            return self._fallback.next_poll(task, progress, now, random)
+        target = model.progress_model.next_poll(task.predicted_end, age, self.polling.poll_cost)
+        gap = self._bound_gap((model.schedule.next_poll(age) if target is None else target) - age, random)
+        return max(polled_at + gap, now + self.polling.min_interval)
 
-    def _outlived(self, task: PollEntry, begin: float, age: float) -> None:
-        for knowledge in self._learning(task):
-            knowledge.survival.observe_alive(begin, age)
-            knowledge.asked(begin, age, task.predicted_end, finished=False)
+    def _observe_alive(self, task: PollEntry, begin: float, age: float) -> None:
+        for model in self._models_to_train(task):
+            model.survival.observe_alive(begin, age)
+            model.observe_poll(begin, age, task.predicted_end, ended=False)
 
-    def finished(self, task: EntryT, status: TaskStatus, now: float) -> None:  # noqa: ARG002 # Timing's
-        """See `Timing.finished`."""
+    def observe_end(self, task: EntryT, status: TaskStatus, now: float) -> None:  # noqa: ARG002 # Timing's
+        """See `Timing.observe_end`."""
         begin, age = max(0.0, task.unfinished_at - task.since), max(0.0, task.due - task.since)
         if task.kind is None or age <= begin:
             return
         least, most = narrow(begin, age, status)
-        for knowledge in self._learning(task):
-            knowledge.survival.observe_alive(begin, least)
-            knowledge.survival.observe_end(least, most)
-            knowledge.asked(begin, age, task.predicted_end, finished=True)
+        for model in self._models_to_train(task):
+            model.survival.observe_alive(begin, least)
+            model.survival.observe_end(least, most)
+            model.observe_poll(begin, age, task.predicted_end, ended=True)
 
     def expected_delay(self, task: EntryT, now: float) -> float:
         """See `Timing.expected_delay`."""
-        known = self._known(task)
-        if known is None or known.curve is None:
-            return self._until_known.expected_delay(task, now)
-        return known.curve.expected_delay(max(0.0, task.unfinished_at - task.since), max(0.0, now - task.since))
+        model = self._refresh_model(task)
+        if model is None or model.distribution is None:
+            return self._fallback.expected_delay(task, now)
+        begin, age = max(0.0, task.unfinished_at - task.since), max(0.0, now - task.since)
+        return model.distribution.expected_delay(begin, age)
 
-    def _number_of(self, kind: Hashable | None) -> int | None:
+    def _kind_number(self, kind: Hashable | None) -> int | None:
+        """Return the number of a kind, and create the models of single kinds once there are two."""
         if kind is None:
             return None
-        if len(self._kinds) >= MOST_KINDS:
-            return self._kinds.get(kind, -1)
-        number = self._kinds.setdefault(kind, len(self._kinds))
-        if len(self._kinds) > max(1, len(self._apart)):
-            self._apart += [KindModel(self.polling.poll_cost) for _ in range(len(self._apart), len(self._kinds))]
+        if len(self._kind_numbers) >= MAX_KINDS:
+            return self._kind_numbers.get(kind, -1)
+        number = self._kind_numbers.setdefault(kind, len(self._kind_numbers))
+        if len(self._kind_numbers) > max(1, len(self._kind_models)):
+            missing = len(self._kind_numbers) - len(self._kind_models)
+            self._kind_models += [KindModel(self.polling.poll_cost) for _ in range(missing)]
         return number
 
-    def _learning(self, task: PollEntry) -> tuple[KindModel, ...]:
-        """What learns from a task: while there is one kind of request only, that is what is known of all."""
-        if not self._apart:
-            return self._only
-        apart = self._apart_of(task)
-        return self._only if apart is None else (self._all, apart)
+    def _models_to_train(self, task: PollEntry) -> tuple[KindModel, ...]:
+        """Return the models that learn from a task: the overall model alone while there is only one kind of request."""
+        if not self._kind_models:
+            return self._overall_only
+        own = self._own_model(task)
+        return self._overall_only if own is None else (self._overall, own)
 
-    def _apart_of(self, task: PollEntry) -> KindModel | None:
-        return self._apart[task.kind] if task.kind is not None and 0 <= task.kind < len(self._apart) else None
+    def _own_model(self, task: PollEntry) -> KindModel | None:
+        number = task.kind
+        return self._kind_models[number] if number is not None and 0 <= number < len(self._kind_models) else None
 
-    def _known(self, task: PollEntry) -> KindModel | None:
-        """What is known of a task like this, brought up to date."""
+    def _refresh_model(self, task: PollEntry) -> KindModel | None:
+        """Return the model for a task, brought up to date; None if its age is not known."""
         if task.kind is None:
             return None
-        apart = self._apart_of(task) if self._apart else None
-        known = self._all if apart is None or apart.survival.seen < ENOUGH_APART else apart
-        known.refresh()
-        return known
+        own = self._own_model(task) if self._kind_models else None
+        model = self._overall if own is None or own.survival.ends_observed < MIN_ENDS_PER_KIND else own
+        model.refresh()
+        return model
 
-    def _spread(self, gap: float, random: float) -> float:
-        """A gap with jitter, within the settings' bounds."""
-        gap *= 1 + SPREAD * (2 * random - 1)
+    def _bound_gap(self, gap: float, random: float) -> float:
+        """Return a gap with jitter, within the bounds of the settings."""
+        gap *= 1 + GAP_JITTER * (2 * random - 1)
         return min(self.polling.max_interval, max(self.polling.min_interval, gap))

@@ -1,6 +1,24 @@
-"""The record of a task that is asked about. No await, no clock.
+"""The record of a polled task, and its places in the queue. No await, no clock.
 
-There may be a hundred thousand of these: what is rare is None, and what can be derived is not kept.
+A session may have a hundred thousand records: what is rare is None, and what can be derived is not kept.
+
+A task is at one place of the queue at a time, and these methods move it:
+
+====================================================  ====================================  ===========
+method                                                from                                  to
+====================================================  ====================================  ===========
+`PollQueue.add`                                       IDLE                                  SCHEDULED
+`PollQueue.expedite`                                  IDLE, SCHEDULED, DUE, URGENT          URGENT
+`PollQueue.pop_due`: the due time has come            SCHEDULED                             DUE
+`PollQueue.pop_due`: the task is returned             DUE, URGENT                           IN_FLIGHT
+`PollQueue.poll_done`                                 IN_FLIGHT                             IDLE
+`PollQueue.status_received`, unless it is terminal    IDLE                                  SCHEDULED
+`PollQueue.reschedule`, `PollQueue.retry_later`       IDLE                                  SCHEDULED
+`PollQueue.remove`                                    any                                   IDLE
+====================================================  ====================================  ===========
+
+`PollQueue.expedite` leaves a task IN_FLIGHT where it is, because its poll is out already. `PollQueue.poll_done` leaves
+every other place as it is: the task was removed, or added again, while its poll was in flight.
 """
 
 from __future__ import annotations
@@ -13,7 +31,7 @@ __all__ = ["FailureStreak", "Place", "PollEntry"]
 
 
 class Place(enum.Enum):
-    """Where in the queue a task stands; what other places hold of it is stale."""
+    """The place of a task in the queue. References to the task at other places are stale."""
 
     IDLE = enum.auto()
     SCHEDULED = enum.auto()
@@ -24,12 +42,12 @@ class Place(enum.Enum):
 
 @define
 class FailureStreak:
-    """Asks that failed, one after the other.
+    """Consecutive failed polls of one task.
 
     Attributes:
-        since: When the first of them failed.
-        failures: How many there are.
-        missing_since: When the first of the latest 404s in a row came.
+        since: The time of the first failure.
+        failures: The number of failures.
+        missing_since: The time of the first of the latest consecutive 404s; None if the last failure was no 404.
     """
 
     since: float
@@ -39,16 +57,17 @@ class FailureStreak:
 
 @define(eq=False, weakref_slot=False)
 class PollEntry:
-    """A task that is asked about.
+    """A task that is polled.
 
     Attributes:
-        task_id: The task's id.
-        since: When it was accepted, or attached.
-        due: When it shall be asked about next; from when it is asked about until that is known, when that was.
-        place: Where it waits for that.
-        failure_streak: The failed asks since the last one that did not fail; None when there are none.
-        unfinished_at: When it was last asked about and not finished; when it was accepted, before that.
-        predicted_end: The age at which it will be finished, as its progress has it; 0 where that says nothing.
+        task_id: The ID of the task.
+        since: The time at which it was accepted, or attached.
+        due: The time at which it is to be polled next. From a poll until the next one is scheduled: the time of the
+            poll.
+        place: Its place in the queue.
+        failure_streak: The failed polls since the last one that succeeded; None when there are none.
+        unfinished_at: The time of the last poll that found it unfinished; before that, the time of its acceptance.
+        predicted_end: The age in seconds at which it will end, as its progress predicts; 0 without a prediction.
         kind: The number of its kind of request; None while its age is not known, -1 for kinds without a number.
     """
 
@@ -63,5 +82,5 @@ class PollEntry:
 
     @property
     def failures(self) -> int:
-        """Asks that failed, one after the other."""
+        """The number of consecutive failed polls."""
         return 0 if self.failure_streak is None else self.failure_streak.failures

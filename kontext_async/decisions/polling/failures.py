@@ -1,4 +1,4 @@
-"""What follows from failed status requests. No await, no clock."""
+"""The consequences of failed polls. No await, no clock."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from kontext_async.decisions.polling.entry import FailureStreak, PollEntry
 if TYPE_CHECKING:
     from kontext_async.settings import Retries
 
-__all__ = ["FailureAction", "PollFailure", "after_failure"]
+__all__ = ["FailureAction", "PollFailure", "record_failure"]
 
 
 class PollFailure(enum.Enum):
-    """How a status request failed."""
+    """The kind of failure of a poll."""
 
     FORBIDDEN = enum.auto()
     NOT_FOUND = enum.auto()
@@ -22,28 +22,28 @@ class PollFailure(enum.Enum):
 
 
 class FailureAction(enum.Enum):
-    """What follows from a failed status request."""
+    """The action that follows from a failed poll."""
 
     POLL_AGAIN = enum.auto()
     FAIL_TASK = enum.auto()
     FAIL_ALL = enum.auto()
 
 
-def after_failure(task: PollEntry, failure: PollFailure, now: float, retries: Retries) -> FailureAction:
-    """Take down a failed status request, and say what follows from it.
+def record_failure(task: PollEntry, failure: PollFailure, now: float, retries: Retries) -> FailureAction:
+    """Record a failed poll, and return the action that follows from it.
 
-    A 401, 402 or 403 concerns every task of the account. A 404 counts once 404s have come for `not_found_grace`
-    seconds: a task may not be known everywhere at once. Anything else is asked again, until the asks have failed one
-    after the other for `failure_budget` seconds.
+    A 401, 402 or 403 concerns every task of the account. A 404 counts once 404s have come for
+    `Retries.not_found_grace` seconds: a task may not be known everywhere at once. After any other failure the task is
+    polled again, until its polls have failed one after the other for `Retries.failure_budget` seconds.
     """
     if failure is PollFailure.FORBIDDEN:
         return FailureAction.FAIL_ALL
-    trouble = task.failure_streak = task.failure_streak or FailureStreak(now)
-    trouble.failures += 1
+    streak = task.failure_streak = task.failure_streak or FailureStreak(now)
+    streak.failures += 1
     if failure is not PollFailure.NOT_FOUND:
-        trouble.missing_since = None
-    elif trouble.missing_since is None:
-        trouble.missing_since = now
-    missing = trouble.missing_since is not None and now - trouble.missing_since >= retries.not_found_grace
-    spent = now - trouble.since >= retries.failure_budget
-    return FailureAction.FAIL_TASK if missing or spent else FailureAction.POLL_AGAIN
+        streak.missing_since = None
+    elif streak.missing_since is None:
+        streak.missing_since = now
+    grace_over = streak.missing_since is not None and now - streak.missing_since >= retries.not_found_grace
+    budget_spent = now - streak.since >= retries.failure_budget
+    return FailureAction.FAIL_TASK if grace_over or budget_spent else FailureAction.POLL_AGAIN

@@ -1,14 +1,16 @@
-"""How long a task took by the gateway's own clock. Pure.
+"""The duration of a task by the gateway's clock. Pure.
 
-Only differences of the gateway's times are used: the clock here may be off. A time is in seconds or in milliseconds
-since the epoch, which its size tells (PROTOCOL.md, "Answers"), and is cut off at its unit: a task that was created in
-second c and completed in second e took between e - c - 1 and e - c + 1 seconds.
+Only differences between the gateway's times are used, because the local clock may be off. A time is in seconds or in
+milliseconds since the epoch, as its magnitude shows (PROTOCOL.md, "The task"), and is truncated to its unit: a task
+that was created in second c and completed in second e took between e - c - 1 and e - c + 1 seconds.
 """
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
+
+from kontext_async.models import MILLISECONDS_FROM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,15 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["narrow", "server_duration"]
 
-MILLISECONDS = 1e11
-"""From this size on, a time since the epoch is in milliseconds: as seconds it would be in the year 5138."""
-
-TRAVEL = 0.25
-"""Seconds by which a task may be older for the gateway than here: its acceptance travelled back."""
+MAX_TRAVEL = 0.25
+"""The seconds by which the gateway may count a task as older than the client does: the response had to travel back."""
 
 
 def server_duration(status: TaskStatus) -> tuple[float, float] | None:
-    """The seconds that a task took at least and at most by the gateway's clock; None where it does not say."""
+    """Return the least and most seconds that a task took by the gateway's clock; None if the status lacks a time."""
     completed = _completed_at(status.metadata)
     if completed is None or status.created_at is None:
         return None
@@ -38,19 +37,22 @@ def server_duration(status: TaskStatus) -> tuple[float, float] | None:
 
 
 def narrow(begin: float, end: float, status: TaskStatus) -> tuple[float, float]:
-    """What is known of the age at which a task ended: between `begin` and `end`, and by the gateway's clock.
+    """Narrow the interval from `begin` to `end`, the ages between which a task ended, by the gateway's clock.
 
-    Where the two contradict each other, what was seen here counts.
+    Where the two contradict each other, the local observation counts.
+
+    Returns:
+        The least and the most age at the end, in seconds.
     """
     took = server_duration(status)
     if took is None:
         return begin, end
-    least, most = max(begin, took[0] - TRAVEL), min(end, took[1])
+    least, most = max(begin, took[0] - MAX_TRAVEL), min(end, took[1])
     return (least, most) if least < most else (begin, end)
 
 
 def _completed_at(metadata: Mapping[str, Any]) -> tuple[float, float] | None:
-    """The time in seconds, and its unit in seconds."""
+    """Return the time of completion and its unit, both in seconds; None if there is no usable time."""
     value = metadata.get("completed_at")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -60,10 +62,11 @@ def _completed_at(metadata: Mapping[str, Any]) -> tuple[float, float] | None:
         return None
     if not math.isfinite(seconds) or seconds <= 0:
         return None
-    if seconds >= MILLISECONDS:
+    if seconds >= MILLISECONDS_FROM:
         return seconds / 1000, 0.001
     return seconds, 1.0 if seconds.is_integer() else 0.001
 
 
 def _created_at(time: datetime) -> tuple[float, float]:
+    """Return the time of creation and its unit, both in seconds."""
     return time.timestamp(), 0.001 if time.microsecond else 1.0

@@ -1,14 +1,15 @@
-"""How long tasks take, learned from asking now and then. Pure.
+"""The distribution of the ages at which tasks end, estimated from polls. Pure.
 
-An ask tells that a task was still unfinished at one age, or that it ended somewhere between two: its end is
+A poll shows that a task was unfinished at one age, or that it ended somewhere between two: its end is
 interval-censored. The estimate is the self-consistent one (Turnbull, 1976: The empirical distribution function with
-arbitrarily grouped, censored and truncated data), as events and exposure: every ask puts the task at risk between the
-ages of two asks, whatever comes of it later, so that running tasks count at once; an end is an event that is spread
-over its interval as the estimate itself has it, again and again. Between the rounds the events are smoothed a little
-(Silverman, Jones, Wilson and Nychka, 1990: EMS), from a start that is flat: where nothing is known of the inside of an
-interval, ends are equally likely in all of it, and the estimate never confirms the schedule that it led to.
+arbitrarily grouped, censored and truncated data), expressed as events and exposure. Every poll puts the task at risk
+between the ages of two polls, no matter how the task ends later, so that running tasks count at once. An end is an
+event that is distributed over its interval as the estimate itself is, in several rounds. Between the rounds the events
+are smoothed a little (Silverman, Jones, Wilson and Nychka, 1990: EMS). The first round starts from a flat estimate:
+where nothing is known of the inside of an interval, ends are equally likely in all of it, and the estimate never
+confirms the schedule that it led to.
 
-What is old counts less: the weight of everything falls by 1/e every `MEMORY` ends.
+Old observations count less: the weight of each falls by 1/e every `MEMORY` ends.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import define, field
 
-from kontext_async.decisions.polling.inspection import TAIL, Curve
+from kontext_async.decisions.polling.inspection import TAIL, LifetimeDistribution
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,45 +30,46 @@ __all__ = ["SurvivalEstimator"]
 MEMORY = 300.0
 """Ends after which an observation weighs 1/e of a new one."""
 
-RETAINED = 640
-"""Ends that are kept, at most; older ones weigh less than an eighth."""
+MAX_ENDS = 640
+"""The most ends that are kept; older ones weigh less than an eighth."""
 
 SHORTEST = 1e-3
-"""Seconds: the youngest age that is told from 0."""
+"""The youngest age that is distinguished from 0, in seconds."""
 
 PER_OCTAVE = 64
 OCTAVES = 24
 MARKS = (0.0, *(SHORTEST * 2 ** (mark / PER_OCTAVE) for mark in range(1, PER_OCTAVE * OCTAVES + 1)))
-"""The ages that are told apart, in seconds: 0, then steps of 1.1 % from a millisecond to 4.6 hours."""
+"""The ages that are distinguished, in seconds: 0, then steps of 1.1 % from a millisecond to 4.6 hours."""
 
 LONGEST = MARKS[-1]
 AT_ONE_SECOND = 0.5 - PER_OCTAVE * math.log2(SHORTEST)
-"""The number of the mark at one second, and a half, so that what is cut off is rounded."""
+"""The number of the mark at one second, plus a half so that truncation rounds."""
 
 BINS = 112
-"""Age bins of an estimate, about, of equal width in the square root of the age: as the gaps between asks are."""
+"""The approximate number of age bins of an estimate. They are equally wide in the square root of the age, as the gaps
+between polls are."""
 
 ROUNDS = 8
-"""Times that the events are spread anew."""
+"""The number of rounds in which the events are distributed."""
 
 SMOOTHING_BINS = 2
-"""Bins to each side over which they are smoothed, each time; more while fewer than `MEMORY` ends are known, as
-bandwidths go: with the fifth root of their number."""
+"""The bins to each side over which events are smoothed in each round. There are more while fewer than `MEMORY` ends are
+known, in inverse proportion to the fifth root of their number, as for kernel bandwidths."""
 
-AT_RISK = 0.3
+PRIOR_AT_RISK = 0.3
 """Tasks that are imagined to be at risk at every age, ending at the rate `TAIL` / age: no age is ever ruled out."""
 
-LEAST_MASS = 1e-12
-"""No interval in which an end was seen is taken to hold less."""
+MIN_MASS = 1e-12
+"""The smallest mass of an interval in which an end was observed."""
 
-HEAVY = 1e9
-"""Above this weight of a new observation, all weights are scaled down."""
+MAX_WEIGHT = 1e9
+"""The weight of a new observation above which all weights are scaled down."""
 
 Interval: TypeAlias = tuple[int, int, float]
 
 
-def _mark(age: float) -> int:
-    """The number of the mark next to an age."""
+def _nearest_mark(age: float) -> int:
+    """Return the number of the mark nearest to an age."""
     if age <= SHORTEST:
         return 0
     return int(PER_OCTAVE * math.log2(age) + AT_ONE_SECOND) if age < LONGEST else len(MARKS) - 1
@@ -75,68 +77,68 @@ def _mark(age: float) -> int:
 
 @define
 class SurvivalEstimator:
-    """The ages at which tasks end, as far as asking showed them.
+    """An estimator of the ages at which tasks end, from polls.
 
     Attributes:
-        seen: Ends that were seen.
+        ends_observed: The number of ends observed.
     """
 
-    seen: int = field(default=0, init=False)
+    ends_observed: int = field(default=0, init=False)
     _weight: float = field(default=1.0, init=False)
     _changes: list[float] = field(factory=lambda: [0.0] * len(MARKS), init=False)
     _ends: list[Interval] = field(factory=list, init=False)
 
     def observe_alive(self, begin: float, end: float) -> None:
-        """A task that was unfinished at the age `begin` was so at the age `end` too."""
-        first, last = _mark(begin), _mark(end)
+        """Record that a task that was unfinished at the age `begin` was still unfinished at the age `end`."""
+        first, last = _nearest_mark(begin), _nearest_mark(end)
         if last > first:
             self._changes[first] += self._weight
             self._changes[last] -= self._weight
 
     def observe_end(self, begin: float, end: float) -> None:
-        """A task that was unfinished at the age `begin` was finished at the age `end`.
+        """Record that a task that was unfinished at the age `begin` had ended at the age `end`.
 
-        That it was unfinished from its acceptance to `begin` is for `observe_alive` to say.
+        The caller reports with `observe_alive` that the task was unfinished from its acceptance to `begin`.
         """
-        last = max(1, _mark(end))
-        self._ends.append((min(_mark(begin), last - 1), last, self._weight))
-        self.seen += 1
+        last = max(1, _nearest_mark(end))
+        self._ends.append((min(_nearest_mark(begin), last - 1), last, self._weight))
+        self.ends_observed += 1
         self._weight *= 1 + 1 / MEMORY
-        if len(self._ends) > RETAINED * 1.25:
-            del self._ends[:-RETAINED]
+        if len(self._ends) > MAX_ENDS * 1.25:
+            del self._ends[:-MAX_ENDS]
 
-    def forget(self, kept: float) -> None:
-        """Let everything seen so far count for the part `kept` of what it did."""
-        self._weight /= kept
+    def discount_past(self, retained: float) -> None:
+        """Multiply the weight of all observations so far by `retained`."""
+        self._weight /= retained
 
-    def curve(self) -> Curve:
-        """The distribution of ages. At least one end was seen."""
-        if self._weight > HEAVY:
+    def estimate(self) -> LifetimeDistribution:
+        """Estimate the distribution. At least one end must have been observed."""
+        if self._weight > MAX_WEIGHT:
             self._scale_down()
         youngest = max(0, min(last for _, last, _ in self._ends) - PER_OCTAVE)
         oldest = min(len(MARKS) - 1, max(last for _, last, _ in self._ends) + PER_OCTAVE)
-        cuts = _cuts(youngest, oldest)
-        ages = [0.0, *(MARKS[cut] for cut in cuts[1:])]
-        place = _places(cuts)
+        edges = _choose_edges(youngest, oldest)
+        ages = [0.0, *(MARKS[edge] for edge in edges[1:])]
+        nearest = _nearest_edges(edges)
 
-        def bin_of(mark: int) -> int:
-            return place[min(max(mark, youngest), oldest) - youngest]
+        def edge_of(mark: int) -> int:
+            return nearest[min(max(mark, youngest), oldest) - youngest]
 
-        bins = len(cuts) - 1
+        bins = len(edges) - 1
         unit = 1 / self._weight
         changes = [0.0] * (bins + 1)
         for mark, change in enumerate(self._changes):
             if change:
-                changes[bin_of(mark)] += change * unit
+                changes[edge_of(mark)] += change * unit
         exposed = [max(0.0, weight) for weight in accumulate(changes[:bins])]
         ends: dict[tuple[int, int], float] = {}
         for first, last, weight in self._ends:
-            end = max(1, bin_of(last))
-            key = (min(bin_of(first), end - 1), end)
+            end = max(1, edge_of(last))
+            key = (min(edge_of(first), end - 1), end)
             ends[key] = ends.get(key, 0.0) + weight * unit
         known = max(1.0, sum(ends.values()))
         reach = round(SMOOTHING_BINS * max(1.0, MEMORY / known) ** 0.2)
-        return Curve.of_shares(ages, _self_consistent(ages, exposed, ends, reach))
+        return LifetimeDistribution.from_shares(ages, _estimate_shares(ages, exposed, ends, reach))
 
     def _scale_down(self) -> None:
         unit = 1 / self._weight
@@ -145,80 +147,80 @@ class SurvivalEstimator:
         self._weight = 1.0
 
 
-def _cuts(youngest: int, oldest: int) -> list[int]:
-    """The marks between bins of equal width in the square root of the age, where the marks are fine enough."""
+def _choose_edges(youngest: int, oldest: int) -> list[int]:
+    """Return the marks between bins that are equally wide in the square root of the age, as far as marks permit."""
     step = (math.sqrt(MARKS[oldest]) - math.sqrt(MARKS[youngest])) / BINS
-    cuts = [youngest]
-    edge = math.sqrt(MARKS[youngest]) + step
+    edges = [youngest]
+    target = math.sqrt(MARKS[youngest]) + step
     for mark in range(youngest + 1, oldest):
         root = math.sqrt(MARKS[mark])
-        if root >= edge:
-            cuts.append(mark)
-            edge = max(edge + step, root + step / 2)
-    cuts.append(oldest)
-    return cuts
+        if root >= target:
+            edges.append(mark)
+            target = max(target + step, root + step / 2)
+    edges.append(oldest)
+    return edges
 
 
-def _places(cuts: Sequence[int]) -> list[int]:
-    """For every mark from the first cut to the last, the number of the cut next to it."""
-    places = [0]
-    for number, (before, after) in enumerate(pairwise(cuts)):
+def _nearest_edges(edges: Sequence[int]) -> list[int]:
+    """Return the number of the nearest edge, for every mark from the first edge to the last."""
+    nearest = [0]
+    for number, (before, after) in enumerate(pairwise(edges)):
         middle = (before + after) / 2
-        places += [number + (mark > middle) for mark in range(before + 1, after + 1)]
-    return places
+        nearest += [number + (mark > middle) for mark in range(before + 1, after + 1)]
+    return nearest
 
 
-def _self_consistent(
+def _estimate_shares(
     ages: Sequence[float], exposed: Sequence[float], ends: dict[tuple[int, int], float], reach: int
 ) -> list[float]:
-    """The share of tasks that ends in each bin.
+    """Return the self-consistent share of tasks that end in each bin.
 
     Args:
         ages: The edges of the bins.
-        exposed: The weight of asks that found a task unfinished at both edges of each bin.
+        exposed: The weight of polls that found a task unfinished at both edges of each bin.
         ends: The weight of ends, by the edges between which they were.
-        reach: Over how many bins to smooth, each round.
+        reach: The bins to each side over which to smooth in each round.
     """
     widths = [end - begin for begin, end in pairwise(ages)]
-    imagined = [AT_RISK * TAIL * width / end for width, end in zip(widths, ages[1:], strict=True)]
+    prior = [PRIOR_AT_RISK * TAIL * width / end for width, end in zip(widths, ages[1:], strict=True)]
     shares = [width / ages[-1] for width in widths]
     for _ in range(ROUNDS):
-        shares = _smoothed(_spread_anew(shares, exposed, ends, imagined), reach)
+        shares = _smooth(_redistribute(shares, exposed, ends, prior), reach)
     return shares
 
 
-def _spread_anew(
-    shares: list[float], exposed: Sequence[float], ends: dict[tuple[int, int], float], imagined: Sequence[float]
+def _redistribute(
+    shares: list[float], exposed: Sequence[float], ends: dict[tuple[int, int], float], prior: Sequence[float]
 ) -> list[float]:
-    """One round: ends are spread over their intervals as `shares` has it, and give new shares.
+    """Distribute the ends over their intervals in proportion to `shares`, and return the new shares: one round.
 
     With P the mass of an interval (first, last), the bin k of mass f(k) in it gets f(k) / P of the end as events, and
-    (F(last) - F(k)) / P of it as exposure: sums over all intervals around k, made from the changes at their edges.
+    (F(last) - F(k)) / P of it as exposure: sums over all intervals around k, from the changes at their edges.
     """
-    by = [0.0, *accumulate(shares)]
-    density, reach = [0.0] * len(by), [0.0] * len(by)
+    cumulative = [0.0, *accumulate(shares)]
+    density, upper_edge = [0.0] * len(cumulative), [0.0] * len(cumulative)
     for (first, last), weight in ends.items():
-        per = weight / max(LEAST_MASS, by[last] - by[first])
+        per = weight / max(MIN_MASS, cumulative[last] - cumulative[first])
         density[first] += per
         density[last] -= per
-        per *= by[last]
-        reach[first] += per
-        reach[last] -= per
+        per *= cumulative[last]
+        upper_edge[first] += per
+        upper_edge[last] -= per
     alive, per, upper = 1.0, 0.0, 0.0
-    spread = []
+    redistributed = []
     for place, share in enumerate(shares):
         per += density[place]
-        upper += reach[place]
-        events = share * per + imagined[place]
-        at_risk = exposed[place] + upper - by[place] * per + AT_RISK
+        upper += upper_edge[place]
+        events = share * per + prior[place]
+        at_risk = exposed[place] + upper - cumulative[place] * per + PRIOR_AT_RISK
         ending = alive * min(1.0, max(0.0, events / at_risk)) if at_risk > 0 else 0.0
         alive -= ending
-        spread.append(ending)
-    return spread
+        redistributed.append(ending)
+    return redistributed
 
 
-def _smoothed(shares: list[float], reach: int) -> list[float]:
-    """Each share as the mean of those around it, up to `reach` bins away, twice over; the sum stays."""
+def _smooth(shares: list[float], reach: int) -> list[float]:
+    """Replace each share by the mean of those up to `reach` bins away, twice over; the sum stays the same."""
     width = 2 * reach + 1
     for _ in range(2):
         mirrored = [*shares[reach - 1 :: -1], *shares, *shares[: -reach - 1 : -1]]

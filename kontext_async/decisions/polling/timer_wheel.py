@@ -1,8 +1,8 @@
-"""What is due later, on a grid of times: a list for each of them. No await, no clock.
+"""Tasks that are due later, on a grid of times with a list for each. No await, no clock.
 
-A place in a list is all that a task takes here, and putting it there all that it costs, with a hundred thousand others
-as with ten. What is due between two points of the grid is due at the later one, together with others: fewer wake-ups
-for the same asks. The grid's step is a power of two, so that its points are exact.
+A task occupies one place in a list, and adding it costs the same with a hundred thousand others as with ten. Tasks that
+are due between two points of the grid are due at the later one, together with others: fewer wake-ups for the same
+polls. The step of the grid is a power of two, so that its points are exact.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ EntryT = TypeVar("EntryT", bound=PollEntry)
 
 
 class TimerWheel(Generic[EntryT]):
-    """Tasks by due time. One that was put here, and is elsewhere or due at another time by now, is stale.
+    """Tasks by due time. A reference to a task that has moved to another place or due time is stale.
 
     Attributes:
-        step: Seconds between two points of the grid.
+        step: The seconds between two points of the grid.
     """
 
     def __init__(self, step: float) -> None:
@@ -33,40 +33,40 @@ class TimerWheel(Generic[EntryT]):
         self._times: list[float] = []
         self._tasks: dict[float, tuple[float, list[EntryT]]] = {}
 
-    def rounded(self, time: float) -> float:
-        """The first point of the grid that is not before `time`."""
+    def round_up(self, time: float) -> float:
+        """Return the first point of the grid that is not before `time`."""
         return time if time == math.inf else math.ceil(time / self.step) * self.step
 
     def put(self, task: EntryT, due: float) -> None:
-        """Have a task wait until it is due."""
-        when = self.rounded(due)
-        known = self._tasks.get(when)
-        if known is None:
-            known = self._tasks[when] = (when, [])
+        """Schedule a task for the first point of the grid that is not before `due`."""
+        when = self.round_up(due)
+        waiting = self._tasks.get(when)
+        if waiting is None:
+            waiting = self._tasks[when] = (when, [])
             heapq.heappush(self._times, when)
-        task.due = known[0]  # the same number for all that are due then
+        task.due = waiting[0]  # one number object for all tasks that are due then
         task.place = Place.SCHEDULED
-        known[1].append(task)
+        waiting[1].append(task)
 
     def pop(self, now: float) -> Sequence[EntryT]:
-        """Take out what is due."""
+        """Remove and return the tasks that are due."""
         if not self._times or self._times[0] > now:
             return ()
         due: list[EntryT] = []
         while self._times and self._times[0] <= now:
             when = heapq.heappop(self._times)
             for task in self._tasks.pop(when)[1]:
-                if _waits(task, when):
+                if _is_current(task, when):
                     task.place = Place.DUE
                     due.append(task)
         return due
 
-    def first(self) -> float:
-        """When the first task is due; infinite when there is none."""
+    def first_due(self) -> float:
+        """Return the time at which the first task is due; infinite when there is none."""
         while self._times:
             when = self._times[0]
             tasks = self._tasks[when][1]
-            while tasks and not _waits(tasks[-1], when):
+            while tasks and not _is_current(tasks[-1], when):
                 tasks.pop()
             if tasks:
                 return when
@@ -74,5 +74,5 @@ class TimerWheel(Generic[EntryT]):
         return math.inf
 
 
-def _waits(task: PollEntry, when: float) -> bool:
+def _is_current(task: PollEntry, when: float) -> bool:
     return task.place is Place.SCHEDULED and task.due == when
