@@ -1,4 +1,4 @@
-"""What every create request came to, and what was billed. Pure: no I/O, no clock."""
+"""The ledger: every create request, its outcome and its cost. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-import attrs
+from attrs import asdict, evolve, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-NOTHING = Decimal(0)
+ZERO = Decimal(0)
 
 
 class CreateOutcome(StrEnum):
-    """What a create request came to."""
+    """The outcome of a create request."""
 
     ACCEPTED = "accepted"
     REFUSED = "refused"
     CUT = "cut"
-    """The connection went before the request was accepted, and no answer was sent."""
+    """The connection was lost before the request was accepted, and no response was sent."""
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class LedgerEntry:
     """One create request that arrived.
 
     Attributes:
         index: Its number in the ledger, from 0.
-        at: When it was decided, unix seconds.
-        outcome: What it came to.
-        reason: Why, in one word: `accepted`, or the code of the refusal, or the fault that struck.
-        task_id: The task's id when it was accepted.
+        at: The time of the decision, unix seconds.
+        outcome: Its outcome.
+        reason: The reason in one term: `accepted`, the code of the refusal, or the kind of the fault.
+        task_id: The task's ID when it was accepted.
         prompt: The prompt, when the request was read.
         digest: Hex digest of model and params, when the request was read.
-        cost: What was billed, in USD; 0 when nothing was.
-        status: The HTTP status that was answered; None when no answer was sent, or not to its last byte.
+        cost: The billed amount in USD; 0 when nothing was billed.
+        status: The HTTP status of the response; None when no response was sent, or not to its last byte.
     """
 
     index: int
@@ -47,24 +47,23 @@ class LedgerEntry:
     task_id: str | None = None
     prompt: str | None = None
     digest: str | None = None
-    cost: Decimal = NOTHING
+    cost: Decimal = ZERO
     status: int | None = None
 
     @property
-    def answered(self) -> bool:
-        """Whether an answer was sent to its last byte, be its content damaged on purpose."""
+    def responded(self) -> bool:
+        """Whether a response was sent to its last byte, even if its content was damaged on purpose."""
         return self.status is not None
 
     def as_dict(self) -> dict[str, Any]:
-        """The entry as JSON has it, with the cost as a decimal string."""
-        return {**attrs.asdict(self), "cost": f"{self.cost:f}", "answered": self.answered}
+        """Return the entry as JSON, with the cost as a decimal string."""
+        return {**asdict(self), "cost": f"{self.cost:f}", "answered": self.responded}
 
 
 class Ledger:
     """Everything that the emulator accepted, refused, cut and billed, in order of decision.
 
-    A live view: it grows while the emulator runs. Tasks that fail are not billed unless the emulator
-    was told to bill them.
+    A live view: it grows while the emulator runs. Tasks that fail are billed only if the emulator has `bill_failed`.
     """
 
     def __init__(self) -> None:
@@ -73,7 +72,7 @@ class Ledger:
         self._reasons: Counter[str] = Counter()
         self._digests: Counter[str] = Counter()
         self._billed = 0
-        self._spent = NOTHING
+        self._spent = ZERO
 
     def __repr__(self) -> str:
         return (
@@ -81,9 +80,9 @@ class Ledger:
             f"billed={self.billed} spent={self.spent}>"
         )
 
-    def record(self, *, at: float, outcome: CreateOutcome, reason: str, **known: Any) -> int:
-        """Add an entry, with whatever else is `known` of it, and return its index."""
-        entry = LedgerEntry(index=len(self._entries), at=at, outcome=outcome, reason=reason, **known)
+    def record(self, *, at: float, outcome: CreateOutcome, reason: str, **details: Any) -> int:
+        """Add an entry, and return its index. `details` are further attributes of `LedgerEntry`."""
+        entry = LedgerEntry(index=len(self._entries), at=at, outcome=outcome, reason=reason, **details)
         self._entries.append(entry)
         self._outcomes[outcome] += 1
         self._reasons[reason] += 1
@@ -93,9 +92,9 @@ class Ledger:
             self._digests[entry.digest or ""] += 1
         return entry.index
 
-    def note_answer(self, index: int, status: int) -> None:
-        """Note that entry `index` was answered with the HTTP status `status`."""
-        self._entries[index] = attrs.evolve(self._entries[index], status=status)
+    def record_response(self, index: int, status: int) -> None:
+        """Record that the response to entry `index` was sent with the HTTP status `status`."""
+        self._entries[index] = evolve(self._entries[index], status=status)
 
     @property
     def entries(self) -> Sequence[LedgerEntry]:
@@ -104,41 +103,41 @@ class Ledger:
 
     @property
     def accepted(self) -> int:
-        """How many create requests were accepted."""
+        """The number of create requests that were accepted."""
         return self._outcomes[CreateOutcome.ACCEPTED]
 
     @property
     def refused(self) -> int:
-        """How many create requests were refused with an answer that says so."""
+        """The number of create requests that were refused with an error response."""
         return self._outcomes[CreateOutcome.REFUSED]
 
     @property
     def cut(self) -> int:
-        """How many create requests lost their connection before they were accepted."""
+        """The number of create requests whose connection was lost before they were accepted."""
         return self._outcomes[CreateOutcome.CUT]
 
     @property
     def billed(self) -> int:
-        """How many create requests were billed."""
+        """The number of create requests that were billed."""
         return self._billed
 
     @property
     def spent(self) -> Decimal:
-        """The sum of what was billed, in USD."""
+        """The sum of all bills, in USD."""
         return self._spent
 
     @property
     def billed_twice(self) -> dict[str, int]:
-        """Digest of model and params to how often it was billed, where that is more than once."""
+        """The digests of model and params that were billed more than once, each with its number of bills."""
         return {digest: count for digest, count in self._digests.items() if count > 1}
 
     @property
     def task_ids(self) -> tuple[str, ...]:
-        """The ids of all accepted tasks, in order of acceptance."""
+        """The IDs of all accepted tasks, in order of acceptance."""
         return tuple(entry.task_id for entry in self._entries if entry.task_id is not None)
 
     def as_dict(self, *, entries: bool = True) -> dict[str, Any]:
-        """The ledger as JSON: counts, counts by reason, money as decimal strings, and the entries."""
+        """Return the ledger as JSON: counts, counts by reason, money as decimal strings, and the entries."""
         summary: dict[str, Any] = {
             "accepted": self.accepted,
             "refused": self.refused,

@@ -1,26 +1,26 @@
-"""Range requests, as RFC 9110 section 14 has them, for one range of bytes. Pure."""
+"""Range requests for one range of bytes, as in RFC 9110 section 14. Pure."""
 
 from __future__ import annotations
 
 import re
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+RANGE_HEADER = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-class UnsatisfiableError(ValueError):
+class Unsatisfiable(ValueError):
     """The range lies outside of the file."""
 
 
-def wanted_range(header: str | None, if_range: str | None, *, etag: str, size: int) -> range | None:
-    """The bytes that a request wants; None for the whole file.
+def parse_range(header: str | None, if_range: str | None, *, etag: str, size: int) -> range | None:
+    """Return the bytes that a request wants; None for the whole file.
 
     A header that is malformed, or that names several ranges, is ignored, and so is one whose If-Range names
     another version of the file.
 
     Raises:
-        UnsatisfiableError: There are no such bytes.
+        Unsatisfiable: There are no such bytes.
     """
-    match = _RANGE.fullmatch(header or "")
+    match = RANGE_HEADER.fullmatch(header or "")
     if match is None or (if_range is not None and if_range != etag):
         return None
     first, last = match.groups()
@@ -33,5 +33,5 @@ def wanted_range(header: str | None, if_range: str | None, *, etag: str, size: i
         if last and int(last) < int(first):
             return None
     if not wanted:
-        raise UnsatisfiableError(f"bytes */{size}")
+        raise Unsatisfiable(f"bytes */{size}")
     return wanted

@@ -1,11 +1,11 @@
-"""The gateway's side of things: accounts, limits, tasks and bills. Pure: no I/O, no clock, no await.
+"""The accounts, limits, tasks and bills of the gateway. Pure: no I/O, no clock, no await.
 
-Every method takes `now` in unix seconds, and random numbers where it needs some. The rules:
+Every method gets `now` in unix seconds, and random numbers where it needs some. The rules:
 
-- A task's end is decided when it is accepted; what it is at any time follows from `now`.
-- A create is billed when it is accepted, and only then. A task that will fail is not billed, unless
-  `Limits.bill_failed` says so; a cancelled one is.
-- A task belongs to the key that made it; to every other key it is unknown.
+- A task's end is decided when it is accepted; its phase at any time follows from `now`.
+- A create request is billed when it is accepted, and only then. A task that will fail is not billed, unless
+  `AccountLimits.bill_failed` says so; a cancelled task is.
+- A task belongs to the key that created it; to every other key it is unknown.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import heapq
 import math
 from decimal import Decimal
 from enum import StrEnum
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-import attrs
+from attrs import define, evolve, field, frozen
 
-from kontext_async.emulator.kinds import FaultKind
-from kontext_async.emulator.ledger import NOTHING
+from kontext_async.emulator.fault_kinds import FaultKind
+from kontext_async.emulator.ledger import ZERO
 
 if TYPE_CHECKING:
     import random
@@ -27,22 +28,22 @@ if TYPE_CHECKING:
     from kontext_async.emulator.faults import Fault
     from kontext_async.emulator.validation import CreateRequest
 
-_ID_LETTERS = "0123456789abcdefghijklmnopqrstuv"
-_ID_LENGTH = 20
-_SEED_BITS = 32
+ID_LETTERS = "0123456789abcdefghijklmnopqrstuv"
+ID_LENGTH = 20
+SEED_BITS = 32
 
 
-class State(StrEnum):
-    """What a task is at a time."""
+class TaskPhase(StrEnum):
+    """The phase of a task at some time."""
 
     IN_PROGRESS = "in_progress"
     COMPLETED = "completed"
     FAILED = "failed"
 
 
-@attrs.frozen(kw_only=True)
+@frozen(kw_only=True)
 class Refusal:
-    """An answer that says no. `retry_after` is in seconds."""
+    """An error response that refuses a request. `retry_after` is in seconds."""
 
     status: int
     code: str
@@ -50,15 +51,15 @@ class Refusal:
     retry_after: float | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Limits:
-    """What an account may do, and what it pays.
+@frozen(kw_only=True)
+class AccountLimits:
+    """The limits and the prices of every account.
 
     Attributes:
         max_tasks: Unfinished tasks at once; None for no limit.
         requests_per_second: API requests per second, with bursts of as many (of one at least); None for no
             limit.
-        balance: What an account has to spend, in USD; None for no limit.
+        balance: The amount that an account can spend, in USD; None for no limit.
         price: USD per task before the discount.
         discount: The factor on the price.
         bill_failed: Whether tasks that fail are billed too.
@@ -73,20 +74,20 @@ class Limits:
 
     @property
     def cost(self) -> Decimal:
-        """What one task costs, in USD."""
+        """The cost of one task, in USD."""
         return (self.price * Decimal(str(self.discount))).normalize()
 
 
-@attrs.frozen(kw_only=True)
-class Fate:
-    """What becomes of a task besides its time.
+@frozen(kw_only=True)
+class PlannedOutcome:
+    """The outcome of a task, decided when it is accepted.
 
     Attributes:
-        failure: Code and message, when it fails.
-        hangs: Whether it never finishes.
-        at_once: Whether it is finished as soon as it is accepted.
-        known_after: Seconds from acceptance until it is known.
-        known_until: Seconds from acceptance until it is forgotten.
+        failure: Code and message, when the task fails.
+        hangs: Whether the task never ends.
+        at_once: Whether the task has ended as soon as it is accepted.
+        known_after: Seconds from acceptance until the task is known.
+        known_until: Seconds from acceptance until the task is forgotten.
     """
 
     failure: tuple[str, str] | None = None
@@ -96,41 +97,41 @@ class Fate:
     known_until: float = math.inf
 
 
-ORDINARY = Fate()
+ORDINARY = PlannedOutcome()
 
 
-def fate_of(fault: Fault | None) -> Fate:
-    """The fate that a fault brings to the task of the create that met it."""
+def plan_outcome(fault: Fault | None) -> PlannedOutcome:
+    """Return the outcome of the task of a create request with that fault."""
     if fault is None:
         return ORDINARY
     failure, seconds = (fault.code, fault.message), fault.seconds or 0.0
-    fates = {
-        FaultKind.TASK_FAILS: Fate(failure=failure),
-        FaultKind.FAILED_AT_ONCE: Fate(failure=failure, at_once=True),
-        FaultKind.COMPLETED_AT_ONCE: Fate(at_once=True),
-        FaultKind.TASK_HANGS: Fate(hangs=True),
-        FaultKind.TASK_LATE: Fate(known_after=seconds),
-        FaultKind.TASK_VANISHES: Fate(known_until=seconds),
+    outcomes = {
+        FaultKind.TASK_FAILS: PlannedOutcome(failure=failure),
+        FaultKind.FAILED_AT_ONCE: PlannedOutcome(failure=failure, at_once=True),
+        FaultKind.COMPLETED_AT_ONCE: PlannedOutcome(at_once=True),
+        FaultKind.TASK_HANGS: PlannedOutcome(hangs=True),
+        FaultKind.TASK_LATE: PlannedOutcome(known_after=seconds),
+        FaultKind.TASK_VANISHES: PlannedOutcome(known_until=seconds),
     }
-    return fates.get(fault.kind, ORDINARY)
+    return outcomes.get(fault.kind, ORDINARY)
 
 
-@attrs.define(kw_only=True)
+@define(kw_only=True)
 class Task:
-    """One accepted create.
+    """One accepted create request.
 
     Attributes:
-        id: Its id.
-        key: The key that made it.
-        request: What was asked.
-        seed: The seed in use, the server's choice when none was asked for.
-        width: The picture's width in pixels.
-        height: The picture's height in pixels.
-        created_at: When it was accepted, unix seconds.
-        finish_at: When it ends, unix seconds; infinite when it hangs.
-        planned: The seconds it was to take.
-        fate: What becomes of it.
-        cost: What was billed for it, in USD.
+        id: Its ID.
+        key: The key that created it.
+        request: The create request.
+        seed: The seed in use, chosen by the server when the request has none.
+        width: The image's width in pixels.
+        height: The image's height in pixels.
+        created_at: The time of its acceptance, unix seconds.
+        finish_at: The time of its end, unix seconds; infinite when it hangs.
+        planned_seconds: Its planned duration in seconds.
+        planned_outcome: Its planned outcome.
+        cost: The amount billed for it, in USD.
     """
 
     id: str
@@ -141,39 +142,39 @@ class Task:
     height: int
     created_at: float
     finish_at: float
-    planned: float
-    fate: Fate
+    planned_seconds: float
+    planned_outcome: PlannedOutcome
     cost: Decimal
 
-    def state(self, now: float) -> State:
-        """What it is at `now`."""
+    def phase_at(self, now: float) -> TaskPhase:
+        """Return the phase at `now`."""
         if now < self.finish_at:
-            return State.IN_PROGRESS
-        return State.COMPLETED if self.fate.failure is None else State.FAILED
+            return TaskPhase.IN_PROGRESS
+        return TaskPhase.COMPLETED if self.planned_outcome.failure is None else TaskPhase.FAILED
 
-    def progress(self, now: float, noise: float = 0.0) -> float:
-        """How far it is at `now`, linear in time plus `noise`, between 0 and 0.99."""
-        share = (now - self.created_at) / self.planned if self.planned else 0.0
+    def progress_at(self, now: float, noise: float = 0.0) -> float:
+        """Return the progress at `now`, linear in time plus `noise`, between 0 and 0.99."""
+        share = (now - self.created_at) / self.planned_seconds if self.planned_seconds else 0.0
         return round(min(max(share + noise, 0.0), 0.99), 4)
 
     def is_known(self, now: float) -> bool:
-        """Whether the gateway knows it at `now`."""
-        return self.fate.known_after <= now - self.created_at < self.fate.known_until
+        """Return whether the gateway knows the task at `now`."""
+        return self.planned_outcome.known_after <= now - self.created_at < self.planned_outcome.known_until
 
 
-@attrs.define(kw_only=True)
+@define(kw_only=True)
 class Account:
-    """What the gateway knows of one key.
+    """The gateway's record of one key.
 
     Unfinished tasks are counted with a heap of their finish times, so that a request costs O(log n).
     """
 
-    key: str = attrs.field(repr=False)
+    key: str = field(repr=False)
     balance: Decimal | None
     tokens: float
     tokens_at: float
-    _finishes: list[tuple[float, str]] = attrs.field(factory=list, init=False, repr=False)
-    _cancelled: set[str] = attrs.field(factory=set, init=False, repr=False)
+    _finishes: list[tuple[float, str]] = field(factory=list, init=False, repr=False)
+    _cancelled: set[str] = field(factory=set, init=False, repr=False)
 
     def add(self, task: Task) -> None:
         """Count a task until it finishes."""
@@ -183,8 +184,8 @@ class Account:
         """Stop counting an unfinished task."""
         self._cancelled.add(task_id)
 
-    def unfinished(self, now: float) -> int:
-        """How many tasks are unfinished at `now`."""
+    def count_unfinished(self, now: float) -> int:
+        """Return the number of unfinished tasks at `now`."""
         finishes = self._finishes
         while finishes and finishes[0][0] <= now:
             self._cancelled.discard(heapq.heappop(finishes)[1])
@@ -194,14 +195,14 @@ class Account:
 class World:
     """All accounts and tasks of one emulator."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: AccountLimits) -> None:
         self.limits = limits
         self.cost = limits.cost
         self._accounts: dict[str, Account] = {}
         self._tasks: dict[str, Task] = {}
 
-    def account(self, key: str, now: float) -> Account:
-        """The account of a key; it is made when the key is seen first."""
+    def get_account(self, key: str, now: float) -> Account:
+        """Return the account of a key; create it when the key is new."""
         account = self._accounts.get(key)
         if account is None:
             account = Account(key=key, balance=self.limits.balance, tokens=self._burst, tokens_at=now)
@@ -213,7 +214,7 @@ class World:
         return max(1.0, self.limits.requests_per_second or 0.0)
 
     def throttle(self, account: Account, now: float) -> Refusal | None:
-        """Count one API request of the account; a refusal when it comes too fast."""
+        """Count one API request of the account; return a refusal when it exceeds the rate limit."""
         rate = self.limits.requests_per_second
         if rate is None:
             return None
@@ -223,19 +224,20 @@ class World:
         if account.tokens < 1:
             wait = (1 - account.tokens) / rate
             message = f"more than {rate:g} requests per second"
-            return Refusal(status=429, code="RATE_LIMIT_EXCEEDED", message=message, retry_after=wait)
+            status = HTTPStatus.TOO_MANY_REQUESTS
+            return Refusal(status=status, code="RATE_LIMIT_EXCEEDED", message=message, retry_after=wait)
         account.tokens -= 1
         return None
 
     def admit(self, account: Account, now: float) -> Refusal | None:
-        """Say whether the account may make a task at `now`; a refusal when it may not."""
+        """Check that the account can start a task at `now`; return a refusal when it cannot."""
         most = self.limits.max_tasks
-        if most is not None and account.unfinished(now) >= most:
+        if most is not None and account.count_unfinished(now) >= most:
             message = f"too many unfinished tasks: at most {most} at once"
-            return Refusal(status=429, code="TASK_LIMIT_EXCEEDED", message=message)
+            return Refusal(status=HTTPStatus.TOO_MANY_REQUESTS, code="TASK_LIMIT_EXCEEDED", message=message)
         if account.balance is not None and account.balance < self.cost:
             message = f"balance too low: {account.balance} USD left, {self.cost} USD needed"
-            return Refusal(status=403, code="INSUFFICIENT_BALANCE", message=message)
+            return Refusal(status=HTTPStatus.FORBIDDEN, code="INSUFFICIENT_BALANCE", message=message)
         return None
 
     def accept(
@@ -245,54 +247,54 @@ class World:
         *,
         sides: tuple[int, int],
         seconds: float,
-        fate: Fate,
+        outcome: PlannedOutcome,
         now: float,
         rng: random.Random,
     ) -> Task:
-        """Make a task that takes `seconds`, and bill it. `admit` comes before this."""
-        planned = 0.0 if fate.at_once else seconds
+        """Create a task of `seconds` duration, and bill it. Call `admit` before."""
+        planned_seconds = 0.0 if outcome.at_once else seconds
         task = Task(
-            id=self._new_id(rng),
+            id=self._generate_id(rng),
             key=account.key,
             request=request,
-            seed=rng.getrandbits(_SEED_BITS) if request.seed is None else request.seed,
+            seed=rng.getrandbits(SEED_BITS) if request.seed is None else request.seed,
             width=sides[0],
             height=sides[1],
             created_at=now,
-            finish_at=math.inf if fate.hangs else now + planned,
-            planned=planned,
-            fate=fate,
-            cost=NOTHING if fate.failure is not None and not self.limits.bill_failed else self.cost,
+            finish_at=math.inf if outcome.hangs else now + planned_seconds,
+            planned_seconds=planned_seconds,
+            planned_outcome=outcome,
+            cost=ZERO if outcome.failure is not None and not self.limits.bill_failed else self.cost,
         )
         self._tasks[task.id] = task
         if task.finish_at > now:
-            account.unfinished(now)
+            account.count_unfinished(now)  # which drops the finished tasks
             account.add(task)
         if account.balance is not None:
             account.balance -= task.cost
         return task
 
-    def _new_id(self, rng: random.Random) -> str:
-        bits = rng.getrandbits(5 * _ID_LENGTH)
-        task_id = "".join([_ID_LETTERS[bits >> shift & 31] for shift in range(0, 5 * _ID_LENGTH, 5)])
-        return task_id if task_id not in self._tasks else self._new_id(rng)
+    def _generate_id(self, rng: random.Random) -> str:
+        bits = rng.getrandbits(5 * ID_LENGTH)
+        task_id = "".join([ID_LETTERS[bits >> shift & 31] for shift in range(0, 5 * ID_LENGTH, 5)])
+        return task_id if task_id not in self._tasks else self._generate_id(rng)
 
     def find(self, task_id: str, key: str, now: float) -> Task | None:
-        """The task of that id, when it is known at `now` and belongs to `key`."""
+        """Return the task of that ID, when it is known at `now` and belongs to `key`."""
         task = self._tasks.get(task_id)
         if task is None or task.key != key or not task.is_known(now):
             return None
         return task
 
-    def of_any_key(self, task_id: str) -> Task | None:
-        """The task of that id, whoever made it: the files origin asks for no key."""
+    def find_of_any_key(self, task_id: str) -> Task | None:
+        """Return the task of that ID regardless of its key: the files origin requires no key."""
         return self._tasks.get(task_id)
 
     def cancel(self, task: Task, now: float) -> bool:
-        """End a task as failed; False when it was finished already. What was billed stays billed."""
-        if task.state(now) is not State.IN_PROGRESS:
+        """End a task as failed; return False when it has already ended. Its bill stays."""
+        if task.phase_at(now) is not TaskPhase.IN_PROGRESS:
             return False
         self._accounts[task.key].cancel(task.id)
         task.finish_at = now
-        task.fate = attrs.evolve(task.fate, failure=("CANCELLED", "the task was cancelled"))
+        task.planned_outcome = evolve(task.planned_outcome, failure=("CANCELLED", "the task was cancelled"))
         return True

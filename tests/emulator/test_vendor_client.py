@@ -1,4 +1,4 @@
-"""The vendor's own client against the emulator: what it understands, the emulator says rightly."""
+"""The vendor's own client against the emulator, which must respond as that client expects."""
 
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -12,7 +12,7 @@ from kontext_async.emulator import Emulator, Fault
 
 pytestmark = pytest.mark.anyio
 REQUEST = {"model": "flux_kontext_pro", "input": [{"params": {"prompt": "a red fox", "seed": 1}}]}
-QUICKLY = (sa.with_poll_interval(0.01), sa.with_poll_timeout(5.0))
+FAST_POLLING = (sa.with_poll_interval(0.01), sa.with_poll_timeout(5.0))
 
 
 @pytest.fixture
@@ -21,22 +21,22 @@ async def emulator() -> AsyncIterator[Emulator]:
         yield running
 
 
-async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
+async def run_in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
     return await to_thread.run_sync(partial(work, *arguments))
 
 
-def client(emulator: Emulator, key: str = "emulator-key") -> Any:
+def create_client(emulator: Emulator, key: str = "emulator-key") -> Any:
     base = emulator.base_url
     return sa.Client(sa.ClientConfig(api_key=key, base_url=base, model_base_url=f"{base}/model"))
 
 
-async def test_it_creates_and_waits(emulator: Emulator) -> None:
-    modal = client(emulator).modal
-    task = await in_thread(modal.create, REQUEST)
+async def test_the_vendor_client_creates_a_task_and_waits(emulator: Emulator) -> None:
+    modal = create_client(emulator).modal
+    task = await run_in_thread(modal.create, REQUEST)
     assert task.status == "in_progress"
     seen: list[tuple[str, float]] = []
-    done = await in_thread(
-        task.wait, *QUICKLY, sa.with_poll_callback(lambda status, progress: seen.append((status, progress)))
+    done = await run_in_thread(
+        task.wait, *FAST_POLLING, sa.with_poll_callback(lambda status, progress: seen.append((status, progress)))
     )
     assert done.status == "completed"
     assert done.urls()[0].startswith(emulator.files_url)
@@ -49,64 +49,66 @@ async def test_it_creates_and_waits(emulator: Emulator) -> None:
     assert emulator.ledger.billed == 1
 
 
-async def test_it_polls_once(emulator: Emulator) -> None:
-    modal = client(emulator).modal
-    task = await in_thread(modal.create, REQUEST)
-    again = await in_thread(modal.get, task.id)
+async def test_the_vendor_client_polls_once(emulator: Emulator) -> None:
+    modal = create_client(emulator).modal
+    task = await run_in_thread(modal.create, REQUEST)
+    again = await run_in_thread(modal.get, task.id)
     assert (again.id, again.model) == (task.id, "flux_kontext_pro")
 
 
-async def test_it_sees_a_task_fail(emulator: Emulator) -> None:
-    emulator.faults.script("create", [Fault(kind="task-fails", message="the picture was refused")])
-    modal = client(emulator).modal
-    task = await in_thread(modal.create, REQUEST)
-    with pytest.raises(sa.SeaArtError, match="task failed: the picture was refused") as caught:
-        await in_thread(task.wait, *QUICKLY)
+async def test_the_vendor_client_reports_a_failed_task(emulator: Emulator) -> None:
+    emulator.faults.script("create", [Fault(kind="task-fails", message="the image was refused")])
+    modal = create_client(emulator).modal
+    task = await run_in_thread(modal.create, REQUEST)
+    with pytest.raises(sa.SeaArtError, match="task failed: the image was refused") as caught:
+        await run_in_thread(task.wait, *FAST_POLLING)
     assert (caught.value.kind, caught.value.task_id) == ("task_failed", task.id)
 
 
 @pytest.mark.parametrize(
-    ("request_body", "status", "words"),
+    ("request_body", "status", "text"),
     [
         ({"model": "flux_kontext_pro", "input": [{"params": {"prompt": " "}}]}, 422, "prompt"),
         ({"model": "flux_kontext_pro", "parameters": {}}, 400, "parameters"),
     ],
 )
-async def test_it_is_refused(emulator: Emulator, request_body: dict[str, Any], status: int, words: str) -> None:
-    with pytest.raises(sa.SeaArtError, match=words) as caught:
-        await in_thread(client(emulator).modal.create, request_body)
+async def test_the_vendor_client_reports_a_refusal(
+    emulator: Emulator, request_body: dict[str, Any], status: int, text: str
+) -> None:
+    with pytest.raises(sa.SeaArtError, match=text) as caught:
+        await run_in_thread(create_client(emulator).modal.create, request_body)
     assert (caught.value.status, emulator.ledger.refused) == (status, 1)
 
 
-async def test_it_has_the_wrong_key(emulator: Emulator) -> None:
+async def test_the_vendor_client_reports_a_wrong_key(emulator: Emulator) -> None:
     with pytest.raises(sa.SeaArtError, match="invalid") as caught:
-        await in_thread(client(emulator, "wrong").modal.create, REQUEST)
+        await run_in_thread(create_client(emulator, "wrong").modal.create, REQUEST)
     assert (caught.value.kind, caught.value.status) == ("auth", 401)
 
 
-async def test_it_is_limited(emulator: Emulator) -> None:
+async def test_the_vendor_client_reports_a_rate_limit(emulator: Emulator) -> None:
     emulator.faults.script("create", ["rate-limited"])
     with pytest.raises(sa.SeaArtError) as caught:
-        await in_thread(client(emulator).modal.create, REQUEST)
+        await run_in_thread(create_client(emulator).modal.create, REQUEST)
     assert (caught.value.kind, caught.value.status) == ("quota", 429)
 
 
-async def test_it_asks_again_when_a_poll_is_cut(emulator: Emulator) -> None:
-    modal = client(emulator).modal
-    task = await in_thread(modal.create, REQUEST)
+async def test_the_vendor_client_retries_a_poll_that_was_cut(emulator: Emulator) -> None:
+    modal = create_client(emulator).modal
+    task = await run_in_thread(modal.create, REQUEST)
     emulator.faults.script("status", ["cut", "cut", Fault(kind="odd-status", variant="Pending")])
-    assert (await in_thread(modal.wait, task.id, *QUICKLY)).status.lower() == "completed"
+    assert (await run_in_thread(modal.wait, task.id, *FAST_POLLING)).status.lower() == "completed"
 
 
-async def test_it_loses_a_create_that_was_billed(emulator: Emulator) -> None:
+async def test_the_vendor_client_loses_a_billed_create_request(emulator: Emulator) -> None:
     emulator.faults.script("create", ["cut-after-accept"])
     with pytest.raises(sa.SeaArtError) as caught:
-        await in_thread(client(emulator).modal.create, REQUEST)
+        await run_in_thread(create_client(emulator).modal.create, REQUEST)
     assert caught.value.kind == "network"
     assert emulator.ledger.billed == 1
 
 
-async def test_it_finds_no_id(emulator: Emulator) -> None:
+async def test_the_vendor_client_reports_a_missing_task_id(emulator: Emulator) -> None:
     emulator.faults.script("create", [Fault(kind="wrong-types", variant="no-id")])
     with pytest.raises(sa.SeaArtError, match="no task ID"):
-        await in_thread(client(emulator).modal.create, REQUEST)
+        await run_in_thread(create_client(emulator).modal.create, REQUEST)

@@ -1,0 +1,204 @@
+"""The handlers of the API origin: create, status, sync, stream and precharge requests, and the queue dialect."""
+
+from __future__ import annotations
+
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from kontext_async.emulator import task_json
+from kontext_async.emulator.corruption import apply_odd_shape
+from kontext_async.emulator.fault_kinds import FaultKind, Operation
+from kontext_async.emulator.http.creation import CreateHandler
+from kontext_async.emulator.http.request_body import RequestBodyReader
+from kontext_async.emulator.http.responder import PreparedResponse, perform_fault, prepare_refusal, send
+from kontext_async.emulator.http.streams import stream_task, wait_for_end
+from kontext_async.emulator.validation import parse_create, parse_queue_create
+from kontext_async.emulator.world import Refusal, TaskPhase
+
+if TYPE_CHECKING:
+    from kontext_async.emulator.faults import Fault
+    from kontext_async.emulator.http.creation import Respond
+    from kontext_async.emulator.http.request_body import Parse
+    from kontext_async.emulator.http.state import GatewayState
+    from kontext_async.emulator.world import Task
+
+BEARER = ("bearer",)
+BEARER_OR_KEY = ("bearer", "key")
+UNKNOWN_TASK = Refusal(status=HTTPStatus.NOT_FOUND, code="TASK_NOT_FOUND", message="no such task")
+BAD_CURSOR = Refusal(
+    status=HTTPStatus.BAD_REQUEST, code="INVALID_PARAMETER", message="cursor: must be an integer from 0"
+)
+
+
+class Api:
+    """The handlers of the API origin, over the shared `state`."""
+
+    def __init__(self, state: GatewayState) -> None:
+        self.state = state
+        self.body_reader = RequestBodyReader(state)
+        self.create_handler = CreateHandler(state, self.body_reader)
+
+    def list_routes(self) -> list[web.RouteDef]:
+        """Return the routes."""
+        plain, queue = "/model/v1/generation", "/model/v1/queue/{model}"
+        return [
+            web.post(plain, self.create),
+            web.get(f"{plain}/task/{{id}}", self.get_status),
+            web.post(f"{plain}/sync", self.create_and_wait),
+            web.get(f"{plain}/task/{{id}}/stream", self.stream),
+            web.post(f"{plain}/precharge", self.precharge),
+            web.post(queue, self.create_queued),
+            web.get(f"{queue}/requests/{{id}}/status", self.get_queue_status),
+            web.get(f"{queue}/requests/{{id}}/response", self.get_queue_result),
+            web.put(f"{queue}/requests/{{id}}/cancel", self.cancel_queued),
+            web.get("/_emulator/ledger", self.get_ledger),
+            web.get("/_emulator/health", self.get_health),
+        ]
+
+    # The plain dialect.
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        """Handle `POST /model/v1/generation`."""
+        return await self.create_handler.handle(request, _create_parser(request), self._send_task, BEARER)
+
+    async def create_and_wait(self, request: web.Request) -> web.StreamResponse:
+        """Handle `POST /model/v1/generation/sync`."""
+        wants_stream = "text/event-stream" in request.headers.get("Accept", "")
+        respond = self._stream_created_task if wants_stream else self._send_ended_task
+        return await self.create_handler.handle(request, _create_parser(request), respond, BEARER)
+
+    async def get_status(self, request: web.Request) -> web.StreamResponse:
+        """Handle `GET /model/v1/generation/task/{id}`."""
+        return await self._respond_about_task(request, self._send_task)
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        """Handle `GET /model/v1/generation/task/{id}/stream`."""
+        return await self._respond_about_task(request, self._stream_task_from_cursor, Operation.STREAM)
+
+    async def precharge(self, request: web.Request) -> web.StreamResponse:
+        """Handle `POST /model/v1/generation/precharge`."""
+        state = self.state
+        fault = state.draw_fault(Operation.PRECHARGE)
+        account = state.authenticate(request.headers.get("Authorization"), BEARER)
+        if isinstance(account, Refusal):
+            return prepare_refusal(state, account).build()
+        parsed = await self.body_reader.read(request, _create_parser(request))
+        if isinstance(parsed, Refusal):
+            return prepare_refusal(state, parsed).build()
+        replacement = await perform_fault(state, request, fault)
+        if replacement is not None:
+            return replacement.build()
+        is_unknown = fault is not None and fault.kind is FaultKind.COST_UNKNOWN
+        cost = None if is_unknown else state.world.cost
+        value = task_json.build_precharge(parsed.model, cost, state.world.limits.discount)
+        return await send(request, PreparedResponse(value=value), fault)
+
+    async def _send_task(self, request: web.Request, task: Task, fault: Fault | None) -> web.StreamResponse:
+        value = self.state.describe_task(task)
+        value = value if fault is None else apply_odd_shape(value, fault)
+        return await send(request, PreparedResponse(value=value), fault)
+
+    async def _send_ended_task(self, request: web.Request, task: Task, fault: Fault | None) -> web.StreamResponse:
+        if await wait_for_end(self.state, task):
+            return await self._send_task(request, task, fault)
+        value = task_json.build_sync_timeout(task)
+        return await send(request, PreparedResponse(status=HTTPStatus.GATEWAY_TIMEOUT, value=value), fault)
+
+    async def _stream_created_task(self, request: web.Request, task: Task, _: Fault | None) -> web.StreamResponse:
+        fault = self.state.draw_fault(Operation.STREAM)
+        replacement = await perform_fault(self.state, request, fault)
+        if replacement is not None:
+            return replacement.build()
+        return await stream_task(self.state, request, task, fault=fault)
+
+    async def _stream_task_from_cursor(
+        self, request: web.Request, task: Task, fault: Fault | None
+    ) -> web.StreamResponse:
+        cursor = request.query.get("cursor", "0")
+        if not (cursor.isascii() and cursor.isdigit()):
+            return prepare_refusal(self.state, BAD_CURSOR).build()
+        return await stream_task(self.state, request, task, cursor=int(cursor), fault=fault)
+
+    # The queue dialect.
+
+    async def create_queued(self, request: web.Request) -> web.StreamResponse:
+        """Handle `POST /model/v1/queue/{model}`."""
+        parse = partial(parse_queue_create, model=request.match_info["model"])
+        return await self.create_handler.handle(request, parse, self._send_queue_created, BEARER_OR_KEY)
+
+    async def get_queue_status(self, request: web.Request) -> web.StreamResponse:
+        """Handle `GET /model/v1/queue/{model}/requests/{id}/status`."""
+        return await self._respond_about_task(request, self._send_queue_status, schemes=BEARER_OR_KEY)
+
+    async def get_queue_result(self, request: web.Request) -> web.StreamResponse:
+        """Handle `GET /model/v1/queue/{model}/requests/{id}/response`."""
+        return await self._respond_about_task(request, self._send_queue_result, schemes=BEARER_OR_KEY)
+
+    async def cancel_queued(self, request: web.Request) -> web.StreamResponse:
+        """Handle `PUT /model/v1/queue/{model}/requests/{id}/cancel`."""
+        return await self._respond_about_task(request, self._cancel_task, schemes=BEARER_OR_KEY)
+
+    async def _send_queue_created(self, request: web.Request, task: Task, fault: Fault | None) -> web.StreamResponse:
+        now = self.state.clock()
+        unfinished = self.state.world.get_account(task.key, now).count_unfinished(now)
+        value = task_json.build_queue_created(task, self.state.base_url, max(0, unfinished - 1))
+        return await send(request, PreparedResponse(value=value), fault)
+
+    async def _send_queue_status(self, request: web.Request, task: Task, fault: Fault | None) -> web.StreamResponse:
+        value = task_json.build_queue_status(task, self.state.clock())
+        return await send(request, PreparedResponse(value=value), fault)
+
+    async def _send_queue_result(self, request: web.Request, task: Task, fault: Fault | None) -> web.StreamResponse:
+        now = self.state.clock()
+        status = HTTPStatus.ACCEPTED if task.phase_at(now) is TaskPhase.IN_PROGRESS else HTTPStatus.OK
+        value = task_json.build_queue_result(task, now, self.state.create_url)
+        return await send(request, PreparedResponse(status=status, value=value), fault)
+
+    async def _cancel_task(self, request: web.Request, task: Task, fault: Fault | None) -> web.StreamResponse:
+        if self.state.world.cancel(task, self.state.clock()):
+            status, text = HTTPStatus.ACCEPTED, "CANCELLATION_REQUESTED"
+        else:
+            status, text = HTTPStatus.BAD_REQUEST, "ALREADY_COMPLETED"
+        prepared = PreparedResponse(status=status, value={"request_id": task.id, "status": text})
+        return await send(request, prepared, fault)
+
+    # The emulator's own requests.
+
+    async def get_ledger(self, request: web.Request) -> web.Response:
+        """Handle `GET /_emulator/ledger`; `?entries=0` returns the counts alone."""
+        entries = request.query.get("entries", "1") != "0"
+        return PreparedResponse(value=self.state.ledger.as_dict(entries=entries)).build()
+
+    async def get_health(self, _: web.Request) -> web.Response:
+        """Handle `GET /_emulator/health`."""
+        return PreparedResponse(value={"status": "ok"}).build()
+
+    # Common to both dialects.
+
+    async def _respond_about_task(
+        self,
+        request: web.Request,
+        respond: Respond,
+        operation: Operation = Operation.STATUS,
+        schemes: tuple[str, ...] = BEARER,
+    ) -> web.StreamResponse:
+        """Find the task of a request, and `respond` with it."""
+        state = self.state
+        fault = state.draw_fault(operation)
+        account = state.authenticate(request.headers.get("Authorization"), schemes)
+        if isinstance(account, Refusal):
+            return prepare_refusal(state, account).build()
+        replacement = await perform_fault(state, request, fault)
+        if replacement is not None:
+            return replacement.build()
+        task = state.world.find(request.match_info["id"], account.key, state.clock())
+        if task is None:
+            return prepare_refusal(state, UNKNOWN_TASK).build()
+        return await respond(request, task, fault)
+
+
+def _create_parser(request: web.Request) -> Parse:
+    return partial(parse_create, model_header=request.headers.get("X-Model"))

@@ -1,0 +1,129 @@
+"""Create requests, in every dialect: from their first byte to their entry in the ledger."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kontext_async.emulator.fault_kinds import OUTCOME_KINDS, FaultKind, Operation
+from kontext_async.emulator.http.request_body import BodyLost
+from kontext_async.emulator.http.responder import (
+    PreparedResponse,
+    disconnect,
+    is_connected,
+    perform_fault,
+    prepare_refusal,
+    send,
+)
+from kontext_async.emulator.ledger import CreateOutcome
+from kontext_async.emulator.world import Refusal, plan_outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aiohttp import web
+
+    from kontext_async.emulator.faults import Fault
+    from kontext_async.emulator.http.request_body import Parse, RequestBodyReader
+    from kontext_async.emulator.http.state import GatewayState
+    from kontext_async.emulator.validation import CreateRequest
+    from kontext_async.emulator.world import Task
+
+    Respond = Callable[[web.Request, Task, Fault | None], Awaitable[web.StreamResponse]]
+
+
+class CreateHandler:
+    """Handles create requests, over the shared `state`."""
+
+    def __init__(self, state: GatewayState, body_reader: RequestBodyReader) -> None:
+        self.state = state
+        self.body_reader = body_reader
+
+    async def handle(
+        self, request: web.Request, parse: Parse, respond: Respond, schemes: tuple[str, ...]
+    ) -> web.StreamResponse:
+        """Perform the fault of a create request, accept or refuse it, and record its outcome in the ledger."""
+        recorder = CreateRecorder(self.state, request)
+        fault = self.state.draw_fault(Operation.CREATE)
+        if fault is not None and fault.kind is FaultKind.CUT_BEFORE_BODY:
+            recorder.record(CreateOutcome.CUT, fault.kind)
+            disconnect(request, fault.variant or "close")
+        account = self.state.authenticate(request.headers.get("Authorization"), schemes)
+        if isinstance(account, Refusal):
+            return recorder.refuse(account)
+        try:
+            parsed = await self.body_reader.read(request, parse)
+        except BodyLost:
+            recorder.record(CreateOutcome.CUT, "body-lost")
+            disconnect(request)
+        if isinstance(parsed, Refusal):
+            return recorder.refuse(parsed)
+        recorder.create_request = parsed
+        replacement = await self._perform_before_acceptance(request, fault, recorder)
+        if replacement is not None:
+            return replacement
+        task = self.state.accept(account, parsed, plan_outcome(fault))
+        if isinstance(task, Refusal):
+            return recorder.refuse(task)
+        recorder.record_accepted(task)
+        return recorder.record_response(await self._respond_after_acceptance(request, task, fault, respond))
+
+    async def _perform_before_acceptance(
+        self, request: web.Request, fault: Fault | None, recorder: CreateRecorder
+    ) -> web.StreamResponse | None:
+        """Perform a fault that prevents or delays the acceptance; return None when the request can be accepted."""
+        if fault is None or fault.kind is FaultKind.SLOW_AFTER_ACCEPT:
+            return None
+        if fault.lets_accept and fault.kind is not FaultKind.SLOW:
+            return None
+        if fault.kind is FaultKind.SLOW:
+            await perform_fault(self.state, request, fault)
+            return None
+        is_silent = fault.kind in (FaultKind.CUT, FaultKind.STALL)
+        recorder.record(CreateOutcome.CUT if is_silent else CreateOutcome.REFUSED, fault.kind)
+        replacement = await perform_fault(self.state, request, fault)
+        if replacement is None:
+            prepared = PreparedResponse(value={"status": "in_progress"})
+            return recorder.record_response(await send(request, prepared, fault))
+        return recorder.record_response(replacement.build())
+
+    async def _respond_after_acceptance(
+        self, request: web.Request, task: Task, fault: Fault | None, respond: Respond
+    ) -> web.StreamResponse:
+        if fault is None or fault.kind in OUTCOME_KINDS or fault.kind is FaultKind.SLOW:
+            return await respond(request, task, None)
+        replacement = await perform_fault(self.state, request, fault)
+        return await respond(request, task, fault) if replacement is None else replacement.build()
+
+
+class CreateRecorder:
+    """Records one create request in the ledger: first its outcome, and later that its response was sent."""
+
+    def __init__(self, state: GatewayState, http_request: web.Request) -> None:
+        self.state = state
+        self.http_request = http_request
+        self.create_request: CreateRequest | None = None
+        self.index = -1
+
+    def record(self, outcome: CreateOutcome, reason: str, **details: Any) -> None:
+        """Record the outcome of the request."""
+        if self.create_request is not None:
+            details |= {"prompt": self.create_request.prompt, "digest": self.create_request.digest}
+        at = self.state.clock()
+        self.index = self.state.ledger.record(at=at, outcome=outcome, reason=str(reason), **details)
+
+    def record_accepted(self, task: Task) -> None:
+        """Record an accepted task and its bill."""
+        self.record(CreateOutcome.ACCEPTED, "accepted", task_id=task.id, cost=task.cost)
+
+    def refuse(self, refusal: Refusal) -> web.Response:
+        """Record a refusal, and return its response."""
+        self.record(CreateOutcome.REFUSED, refusal.code)
+        response = prepare_refusal(self.state, refusal).build()
+        self.record_response(response)
+        return response
+
+    def record_response(self, response: web.StreamResponse) -> web.StreamResponse:
+        """Record that the response was sent, if the client is still connected; return the response."""
+        if is_connected(self.http_request):
+            self.state.ledger.record_response(self.index, response.status)
+        return response

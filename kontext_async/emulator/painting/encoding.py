@@ -1,0 +1,19 @@
+"""Encodes images as JPEG or PNG."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def encode(image: Image.Image, output_format: str) -> bytes:
+    """Encode an image as `jpeg` or `png`."""
+    buffer = io.BytesIO()
+    if output_format == "png":
+        image.save(buffer, "PNG", compress_level=1)
+    else:
+        image.save(buffer, "JPEG", quality=86)
+    return buffer.getvalue()
