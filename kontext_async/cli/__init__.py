@@ -1,4 +1,23 @@
-"""The command line, ``kontext-async``. It needs the extra ``cli``, and imports what it needs late."""
+"""The command line, ``kontext-async``. It needs the extra ``cli``.
+
+The modules, in the order in which a call passes them:
+
+=================  ==================================================================================
+`app`              registers the commands by name, parses the arguments, turns errors into exit codes
+`commands`         one module per command, imported only if that command is called
+`options`          the options that several commands share
+`signals`          turns SIGINT and SIGTERM into an orderly end
+`session`          opens the gateway, or a private emulator, and a session
+`save_all`         runs a list of requests and saves their images
+`bulk_summary`     prints the plan and the report of a durable run
+`progress`         shows progress as occasional lines, or with `progress_bar`
+`progress_bar`     shows progress as a live line on a terminal
+`progress_counts`  the figures that both show
+`event_log`        prints events, and keeps the IDs of tasks that are billed but not saved
+`output`           prints results on stdout and messages on stderr
+`exit_codes`       the exit codes, and which error leads to which
+=================  ==================================================================================
+"""
 
 from __future__ import annotations
 
@@ -16,15 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: The command's name and what follows it; None takes those of the process.
+        arguments: The command's name and its arguments; None uses those of the process.
 
     Returns:
-        The exit code: 0 all done, 1 some failed, 2 misuse, 3 key or balance, 4 uncertain submissions, 130 interrupted.
+        The exit code: 0 all done, 1 some failed, 2 usage error, 3 key or balance, 4 uncertain submissions,
+        130 interrupted, 143 terminated.
     """
     if missing := [name for name in ("cyclopts", "rich") if find_spec(name) is None]:
         needed = " and ".join(missing)
         sys.stderr.write(f"error: the command line needs {needed}: pip install 'kontext_async[cli]'\n")
         return 2
-    from kontext_async.cli.app import run  # noqa: PLC0415 # it may be missing until here
+    from kontext_async.cli.app import run  # noqa: PLC0415 # it needs the extra
 
     return run(sys.argv[1:] if arguments is None else arguments)

@@ -1,4 +1,4 @@
-"""``python -m kontext_async.cli`` is ``kontext-async``."""
+"""Runs ``kontext-async`` as ``python -m kontext_async.cli``."""
 
 import sys
 

@@ -1,37 +1,70 @@
-"""The commands and their common frame: what is parsed, what is run, and what a failure of each kind exits with."""
+"""The frame of all commands: registers them by name, parses the arguments, and turns errors into exit codes.
+
+A command's module is imported only if that command is called, and ``--help`` imports none: aiohttp alone takes longer
+to import than everything that help needs.
+"""
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from cyclopts import App, CycloptsError, Parameter
 
-from kontext_async.cli.bulk import bulk
-from kontext_async.cli.emulator import emulator
-from kontext_async.cli.exits import ExitCode, cause_of, exit_code_of
-from kontext_async.cli.fetch import fetch
-from kontext_async.cli.generate import generate
-from kontext_async.cli.invocation import invoked_with
-from kontext_async.cli.output import one_line
-from kontext_async.cli.report import report
-from kontext_async.cli.status import status
-from kontext_async.errors import KontextError
+from kontext_async.base_errors import KontextError, unwrap_group
+from kontext_async.cli.exit_codes import ExitCode, exit_code_for
+from kontext_async.cli.output import to_one_line
 from kontext_async.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["app", "run"]
+__all__ = ["COMMANDS", "app", "command_line", "remember_arguments", "run"]
+
+COMMANDS: Mapping[str, str] = {
+    "generate": (
+        "Generate an image for each prompt, or edit input images, and save the results.\n\n"
+        "The command prints the path of each image. A file is named after its prompt and its task ID."
+    ),
+    "bulk": (
+        "Generate an image for each line of a file, in a run that can be resumed.\n\n"
+        "The file is .txt (one prompt per line), .jsonl (one string or object per line), .csv or .tsv (with a header). "
+        "Columns are named after the request fields; the options below fill in what a line leaves out. Every line is "
+        "checked before the first request is submitted.\n\n"
+        "To resume a run, however it ended, run the same command again: it skips saved images, fetches accepted tasks, "
+        "and pays for nothing twice. DIR receives the images, results.jsonl, index.html (a contact sheet) and the "
+        "journal."
+    ),
+    "report": (
+        "Regenerate results.jsonl and index.html of a bulk run from its journal.\n\nNothing is submitted or billed."
+    ),
+    "status": (
+        "Print the current status of each task.\n\n"
+        "The exit code is 0 if every status was received, even the status of a failed task."
+    ),
+    "fetch": (
+        "Wait for a task that was submitted earlier, and save its images.\n\n"
+        "This costs nothing: the task was billed when the gateway accepted it."
+    ),
+    "emulator": (
+        "Run an emulator of the gateway, to try and test things without an API key and at no cost.\n\n"
+        "The first line on stdout is its address. Press Ctrl-C to stop it."
+    ),
+}
+"""The help text of each command. The list of commands shows the first paragraph."""
+
+arguments_in_use: ContextVar[tuple[str, ...]] = ContextVar("arguments_in_use", default=())
 
 app = App(
     name="kontext-async",
-    help="Make and edit images with FLUX.1 Kontext [pro].",
+    help="Generate and edit images with FLUX.1 Kontext [pro].",
     help_epilogue=(
-        "The key comes from KONTEXT_API_KEY or --key-file, the gateway's address from KONTEXT_BASE_URL or --base-url. "
-        "Exit codes: 0 all done, 1 some failed, 2 misuse, 3 key or balance, 4 uncertain whether it was accepted, "
-        "130 interrupted, 143 terminated."
+        "The API key comes from KONTEXT_API_KEY or --key-file, the gateway's address from KONTEXT_BASE_URL or "
+        "--base-url. Exit codes: 0 all done, 1 some failed, 2 usage error, 3 API key or balance refused, 4 uncertain "
+        "whether the gateway accepted a request, 130 interrupted, 143 terminated."
     ),
     help_format="plaintext",
     version=__version__,
@@ -41,12 +74,12 @@ app = App(
     exit_on_error=False,
     suppress_keyboard_interrupt=False,
 )
-for command in (generate, bulk, report, status, fetch, emulator):
-    app.command(command)
+for name, text in COMMANDS.items():
+    app.command(f"kontext_async.cli.commands.{name}:{name}", name=name, help=text)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command, and say in one line what went wrong.
+    """Run a command, and print any error in one line.
 
     Returns:
         The exit code.
@@ -54,28 +87,38 @@ def run(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
-    invoked_with(arguments)
+    remember_arguments(arguments)
     try:
         return int(app(arguments) or ExitCode.DONE)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except Exception as error:  # noqa: BLE001 # nobody is shown a traceback
-        cause = cause_of(error)
+    except Exception as error:  # noqa: BLE001 # users see a line, not a traceback
+        cause = unwrap_group(error)
         if isinstance(cause, BrokenPipeError):
             _close_stdout()
         else:
-            sys.stderr.write(f"error: {_text_of(cause)}\n")
-        return exit_code_of(cause)
+            sys.stderr.write(f"error: {_error_text(cause)}\n")
+        return exit_code_for(cause)
 
 
-def _text_of(error: BaseException) -> str:
+def remember_arguments(arguments: Sequence[str]) -> None:
+    """Keep the arguments of this call for `command_line`."""
+    arguments_in_use.set(tuple(arguments))
+
+
+def command_line() -> str:
+    """Return this call as a line for a shell, so that a command can print how to resume it."""
+    return shlex.join(["kontext-async", *arguments_in_use.get()])
+
+
+def _error_text(error: BaseException) -> str:
     if isinstance(error, KontextError | CycloptsError):
-        return one_line(str(error))
-    return one_line(f"this should not have happened: {error!r}")
+        return to_one_line(str(error))
+    return to_one_line(f"unexpected failure, please report it as a bug: {error!r}")
 
 
 def _close_stdout() -> None:
-    """Nobody reads any more, and nothing shall complain of it when the interpreter flushes at its end."""
+    """Send stdout to nowhere: its reader is gone, and the interpreter would fail to flush it when it exits."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)

@@ -1,4 +1,7 @@
-"""The options that several commands share, as attrs classes which cyclopts spreads over their signatures."""
+"""The options that several commands share, as attrs classes which cyclopts spreads over their signatures.
+
+cyclopts shows the line of each attribute as its help text.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,22 @@ import attrs
 from attrs import field, frozen
 from cyclopts import Group, Parameter
 
-from kontext_async.cli.exits import NoUsableKey
+from kontext_async.cli.exit_codes import MissingApiKey
 from kontext_async.errors import ConfigurationError
-from kontext_async.settings import Limits, Settings, Timeouts, api_key_from
+from kontext_async.settings import Limits, Settings, Timeouts, find_api_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BulkOptions", "GatewayOptions", "OutputOptions", "RequestOptions", "RunOptions"]
+__all__ = [
+    "OUTPUT",
+    "BulkOptions",
+    "GatewayOptions",
+    "OutputOptions",
+    "RequestOptions",
+    "RunOptions",
+    "create_directory",
+]
 
 REQUEST = Group("Request", sort_key=1)
 RUN = Group("Run", sort_key=2)
@@ -29,16 +40,16 @@ OUTPUT = Group("Output", sort_key=4)
 @Parameter(name="*", group=REQUEST)
 @frozen(kw_only=True)
 class RequestOptions:
-    """The fields of a request beside its prompt.
+    """The request fields except the prompt.
 
     Attributes:
-        input_image: An image to edit or to combine: a file, a URL or a data URI. May be given up to four times.
-        seed: Any integer; without it the server picks one.
-        aspect_ratio: W:H, between 21:9 and 9:21.
-        output_format: The kind of picture; without it the server makes JPEG.
-        prompt_upsampling: Let the server enrich the prompt.
-        safety_tolerance: 0 (strictest) to 6; without it the server takes 2.
-        model: The model's id; without it flux_kontext_pro.
+        input_image: An image to edit or combine: a file, a URL or a data URI. Repeat it for up to four images.
+        seed: Any integer; the gateway chooses one by default.
+        aspect_ratio: Width to height, from 21:9 to 9:21.
+        output_format: The format of the image; the gateway returns JPEG by default.
+        prompt_upsampling: Let the gateway enrich the prompt.
+        safety_tolerance: From 0 (strictest) to 6; the gateway uses 2 by default.
+        model: The model ID; flux_kontext_pro by default.
     """
 
     input_image: Annotated[tuple[str, ...], Parameter(alias="-i", metavar="IMAGE", show_default=False)] = field(
@@ -52,7 +63,7 @@ class RequestOptions:
     model: Annotated[str | None, Parameter(metavar="ID")] = None
 
     def fields(self) -> Mapping[str, Any]:
-        """What was given, by the names of `KontextRequest`'s fields."""
+        """Return the options that were given, by the names of the fields of `KontextRequest`."""
         given = {name: value for name, value in attrs.asdict(self).items() if value not in (None, ())}
         if images := given.pop("input_image", None):
             given["input_images"] = images
@@ -62,12 +73,12 @@ class RequestOptions:
 @Parameter(name="*", group=GATEWAY)
 @frozen(kw_only=True)
 class GatewayOptions:
-    """Which gateway is asked, and how long.
+    """The gateway to use, and the time limit of a task.
 
     Attributes:
-        base_url: The gateway's address; without it KONTEXT_BASE_URL, or else the public gateway's.
-        key_file: A file that holds the API key; without it KONTEXT_API_KEY.
-        timeout: Seconds for one task.
+        base_url: The gateway's address; by default KONTEXT_BASE_URL, or else the public gateway.
+        key_file: A file that contains the API key; KONTEXT_API_KEY by default.
+        timeout: The longest time to wait for one task.
     """
 
     base_url: Annotated[str | None, Parameter(metavar="URL")] = None
@@ -75,21 +86,22 @@ class GatewayOptions:
     timeout: Annotated[float | None, Parameter(metavar="SECONDS")] = None
 
     def api_key(self) -> str:
-        """The key, from the file or from the environment.
+        """Return the API key, from the file or from the environment.
 
         Raises:
-            NoUsableKey: There is none, or none that can be sent.
+            MissingApiKey: There is no key, or it cannot be read or sent.
         """
         try:
-            return api_key_from(None if self.key_file is None else self.key_file.read_text(encoding="utf-8"))
+            return find_api_key(None if self.key_file is None else self.key_file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8"
-            raise NoUsableKey(f"the key file {self.key_file} cannot be read: {reason}") from None
+            raise MissingApiKey(f"the key file {self.key_file} cannot be read: {reason}") from None
         except ConfigurationError as error:
-            raise NoUsableKey(f"{error} (--key-file PATH names a file that holds it)") from None
+            reason = str(error).partition(":")[0]
+            raise MissingApiKey(f"{reason}: set KONTEXT_API_KEY, or use --key-file PATH") from None
 
     def settings(self) -> Settings:
-        """The session's settings.
+        """Return the session's settings.
 
         Raises:
             ConfigurationError: An option is out of its range.
@@ -100,12 +112,12 @@ class GatewayOptions:
 @Parameter(name="*", group=GATEWAY)
 @frozen(kw_only=True)
 class RunOptions(GatewayOptions):
-    """Which gateway is asked, how long, and how much at once.
+    """The gateway to use, the time limit of a task, and how much to do at once.
 
     Attributes:
-        emulator: Use a private emulator of the gateway, in this process: no key is needed, and nothing is paid.
-        max_in_flight: Unfinished tasks at once, at most.
-        polls_per_second: Status requests a second, at most.
+        emulator: Use a private emulator of the gateway in this process: it needs no API key and costs nothing.
+        max_in_flight: The most unfinished tasks at once.
+        polls_per_second: The most status requests per second.
     """
 
     emulator: Annotated[bool, Parameter(show_default=False)] = False
@@ -113,13 +125,15 @@ class RunOptions(GatewayOptions):
     polls_per_second: Annotated[float, Parameter(metavar="N")] = Limits().polls_per_second
 
     def settings(self) -> Settings:
-        """The session's settings.
+        """Return the session's settings.
 
         Raises:
             ConfigurationError: An option is out of its range, or options contradict each other.
         """
         if self.emulator and (self.base_url is not None or self.key_file is not None):
-            raise ConfigurationError("--emulator is a gateway of its own: it takes no --base-url and no --key-file")
+            raise ConfigurationError(
+                "--emulator is a gateway of its own: it cannot be combined with --base-url or --key-file"
+            )
         limits = Limits(max_in_flight=self.max_in_flight, polls_per_second=self.polls_per_second)
         return attrs.evolve(super().settings(), limits=limits)
 
@@ -127,29 +141,28 @@ class RunOptions(GatewayOptions):
 @Parameter(name="*", group=RUN)
 @frozen(kw_only=True)
 class BulkOptions:
-    """How much a durable run spends, and what it tries again.
+    """The cost limit of a durable run, what it resubmits, and where it keeps its files.
 
     Attributes:
-        max_cost: USD that all runs in DIR may spend together. Submitting stops before what is spent and what is in
-            flight can pass it; the exit code is 1 then.
-        resend_uncertain: Submit those again of which nobody knows whether they were accepted: it may pay twice.
-        retry_failed: Submit those again that failed, or whose pictures can be had no more.
-        dry_run: Check everything, say what would be done and what it would cost, and submit nothing.
-        name: How pictures are named, with index, slug, ext, task_id, seed, model, fingerprint and occurrence.
-        journal: A database for the journal, as a URL; without it a file in DIR.
-        grace: Seconds that are left to what is in flight after the first Ctrl-C or SIGTERM.
+        max_cost: USD that all runs in DIR may spend together. Before that is exceeded, submitting stops (exit code 1).
+        resend_uncertain: Resubmit uncertain requests. They may be billed twice.
+        retry_failed: Resubmit failed and expired requests.
+        dry_run: Check everything, print what would be done and what it would cost, and submit nothing.
+        filename_template: The names of images, from index, slug, ext, task_id, seed, model, fingerprint and occurrence.
+        journal: The URL of a database for the journal; a file in DIR by default.
+        grace: The time that tasks in flight get after the first Ctrl-C or SIGTERM.
     """
 
     max_cost: Annotated[str | None, Parameter(metavar="USD")] = None
     resend_uncertain: Annotated[bool, Parameter(show_default=False)] = False
     retry_failed: Annotated[bool, Parameter(show_default=False)] = False
     dry_run: Annotated[bool, Parameter(show_default=False)] = False
-    name: Annotated[str, Parameter(metavar="TEMPLATE")] = "{index:06d}-{slug}.{ext}"
+    filename_template: Annotated[str, Parameter(metavar="TEMPLATE")] = "{index:06d}-{slug}.{ext}"
     journal: Annotated[str | None, Parameter(metavar="URL")] = None
     grace: Annotated[float, Parameter(metavar="SECONDS")] = 30.0
 
-    def arguments(self) -> dict[str, Any]:
-        """What `BulkRun` takes.
+    def run_arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments of `BulkRun`.
 
         Raises:
             ConfigurationError: An option is out of its range.
@@ -164,7 +177,7 @@ class BulkOptions:
             "max_cost": limit,
             "resend_uncertain": self.resend_uncertain,
             "retry_failed": self.retry_failed,
-            "name": self.name,
+            "filename_template": self.filename_template,
             "journal": self.journal,
         }
 
@@ -172,14 +185,26 @@ class BulkOptions:
 @Parameter(name="*", group=OUTPUT)
 @frozen(kw_only=True)
 class OutputOptions:
-    """What is printed.
+    """The amount and the form of the output.
 
     Attributes:
-        json: Print a JSON object a line on stdout, for machines.
-        quiet: Print results and errors only.
+        json: Print one JSON object per line on stdout.
+        quiet: Print only results and errors.
         verbose: Print every event on stderr.
     """
 
     json: Annotated[bool, Parameter(show_default=False)] = False
     quiet: Annotated[bool, Parameter(alias="-q", show_default=False)] = False
     verbose: Annotated[bool, Parameter(alias="-v", show_default=False)] = False
+
+
+def create_directory(directory: Path) -> None:
+    """Create the directory that ``--out`` names, before anything is billed.
+
+    Raises:
+        ConfigurationError: It cannot be created.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"--out {directory} cannot be created: {error.strerror or error}") from None

@@ -1,4 +1,4 @@
-"""What is printed where: results on stdout, everything else on stderr, a line each."""
+"""Prints results on stdout and everything else on stderr, one line each."""
 
 from __future__ import annotations
 
@@ -17,34 +17,39 @@ if TYPE_CHECKING:
     from kontext_async.errors import KontextError
     from kontext_async.models import KontextRequest
 
-__all__ = ["Output", "Result", "error_as_json", "one_line"]
+__all__ = ["Output", "Result", "count_of", "error_to_json", "to_one_line"]
 
 
-def one_line(text: str) -> str:
-    """A text that came from elsewhere, safe to be shown in a line of a terminal."""
+def to_one_line(text: str) -> str:
+    """Return foreign text as one line that is safe to print on a terminal."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
-def error_as_json(error: KontextError | None) -> dict[str, Any] | None:
-    """An error as an object for machines; None for none."""
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun in the singular or the plural: ``1 task``, ``2 tasks``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def error_to_json(error: KontextError | None) -> dict[str, Any] | None:
+    """Return an error as an object for machines; None for None."""
     if error is None:
         return None
-    from kontext_async.bulk.records import error_record  # noqa: PLC0415 # help pages do without
+    from kontext_async.bulk.records import error_to_dict  # noqa: PLC0415 # help does without
 
-    return error_record(error)
+    return error_to_dict(error)
 
 
 @frozen(kw_only=True)
 class Result:
-    """What became of one request.
+    """The result of one request.
 
     Attributes:
-        index: Its place among the requests, from 0.
-        request: What was asked for, None when that is not known here.
-        task_id: The task's id, None where there is no task.
-        paths: Where its pictures are.
-        cost: USD, None where that is not known.
-        error: Why it failed, None where it did not.
+        index: The request's position among the requests, from 0.
+        request: The request; None if it is not known here.
+        task_id: The task ID; None if there is no task.
+        paths: The paths of the saved images.
+        cost: USD; None if it is not known.
+        error: The error; None if the images are saved.
     """
 
     index: int
@@ -54,8 +59,8 @@ class Result:
     cost: Decimal | None = None
     error: KontextError | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """The object for machines."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as an object for machines."""
         return {
             "index": self.index,
             "task_id": self.task_id,
@@ -63,7 +68,7 @@ class Result:
             "seed": self.request.seed if self.request else None,
             "paths": [str(path) for path in self.paths],
             "cost": None if self.cost is None else str(self.cost),
-            "error": error_as_json(self.error),
+            "error": error_to_json(self.error),
         }
 
 
@@ -72,46 +77,46 @@ class Output:
     """Prints for people or for machines.
 
     Attributes:
-        options: What the user wants to see.
-        above: Prints a line above a display that is redrawn, while there is one on the terminal.
+        options: The output options of the command.
+        print_above: Prints a line above the progress bar, while there is one on the terminal.
     """
 
     options: OutputOptions
-    above: Callable[[str], object] | None = field(default=None)
+    print_above: Callable[[str], object] | None = field(default=None)
 
     def result(self, result: Result) -> None:
-        """Print what became of a request."""
+        """Print the result of a request."""
         if self.options.json:
-            self.out(json.dumps(result.as_json()))
+            self.out(json.dumps(result.to_json()))
         else:
             for path in result.paths:
                 self.out(str(path))
         if result.error:
-            where = f"request {result.index}: " if result.request else ""
-            self.error(f"{where}{result.error}")
+            prefix = f"request {result.index}: " if result.request else ""
+            self.error(f"{prefix}{result.error}")
 
     def out(self, line: str) -> None:
         """Print a line of the results."""
-        if self.above and sys.stdout.isatty():
-            self.above(line)
+        if self.print_above and sys.stdout.isatty():
+            self.print_above(line)
         else:
             print(line, flush=True)  # noqa: T201 # this is where the command prints
 
     def error(self, text: object) -> None:
-        """Print what went wrong."""
-        self._err(f"error: {one_line(str(text))}")
+        """Print an error."""
+        self._print_to_stderr(f"error: {to_one_line(str(text))}")
 
     def note(self, text: str) -> None:
-        """Print what is good to know."""
+        """Print a message, unless the user chose ``--quiet``."""
         if not self.options.quiet:
-            self._err(one_line(text))
+            self._print_to_stderr(to_one_line(text))
 
     def warn(self, text: str) -> None:
-        """Print what must be known: the ids of what is paid for, above all."""
-        self._err(one_line(text))
+        """Print a message even with ``--quiet``, such as the IDs of tasks that are billed but not saved."""
+        self._print_to_stderr(to_one_line(text))
 
-    def _err(self, line: str) -> None:
-        if self.above:
-            self.above(line)
+    def _print_to_stderr(self, line: str) -> None:
+        if self.print_above:
+            self.print_above(line)
         else:
             print(line, file=sys.stderr, flush=True)  # noqa: T201 # as above

@@ -1,4 +1,4 @@
-"""Shows how a run is getting on: a display where stderr is a terminal, an occasional line where it is not."""
+"""Shows the progress of a command: a live line if stderr is a terminal, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
@@ -7,88 +7,97 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from kontext_async.cli.figures import rate_of
+from kontext_async.cli.progress_counts import ProgressCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from kontext_async.cli.figures import Figures
     from kontext_async.cli.output import Output
     from kontext_async.events import Event
     from kontext_async.session import KontextSession
 
-__all__ = ["PlainProgress", "shown_progress"]
+__all__ = ["ProgressLines", "show_progress"]
 
 SECONDS_PER_LINE = 5.0
 
 
-class PlainProgress:
-    """Prints a line every few seconds, while something happens.
+class ProgressLines:
+    """Prints a line every few seconds, as long as there are events.
 
     Args:
-        output: Where it is printed.
-        statistics: The figures of the moment.
-        total: How many requests there are.
-        clock: Seconds.
+        output: The output to print to.
+        counts: Returns the current figures.
+        total: The number of requests.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
         self,
         output: Output,
-        statistics: Callable[[], Figures],
+        counts: Callable[[], ProgressCounts],
         total: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._output = output
-        self._statistics = statistics
+        self._counts = counts
         self._total = total
         self._clock = clock
         self._began = self._printed = clock()
 
     def __call__(self, _: Event) -> None:
-        """Print a line, when the last one is long enough ago."""
+        """Print a line, unless the last one is recent."""
         now = self._clock()
         if now - self._printed < SECONDS_PER_LINE:
             return
         self._printed = now
-        figures = self._statistics()
+        counts = self._counts()
         self._output.note(
-            f"{figures.completed} of {self._total} done, {figures.in_flight} in flight, {figures.failed} failed, "
-            f"{figures.spent} USD spent, {rate_of(figures, now - self._began):.1f}/s"
+            f"{counts.completed} of {self._total} done, {counts.in_flight} in flight, {counts.failed} failed, "
+            f"{counts.spent} USD spent, {counts.rate(now - self._began):.1f}/s"
         )
 
 
 @contextmanager
-def shown_progress(
-    session: KontextSession, output: Output, total: int, figures: Callable[[], Figures] | None = None
+def show_progress(
+    session: KontextSession, output: Output, total: int, counts: Callable[[], ProgressCounts] | None = None
 ) -> Iterator[None]:
-    """Show how a session, or a durable run over it, is getting on, in the way that suits stderr.
+    """Show the progress of a session, or of a durable run that uses it, until the context is left.
 
     With ``--quiet``, nothing is shown.
 
     Args:
-        session: Its events are when something is shown anew.
-        output: What shows it.
-        total: How many requests there are.
-        figures: The figures of the moment; None for the session's.
+        session: The session; each of its events may update what is shown.
+        output: The output to print to.
+        total: The number of requests.
+        counts: Returns the current figures; None uses those of the session.
     """
-    figures = figures or session.statistics
+    counts = counts or (lambda: _session_counts(session))
     if output.options.quiet:
         yield
     elif sys.stderr.isatty():
-        from kontext_async.cli.display import Display  # noqa: PLC0415 # rich takes its time
+        from kontext_async.cli.progress_bar import ProgressBar  # noqa: PLC0415 # rich is slow to import
 
-        with Display(figures, total) as display:
-            output.above = display.print
-            unsubscribe = session.subscribe(display)
+        with ProgressBar(counts, total) as bar:
+            output.print_above = bar.print
+            unsubscribe = session.subscribe(bar)
             try:
                 yield
             finally:
                 unsubscribe()
-                output.above = None
+                output.print_above = None
     else:
-        unsubscribe = session.subscribe(PlainProgress(output, figures, total))
+        unsubscribe = session.subscribe(ProgressLines(output, counts, total))
         try:
             yield
         finally:
             unsubscribe()
+
+
+def _session_counts(session: KontextSession) -> ProgressCounts:
+    statistics = session.statistics()
+    return ProgressCounts(
+        completed=statistics.completed,
+        failed=statistics.failed,
+        in_flight=statistics.in_flight,
+        spent=statistics.spent,
+    )

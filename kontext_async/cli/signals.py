@@ -1,6 +1,7 @@
-"""What SIGINT and SIGTERM do to a command: they cancel it, so that it can say what is paid for and not finished.
+"""SIGINT and SIGTERM cancel a command, so that it can print which tasks are billed but not saved.
 
-A command that can end well is asked to first, and cancelled by the second signal. A third one finds no handler.
+A command that can stop in order is stopped by the first signal and cancelled by the second. After that the handlers
+are gone, and a third signal ends the process.
 """
 
 from __future__ import annotations
@@ -10,56 +11,57 @@ import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from kontext_async.cli.exits import ExitCode
+from kontext_async.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-__all__ = ["until_terminated"]
+__all__ = ["run_with_signals"]
 
-CODES = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
+EXIT_CODES = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
 
 
-async def until_terminated(work: Coroutine[Any, Any, int], *, stop: Callable[[], object] | None = None) -> int:
-    """Await a command's work.
+async def run_with_signals(work: Coroutine[Any, Any, int], *, stop: Callable[[], object] | None = None) -> int:
+    """Await a command's work, and handle signals meanwhile.
 
     Args:
-        work: The command's work.
-        stop: Asks it to end well; None where it cannot. With it, SIGINT is taken care of, too.
+        work: The command's work. It returns the exit code.
+        stop: Stops the work in order; the first signal calls it. None cancels the work at the first SIGTERM, and
+            leaves SIGINT to asyncio, which cancels it too.
 
     Returns:
-        Its exit code, or that of a terminated process, if it was and is not done.
+        The exit code of the work; that of the signal, if the signal kept the work from being done.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     received: list[signal.Signals] = []
-    watched = CODES if stop else (signal.SIGTERM,)
+    handled = EXIT_CODES if stop else (signal.SIGTERM,)
 
     def receive(number: signal.Signals) -> None:
         received.append(number)
         if stop and len(received) == 1:
             stop()
             return
-        for each in watched:
-            _unwatch(loop, each)
+        for each in handled:
+            _remove_handler(loop, each)
         if task:
             task.cancel()
 
-    for each in watched:
-        with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows has no such handlers, nor have threads
+    for each in handled:
+        with suppress(NotImplementedError, RuntimeError, ValueError):  # not on Windows, and not outside the main thread
             loop.add_signal_handler(each, receive, each)
     try:
         code = await work
     except asyncio.CancelledError:
         if received:
-            return CODES[received[0]]
+            return EXIT_CODES[received[0]]
         raise
     finally:
-        for each in watched:
-            _unwatch(loop, each)
-    return CODES[received[0]] if received and code != ExitCode.DONE else code
+        for each in handled:
+            _remove_handler(loop, each)
+    return EXIT_CODES[received[0]] if received and code != ExitCode.DONE else code
 
 
-def _unwatch(loop: asyncio.AbstractEventLoop, number: signal.Signals) -> None:
+def _remove_handler(loop: asyncio.AbstractEventLoop, number: signal.Signals) -> None:
     with suppress(NotImplementedError, RuntimeError, ValueError):
         loop.remove_signal_handler(number)

@@ -1,15 +1,14 @@
-"""An emulator in a thread of its own, and the command in this process."""
+"""Fixtures that run commands in this process against an emulator in a thread of its own."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from attrs import frozen
+from cli_support import Ran, RunCommand, Serve, ServedEmulator, SignalWhen, WritePrompts
 
 from kontext_async.cli import main
 from kontext_async.emulator import Emulator
@@ -19,30 +18,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class ServedEmulator:
-    """Runs an emulator on a loop of its own until it is closed."""
-
-    def __init__(self, emulator: Emulator) -> None:
-        self.emulator = emulator
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        self._run(emulator.start())
-
-    def _run(self, work: Any) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
-
-    def close(self) -> None:
-        self._run(self.emulator.aclose())
-        self._run(self._loop.shutdown_default_executor())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("KONTEXT_API_KEY", raising=False)
+    monkeypatch.delenv("KONTEXT_BASE_URL", raising=False)
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Emulator]]:
-    """Starts an emulator, to which the environment then leads."""
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Start emulators, and point the environment to the last one."""
     served: list[ServedEmulator] = []
 
     def start(**options: Any) -> Emulator:
@@ -57,27 +42,9 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Emulator]]:
         each.close()
 
 
-@frozen
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[str]:
-        return self.out.splitlines()
-
-
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("KONTEXT_API_KEY", raising=False)
-    monkeypatch.delenv("KONTEXT_BASE_URL", raising=False)
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """Runs a command in this process."""
+def command(capsys: pytest.CaptureFixture[str]) -> RunCommand:
+    """Run a command in this process."""
 
     def run(*arguments: object) -> Ran:
         capsys.readouterr()
@@ -89,15 +56,17 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
 
 
 @pytest.fixture
-def signal_when() -> Iterator[Callable[[int, Callable[[], object]], None]]:
-    """Sends this process a signal as soon as a condition holds."""
+def signal_when() -> Iterator[SignalWhen]:
+    """Send this process a signal once a condition is true, or after 20 s; never after the test is over."""
     threads: list[threading.Thread] = []
+    is_over = threading.Event()
 
     def arrange(number: int, condition: Callable[[], object]) -> None:
         def watch() -> None:
-            end = time.monotonic() + 20
-            while not condition() and time.monotonic() < end:
-                time.sleep(0.01)
+            deadline = time.monotonic() + 20
+            while not condition() and time.monotonic() < deadline:
+                if is_over.wait(0.01):
+                    return
             os.kill(os.getpid(), number)
 
         thread = threading.Thread(target=watch)
@@ -105,5 +74,17 @@ def signal_when() -> Iterator[Callable[[int, Callable[[], object]], None]]:
         threads.append(thread)
 
     yield arrange
+    is_over.set()
     for thread in threads:
         thread.join()
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> WritePrompts:
+    """Write a prompt file, and return its name."""
+
+    def write(count: int) -> str:
+        (tmp_path / "p.txt").write_text("".join(f"fox {number}\n" for number in range(count)))
+        return "p.txt"
+
+    return write

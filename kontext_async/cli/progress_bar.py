@@ -1,4 +1,4 @@
-"""The display of a run on a terminal, drawn by rich."""
+"""The progress bar on a terminal, drawn by rich."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from kontext_async.cli.figures import rate_of
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kontext_async.cli.figures import Figures
+    from kontext_async.cli.progress_counts import ProgressCounts
     from kontext_async.events import Event
 
-__all__ = ["Display"]
+__all__ = ["ProgressBar"]
 
 SECONDS_PER_UPDATE = 0.1
 COLUMNS = (
@@ -31,17 +29,17 @@ COLUMNS = (
 )
 
 
-class Display:
-    """A line at the foot of the terminal. It goes when it is left: what stays is printed above it.
+class ProgressBar:
+    """A live line at the bottom of the terminal. It disappears at the end; lines printed above it stay.
 
     Args:
-        statistics: The figures of the moment.
-        total: How many requests there are.
-        console: The terminal; None is the one of stderr.
+        counts: Returns the current figures.
+        total: The number of requests.
+        console: The terminal; None is that of stderr.
     """
 
-    def __init__(self, statistics: Callable[[], Figures], total: int, console: Console | None = None) -> None:
-        self._statistics = statistics
+    def __init__(self, counts: Callable[[], ProgressCounts], total: int, console: Console | None = None) -> None:
+        self._counts = counts
         self._progress = Progress(
             *COLUMNS,
             console=console or Console(stderr=True),
@@ -55,27 +53,27 @@ class Display:
         self._updated = 0.0
 
     def __call__(self, _: Event) -> None:
-        """Something happened: draw anew, unless that was done just now."""
+        """Update the line, unless the last update is recent."""
         now = time.monotonic()
         if now - self._updated >= SECONDS_PER_UPDATE:
             self._updated = now
             self.update()
 
     def update(self) -> None:
-        """Show the figures of this moment."""
-        figures = self._statistics()
+        """Show the current figures."""
+        counts = self._counts()
         elapsed = max(time.monotonic() - self._began, SECONDS_PER_UPDATE)
         self._progress.update(
             self._bar,
-            completed=figures.completed + figures.failed,
-            in_flight=figures.in_flight,
-            failed=figures.failed,
-            spent=figures.spent,
-            rate=rate_of(figures, elapsed),
+            completed=counts.completed + counts.failed,
+            in_flight=counts.in_flight,
+            failed=counts.failed,
+            spent=counts.spent,
+            rate=counts.rate(elapsed),
         )
 
     def print(self, line: str) -> None:
-        """Print a line above."""
+        """Print a line above the bar."""
         self._progress.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def __enter__(self) -> Self:

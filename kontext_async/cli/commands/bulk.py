@@ -1,0 +1,230 @@
+"""The command ``kontext-async bulk``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # noqa: TC003 # attrs resolves it
+from contextlib import ExitStack, aclosing
+from pathlib import Path  # noqa: TC003 # cyclopts resolves it
+from typing import TYPE_CHECKING, Annotated, Any
+
+from anyio import to_thread
+from attrs import define, field
+from cyclopts import Parameter
+
+from kontext_async.bulk import BulkRun, check_extra, read_requests, validate_requests
+from kontext_async.cli.bulk_summary import print_plan, print_report
+from kontext_async.cli.event_log import EventPrinter
+from kontext_async.cli.exit_codes import ExitCode, MissingApiKey
+from kontext_async.cli.options import BulkOptions, OutputOptions, RequestOptions, RunOptions
+from kontext_async.cli.output import Output, Result
+from kontext_async.cli.progress import show_progress
+from kontext_async.cli.progress_counts import ProgressCounts
+from kontext_async.cli.session import open_gateway
+from kontext_async.cli.signals import run_with_signals
+from kontext_async.errors import AuthenticationFailed, KontextError, PermissionDenied
+
+if TYPE_CHECKING:
+    from kontext_async.bulk import BulkOutcome, BulkReport, ValidationReport
+    from kontext_async.bulk.plan import RunPlan
+    from kontext_async.session import KontextSession
+
+__all__ = ["BulkCommand", "bulk"]
+
+MAX_INVALID_LINES = 20
+"""Invalid lines to print before the rest of the file is left unread."""
+
+
+async def bulk(
+    file: Path,
+    /,
+    *,
+    out: Annotated[Path, Parameter(alias="-o", metavar="DIR")],
+    run: BulkOptions | None = None,
+    request: RequestOptions | None = None,
+    gateway: RunOptions | None = None,
+    output: OutputOptions | None = None,
+) -> int:
+    """Generate an image for each line of a file.
+
+    Args:
+        file: The prompt file.
+        out: The directory for the images and the journal; created if it does not exist.
+        run: The cost limit, and what to resubmit.
+        request: The fields that a line may leave out.
+        gateway: The gateway to use.
+        output: The output options.
+    """
+    check_extra()
+    fields = (request or RequestOptions()).fields()
+    printer = Output(output or OutputOptions())
+    validation = await to_thread.run_sync(
+        lambda: validate_requests(file, defaults=fields, max_invalid=MAX_INVALID_LINES), abandon_on_cancel=True
+    )
+    if validation.ignored:
+        printer.note(f"ignored columns: {', '.join(validation.ignored)}")
+    if validation.invalid or not validation.requests:
+        return _refuse(file, validation, printer)
+    command = BulkCommand(
+        file=file,
+        directory=out,
+        fields=fields,
+        total=validation.requests,
+        run_options=run or BulkOptions(),
+        gateway_options=gateway or RunOptions(),
+        output=printer,
+    )
+    return await run_with_signals(command.plan() if command.run_options.dry_run else command.run(), stop=command.stop)
+
+
+def _refuse(file: Path, validation: ValidationReport, output: Output) -> ExitCode:
+    for each in validation.invalid:
+        output.error(each)
+    if not validation.invalid:
+        output.error(f"{file} contains no requests")
+    elif len(validation.invalid) == MAX_INVALID_LINES:
+        output.error(f"too many invalid lines: the rest of {file} was not checked")
+    output.note("Nothing was submitted or billed.")
+    return ExitCode.USAGE_ERROR
+
+
+@define(kw_only=True)
+class BulkCommand:
+    """One call of the command, with a file that is valid.
+
+    Attributes:
+        file: The prompt file.
+        directory: The directory of the run.
+        fields: The fields that a line may leave out.
+        total: The number of requests in the file.
+        run_options: The cost limit, and what to resubmit.
+        gateway_options: The gateway to use.
+        output: The output to print to.
+    """
+
+    file: Path
+    directory: Path
+    fields: Mapping[str, Any]
+    total: int
+    run_options: BulkOptions
+    gateway_options: RunOptions
+    output: Output
+    _run: BulkRun | None = field(default=None, init=False)
+    _is_interrupted: bool = field(default=False, init=False)
+
+    def stop(self) -> None:
+        """Stop submitting, and end the run when the tasks in flight are done or the grace period is over."""
+        self._is_interrupted = True
+        if self._run:
+            grace = self.run_options.grace
+            self.output.note(
+                f"Stopping: no new submissions, waiting up to {grace:g} s for tasks in flight. "
+                "Press Ctrl-C again to quit now."
+            )
+            self._run.stop(grace)
+
+    async def run(self) -> ExitCode:
+        """Run all requests, and print the report.
+
+        Raises:
+            KontextError: The run could not start, or could not continue.
+        """
+        settings = self.gateway_options.settings()
+        async with open_gateway(self.gateway_options) as gateway, gateway.new_session(settings) as session:
+            self._run = run = BulkRun(session, self.directory, **self.run_options.run_arguments())
+            if self._is_interrupted:
+                run.stop(0)
+            try:
+                await self._run_with_listeners(run, session)
+            finally:
+                report = _report_of(run)
+                if report:
+                    print_report(
+                        report,
+                        total=self.total,
+                        directory=self.directory,
+                        is_interrupted=self._is_interrupted,
+                        gateway=gateway,
+                        output=self.output,
+                    )
+        return _exit_code(report) if report else ExitCode.FAILED
+
+    async def plan(self) -> ExitCode:
+        """Print what a run would do and cost. Nothing is submitted, and nothing is written.
+
+        Raises:
+            RunRefused: The run could not start.
+        """
+        settings = self.gateway_options.settings()
+        arguments = self.run_options.run_arguments()
+        try:
+            async with open_gateway(self.gateway_options) as gateway, gateway.new_session(settings) as session:
+                plan = await self._predict(arguments, session)
+        except MissingApiKey:  # a plan works without prices, which need a key
+            plan = await self._predict(arguments, None)
+        print_plan(plan, arguments["max_cost"], self.output)
+        return ExitCode.DONE
+
+    async def _predict(self, arguments: Mapping[str, Any], session: KontextSession | None) -> RunPlan:
+        from kontext_async.bulk.plan import plan_run  # noqa: PLC0415 # it needs the extra
+
+        with read_requests(self.file, defaults=self.fields) as requests:
+            return await plan_run(
+                requests,
+                self.directory,
+                session=session,
+                url=arguments["journal"],
+                resend_uncertain=arguments["resend_uncertain"],
+                retry_failed=arguments["retry_failed"],
+            )
+
+    async def _run_with_listeners(self, run: BulkRun, session: KontextSession) -> None:
+        """Run with the progress display and the event printer."""
+        with ExitStack() as listeners:
+            requests = listeners.enter_context(read_requests(self.file, defaults=self.fields))
+            listeners.enter_context(show_progress(session, self.output, self.total, lambda: _counts_of(run)))
+            if self.output.options.verbose:
+                listeners.callback(session.subscribe(EventPrinter(self.output)))
+            async with aclosing(run.outcomes(requests)) as outcomes:
+                async for outcome in outcomes:
+                    self._print(outcome)
+
+    def _print(self, outcome: BulkOutcome) -> None:
+        if outcome.skipped and outcome.ok:
+            return
+        self.output.result(
+            Result(
+                index=outcome.index,
+                request=outcome.request,
+                task_id=outcome.task_id,
+                paths=outcome.files if outcome.ok else (),
+                cost=outcome.cost,
+                error=outcome.error,
+            )
+        )
+
+
+def _report_of(run: BulkRun) -> BulkReport | None:
+    try:
+        return run.report
+    except KontextError:  # the run did not start
+        return None
+
+
+def _counts_of(run: BulkRun) -> ProgressCounts:
+    progress = run.progress()
+    return ProgressCounts(
+        completed=progress.done,
+        failed=progress.failed,
+        in_flight=progress.in_flight,
+        spent=progress.spent,
+        skipped=progress.skipped,
+    )
+
+
+def _exit_code(report: BulkReport) -> ExitCode:
+    """Return the exit code. Uncertain requests come first: they may be billed unseen."""
+    if report.uncertain_in_input:
+        return ExitCode.UNCERTAIN
+    if isinstance(report.stopped, AuthenticationFailed | PermissionDenied):
+        return ExitCode.KEY_OR_BALANCE
+    return ExitCode.DONE if report.complete else ExitCode.FAILED

@@ -1,0 +1,41 @@
+"""The command ``kontext-async report``."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 # cyclopts resolves it
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from kontext_async.bulk import check_extra
+from kontext_async.cli.exit_codes import ExitCode
+from kontext_async.cli.options import OutputOptions
+from kontext_async.cli.output import Output, count_of
+
+__all__ = ["report"]
+
+
+async def report(
+    directory: Annotated[Path, Parameter(name="DIR")],
+    /,
+    *,
+    journal: Annotated[str | None, Parameter(metavar="URL")] = None,
+    output: OutputOptions | None = None,
+) -> int:
+    """Regenerate the reports of a run.
+
+    Args:
+        directory: The directory of the run.
+        journal: The URL of the journal's database; the file in DIR by default.
+        output: The output options.
+    """
+    check_extra()
+    from kontext_async.bulk.rebuilding import regenerate_reports  # noqa: PLC0415 # it needs the extra
+
+    printer = Output(output or OutputOptions())
+    regenerated = await regenerate_reports(directory, url=journal)
+    printer.out(str(directory / "index.html"))
+    states = ", ".join(f"{count} {state}" for state, count in sorted(regenerated.states.items()))
+    results = count_of(regenerated.lines, "result")
+    printer.note(f"{states or 'no requests'}; {regenerated.spent} USD spent, {results}")
+    return ExitCode.DONE

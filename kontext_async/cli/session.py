@@ -1,0 +1,101 @@
+"""Opens the gateway of a command, which is the real one or a private emulator, and a session with it."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from kontext_async.cli.event_log import EventPrinter
+from kontext_async.cli.options import RunOptions
+from kontext_async.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from kontext_async.cli.options import GatewayOptions
+    from kontext_async.cli.output import Output
+    from kontext_async.emulator import Ledger
+    from kontext_async.session import KontextSession
+    from kontext_async.settings import Settings
+
+__all__ = ["Gateway", "check_pillow", "open_gateway", "open_session", "summarize_ledger"]
+
+
+@frozen(kw_only=True)
+class Gateway:
+    """The address and the key of the gateway that a command uses.
+
+    Attributes:
+        api_key: The API key.
+        base_url: The address; None for that of the environment.
+        ledger: The ledger of a private emulator; None for any other gateway.
+    """
+
+    api_key: str = field(repr=False)
+    base_url: str | None
+    ledger: Ledger | None = None
+
+    def new_session(self, settings: Settings) -> KontextSession:
+        """Create a session; the caller opens it."""
+        from kontext_async.session import KontextSession  # noqa: PLC0415 # aiohttp is slow to import, and help needs none
+
+        return KontextSession(self.api_key, base_url=self.base_url, settings=settings)
+
+    def print_ledger(self, output: Output) -> None:
+        """Print the ledger of a private emulator."""
+        if self.ledger is not None:
+            output.note(summarize_ledger(self.ledger))
+
+
+def summarize_ledger(ledger: Ledger) -> str:
+    """Return the sums of an emulator's ledger as a line."""
+    return f"ledger: {ledger.accepted} accepted, {ledger.billed} billed, {ledger.spent} USD"
+
+
+def check_pillow() -> None:
+    """Check that Pillow is installed, with which the emulator paints its images.
+
+    Raises:
+        ConfigurationError: It is not installed.
+    """
+    if find_spec("PIL") is None:
+        raise ConfigurationError("the emulator needs Pillow: pip install 'kontext_async[emulator]'")
+
+
+@asynccontextmanager
+async def open_gateway(options: GatewayOptions) -> AsyncGenerator[Gateway, None]:
+    """Open the gateway for as long as the command runs.
+
+    Raises:
+        MissingApiKey: There is no usable API key.
+        ConfigurationError: The options ask for an emulator, and Pillow is not installed.
+    """
+    if not isinstance(options, RunOptions) or not options.emulator:
+        yield Gateway(api_key=options.api_key(), base_url=options.base_url)
+        return
+    check_pillow()
+    from kontext_async.emulator import Emulator  # noqa: PLC0415 # it needs Pillow
+
+    # The seed is random because a resumed run may know task IDs of an earlier private emulator: they must not recur.
+    async with Emulator(seed=secrets.randbits(63)) as emulator:
+        yield Gateway(api_key=emulator.api_key or "emulator-key", base_url=emulator.base_url, ledger=emulator.ledger)
+
+
+@asynccontextmanager
+async def open_session(options: GatewayOptions, output: Output) -> AsyncGenerator[KontextSession, None]:
+    """Open a session, and print its events with ``--verbose``.
+
+    Raises:
+        MissingApiKey: There is no usable API key.
+        ConfigurationError: An option is out of its range.
+    """
+    async with open_gateway(options) as gateway:
+        session = gateway.new_session(options.settings())
+        if output.options.verbose:
+            session.subscribe(EventPrinter(output))
+        async with session:
+            yield session
