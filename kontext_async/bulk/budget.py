@@ -1,7 +1,7 @@
-"""Stops submitting before the money is spent. Pure: no I/O, no clock. Money is in USD.
+"""Stops submitting before the cost limit is exceeded. Pure: no I/O, no clock. Money is in USD.
 
-What is in flight counts with the highest price that its kind was seen or said to have, what is uncertain too: it may
-have been charged. As long as no price is known, one request is in flight at a time, to learn it.
+Requests in flight and uncertain requests count with the highest price of their kind that was seen or estimated, because
+they may be billed. As long as no price is known, one request is in flight at a time, to learn it.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ if TYPE_CHECKING:
 __all__ = ["Admission", "Budget", "PriceKind", "price_kind"]
 
 PriceKind: TypeAlias = tuple[str, int]
-"""What a price depends on: the model, and the number of input images."""
+"""The model and the number of input images, which set the price."""
 
 
 def price_kind(request: KontextRequest) -> PriceKind:
-    """The kind of price that a request has."""
+    """Return the price kind of a request."""
     return request.model, len(request.input_images)
 
 
 class Admission(enum.Enum):
-    """Whether one more request may be submitted."""
+    """The decision whether one more request may be submitted."""
 
     GRANTED = enum.auto()
     WAIT = enum.auto()
-    """Not now: what is in flight may turn out cheaper, or tell the price."""
+    """Not now: requests in flight may turn out cheaper, or show the price."""
     EXHAUSTED = enum.auto()
     UNKNOWN = enum.auto()
-    """The gateway does not say what pictures cost."""
+    """The gateway does not report what images cost."""
 
 
 @define
 class Budget:
-    """The account of a run.
+    """The account of a run: its limit, and the money that is spent or may be billed.
 
     Attributes:
-        limit: What may be spent in all, None for no limit.
-        spent: What finished requests cost, those of earlier runs included.
+        limit: The amount that may be spent in total; None for no limit.
+        spent: The cost of completed requests, including those of earlier runs.
         in_flight: Requests that are submitted, or about to be, by kind.
-        owed: Requests that are or may be paid for, and whose cost is not known: accepted by earlier runs, or uncertain.
-        prices: The highest price of a kind that was seen, or said beforehand.
-        untold: Kinds of which a request finished without its cost being said.
+        owed: Requests that are or may be billed and whose cost is unknown: accepted by earlier runs, or uncertain.
+        prices: The highest price of each kind that was seen or estimated.
+        untold: Kinds of which a request completed without a reported cost.
     """
 
     limit: Decimal | None = None
@@ -60,19 +60,19 @@ class Budget:
 
     @property
     def committed(self) -> Decimal:
-        """What is spent, in flight and owed, as far as prices are known."""
+        """The amount that is spent, in flight and owed, as far as prices are known."""
         return self.spent + sum(
             (count * self.prices.get(kind, Decimal(0)) for kind, count in (self.in_flight + self.owed).items()),
             Decimal(0),
         )
 
     def learn(self, kind: PriceKind, cost: Decimal | None) -> None:
-        """A price was seen, or said beforehand."""
+        """Record a price that was seen or estimated."""
         if cost is not None:
             self.prices[kind] = max(cost, self.prices.get(kind, cost))
 
     def admit(self, kind: PriceKind) -> Admission:
-        """Whether one more of a kind may be submitted; if granted, it is in flight from now on."""
+        """Decide whether one more request of a kind may be submitted. If granted, it counts as in flight."""
         admission = Admission.GRANTED if self.limit is None else self._judge(kind, self.limit)
         if admission is Admission.GRANTED:
             self.in_flight[kind] += 1
@@ -92,21 +92,21 @@ class Budget:
         return Admission.WAIT if flying else Admission.EXHAUSTED
 
     def unpaid(self, kind: PriceKind) -> None:
-        """One in flight came to nothing."""
+        """Release a request in flight that is not billed."""
         self.in_flight[kind] -= 1
 
     def uncertain(self, kind: PriceKind) -> None:
-        """One in flight may or may not be charged."""
+        """Keep a request in flight that may be billed as owed."""
         self.in_flight[kind] -= 1
         self.owed[kind] += 1
 
     def take_up(self, kind: PriceKind) -> None:
-        """One that is owed is in hand now: its cost will be known."""
+        """Count an owed request as in flight again: its cost will be known."""
         self.owed[kind] -= 1
         self.in_flight[kind] += 1
 
     def paid(self, kind: PriceKind, cost: Decimal | None) -> None:
-        """One in flight has its cost; None where that was not said."""
+        """Record the cost of a request in flight; None if the gateway did not report it."""
         self.in_flight[kind] -= 1
         if cost is None:
             self.untold.add(kind)

@@ -1,7 +1,7 @@
-"""Group commit: steps that come together are written in one transaction, and each is durable when `commit` returns.
+"""Group commit: concurrent steps are written in one transaction, and each is durable when `commit` returns.
 
-A step is the id of a row and what changes in it. Steps of one row keep their order; within a group, later ones go over
-earlier ones.
+A step is the ID of a row and its changed columns. Steps of one row keep their order; within a group, later ones
+override earlier ones.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 __all__ = ["Changes", "Committer", "Write"]
 
 Changes: TypeAlias = "dict[int, dict[str, Any]]"
-"""By the id of a row, the columns that change and their values."""
+"""The changed columns and their new values, by the ID of the row."""
 
 Write: TypeAlias = "Callable[[Changes], Awaitable[None]]"
 
 SHORTEST = 0.004
 LONGEST = 0.04
 PER_STEP = 0.004
-"""Seconds for which steps wait for others: so much for each step of the group before, within these bounds. Under load
-there are some 20 transactions a second, whatever the number of tasks; each costs as much as a hundred steps."""
+"""Seconds for which steps wait for others: `PER_STEP` per step of the previous group, within these bounds. Under load
+there are about 20 transactions per second, for any number of tasks; each costs as much as a hundred steps."""
 
 
 class Committer:
-    """Collects steps, and has them written by `write`, one group at a time.
+    """Collects steps, and writes them one group at a time.
 
     Args:
         write: Writes a group durably, or raises `JournalFailed`.
@@ -44,10 +44,10 @@ class Committer:
         self._owner = asyncio.get_running_loop().create_task(self._run(), name="kontext_async journal")
 
     async def commit(self, row: int, changes: Mapping[str, Any]) -> None:
-        """Write one step, and return when it is durable. A caller who is cancelled leaves it to be written.
+        """Write one step, and return when it is durable. If the caller is cancelled, the step is still written.
 
         Raises:
-            JournalFailed: It could not be written.
+            JournalFailed: The step could not be written.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.note(row, changes)
@@ -55,28 +55,28 @@ class Committer:
         await future
 
     def note(self, row: int, changes: Mapping[str, Any]) -> None:
-        """Write one step with the next group; nobody waits for it.
+        """Write one step with the next group, without waiting.
 
         Raises:
             JournalFailed: The journal is closed.
         """
         if self._owner.done():
-            raise JournalFailed("the journal is closed")
+            raise JournalFailed("the journal is closed: the step was not written")
         self._changes.setdefault(row, {}).update(changes)
         self._news.set()
 
     async def flush(self) -> None:
-        """Return when everything that was noted before is written.
+        """Return when all earlier steps are written.
 
         Raises:
-            JournalFailed: It could not be written.
+            JournalFailed: The step could not be written.
         """
         if self._changes:
             row, changes = next(iter(self._changes.items()))
             await self.commit(row, dict(changes))
 
     async def aclose(self) -> None:
-        """Write what is left, and end."""
+        """Write all remaining steps, and stop."""
         self._closing = True
         self._news.set()
         await asyncio.wait([self._owner])
@@ -94,12 +94,12 @@ class Committer:
                 if self._closing and not self._changes:
                     return
         finally:
-            self._resolve(self._waiting, JournalFailed("the journal was closed"))
+            self._resolve(self._waiting, JournalFailed("the journal was closed before the step was written"))
 
     async def _write_group(self) -> None:
         changes, self._changes = self._changes, {}
         waiting, self._waiting = self._waiting, []
-        failure: JournalFailed | None = JournalFailed("the journal was closed")
+        failure: JournalFailed | None = JournalFailed("the journal was closed before the step was written")
         try:
             if changes:
                 await self._write(changes)

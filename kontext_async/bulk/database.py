@@ -1,4 +1,4 @@
-"""The journal's connection: opened once, with the pragmas and the checks that its database needs."""
+"""Opens the journal's database connection, with the pragmas and the checks that the database needs."""
 
 from __future__ import annotations
 
@@ -25,37 +25,45 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
 
-__all__ = ["NAME", "begin_generation", "connect", "disconnect", "reason_of", "url_of"]
+__all__ = ["ADVICE", "NAME", "begin_generation", "connect", "disconnect", "reason_of", "url_of"]
 
 NAME = "journal.sqlite"
 
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON")
-"""With `synchronous=FULL`, a commit in WAL mode is on the disk when it returns; with NORMAL, a power failure could take
-it back, and with it the id of a paid task (https://sqlite.org/pragma.html#pragma_synchronous)."""
+"""With `synchronous=FULL`, a commit in WAL mode is on disk when it returns; with NORMAL, a power failure could undo it,
+and the ID of a paid task would be lost (https://sqlite.org/pragma.html#pragma_synchronous)."""
+
+ADVICE = (
+    "nothing was submitted; restore the journal from a backup, or use a new directory, in which every request is "
+    "submitted and billed again"
+)
+"""The advice to a user about a journal that is missing or unusable."""
 
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 
 
 def url_of(given: str | None, directory: Path) -> URL:
-    """Where the journal is: the URL that was given, with an async driver, or a file in the directory.
+    """Return the journal's URL: the given one with an async driver, or that of a file in the directory.
 
     Raises:
-        JournalUnusable: It is no URL of a database.
+        JournalUnusable: The given URL is not the URL of a database.
     """
     if given is None:
         return make_url("sqlite+aiosqlite://").set(database=str(directory / NAME))
     try:
         url = make_url(given)
     except SQLAlchemyError:
-        raise JournalUnusable("the journal's URL must be one of SQLAlchemy's, such as postgresql://HOST/NAME") from None
+        raise JournalUnusable(
+            "the journal's URL must be a database URL as in SQLAlchemy, such as postgresql://HOST/NAME"
+        ) from None
     return url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
 
 
 async def connect(url: URL) -> AsyncConnection:
-    """A connection to a journal, with its tables in it.
+    """Connect to a journal, and create its tables if they do not exist.
 
     Raises:
-        JournalUnusable: It cannot be opened, is damaged, or is newer than this library.
+        JournalUnusable: The journal cannot be opened, is damaged, or is newer than this library.
     """
     with _unusable(url):
         if url.drivername.startswith("sqlite"):
@@ -71,24 +79,24 @@ async def connect(url: URL) -> AsyncConnection:
 
 
 async def disconnect(connection: AsyncConnection) -> None:
-    """Close a connection. What was not committed is forgotten."""
+    """Close a connection. Uncommitted changes are discarded."""
     await connection.close()
     await connection.engine.dispose()
 
 
 async def begin_generation(connection: AsyncConnection, name: str, *, must_exist: bool = False) -> tuple[int, int]:
-    """Take up the run of a name, or make it; not committed yet.
+    """Start another execution of a run, or create the run, without a commit.
 
     Returns:
-        The run's id, and how often it was begun, from 1; zeros when there is none and there must be.
+        The run's ID and the number of its executions, from 1; zeros if the run must exist and does not.
 
     Raises:
-        RunLocked: Another process has it (on PostgreSQL; elsewhere the directory's lock must do).
+        RunLocked: Another process is using the run (on PostgreSQL; elsewhere the directory's lock is enough).
     """
     if connection.dialect.name == "postgresql":
         key = int.from_bytes(hashlib.sha256(f"kontext_async {name}".encode()).digest()[:8], "big", signed=True)
         if not await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}):
-            raise RunLocked(f"the database as {name!r}", None)
+            raise RunLocked(f"the journal of {name!r} in the database", None)
     known = (await connection.execute(select(runs.c.id, runs.c.generation).where(runs.c.name == name))).one_or_none()
     if known is None and must_exist:
         return 0, 0
@@ -111,31 +119,30 @@ async def _prepare(connection: AsyncConnection, url: URL) -> None:
         await connection.execute(insert(meta).values(name="version", value=str(VERSION)))
     elif not version.isdecimal() or int(version) > VERSION:
         raise JournalUnusable(
-            f"the journal {url.render_as_string()} was written by a newer version of kontext_async "
-            f"(schema {truncate(version, 20)}; this one knows {VERSION})"
+            f"the journal {url.render_as_string()} was written by a newer version of kontext_async (schema "
+            f"{truncate(version, 20)}; this version supports {VERSION}): update kontext_async; nothing was submitted"
         )
     await connection.commit()
 
 
 def _examine(path: str) -> None:
-    """Look at a file before anything relies on it. Blocks. A connection that cannot be made would leave a thread."""
+    """Check a file before SQLAlchemy opens it. Blocks. A failed connection of the async driver would leave a thread."""
     with closing(sqlite3.connect(path)) as connection:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
-        raise JournalUnusable(f"the journal {path} is damaged: {truncate(str(found), 200)}; put a copy in its place")
+        raise JournalUnusable(f"the journal {path} is damaged: {truncate(str(found), 200)}; {ADVICE}")
 
 
 @contextmanager
 def _unusable(url: URL) -> Iterator[None]:
-    """What a database or its driver raises, as one error of the tree."""
+    """Translate the errors of a database or its driver into `JournalUnusable`."""
     try:
         yield
     except (SQLAlchemyError, OSError, ImportError, sqlite3.Error) as error:
         shown = url.database if url.drivername.startswith("sqlite") else url.render_as_string()
-        advice = "put a copy of it in its place, or use another directory; without it, paid tasks would be paid again"
-        raise JournalUnusable(f"the journal {shown} cannot be used: {reason_of(error)}; {advice}") from error
+        raise JournalUnusable(f"the journal {shown} cannot be used: {reason_of(error)}; {ADVICE}") from error
 
 
 def reason_of(error: BaseException) -> str:
-    """What a database complains of, without the statement and its parameters."""
+    """Return the database's message, without the statement and its parameters."""
     return truncate(str(getattr(error, "orig", None) or error), 200)

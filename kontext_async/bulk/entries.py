@@ -1,4 +1,4 @@
-"""What the journal is asked about, and what it says: a request that was read, and its row."""
+"""The input request and its journal row."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from kontext_async.bulk.budget import PriceKind
     from kontext_async.models import KontextRequest
 
-__all__ = ["Entry", "Row"]
+__all__ = ["InputRequest", "JournalRow"]
 
 PLAIN_FIELDS = ("seed", "aspect_ratio", "output_format", "prompt_upsampling", "safety_tolerance")
 
 
 @frozen(kw_only=True)
-class Entry:
-    """A request that was read.
+class InputRequest:
+    """A request that was read from the input.
 
     Attributes:
-        position: Its place in the input, from 0.
+        position: The position in the input, from 0.
         request: The request.
-        fingerprint: Of every field and of the contents of the images, 64 hexadecimal characters.
+        fingerprint: The digest of all fields and image contents, 64 hexadecimal characters.
     """
 
     position: int
@@ -37,7 +37,7 @@ class Entry:
     fingerprint: str
 
     def fields(self) -> str:
-        """What was asked for beside model and prompt, as JSON for people and scripts; of images, only their names."""
+        """Return the fields beside model and prompt as JSON for people and scripts; of images, only the names."""
         request = self.request
         given: dict[str, Any] = {name: getattr(request, name) for name in PLAIN_FIELDS}
         given["input_images"] = [_named(source) for source in request.input_images]
@@ -49,30 +49,30 @@ def _named(source: object) -> str:
 
 
 @define(kw_only=True)
-class Row:
-    """What the journal knows of a request. Changes here are not written by themselves.
+class JournalRow:
+    """A request in the journal. Changes of the object are not written automatically.
 
     Attributes:
-        id: The row's id within its run.
-        fingerprint: The request's.
-        occurrence: Which of the requests with this fingerprint it is, from 0.
-        position: Where it stands in the input of the latest run, from 0.
-        state: How far it has come.
-        attempts: Creates that went out.
-        doubtful: Earlier creates of which nobody knows whether they were accepted.
+        id: The ID of the row within its run.
+        fingerprint: The fingerprint of the request.
+        occurrence: The number of earlier requests of the input with this fingerprint.
+        position: The position in the input of the latest run, from 0.
+        state: The state of the request.
+        attempts: The number of create requests that were sent.
+        doubtful: The number of earlier create requests that are uncertain.
         sunk: USD that earlier tasks of this request cost.
-        model: The model that was asked for.
-        images: How many input images there are.
+        model: The requested model.
+        images: The number of input images.
         prompt: The prompt.
-        fields: What else was asked for.
-        task_id: The task's id, once accepted.
-        cost: USD, where the gateway said it.
-        seconds: From accepted to seen finished.
-        files: Its pictures: names within the directory, and sizes in bytes.
-        error: Why it failed, or what was seen last.
+        fields: The other fields of the request.
+        task_id: The task ID; None before acceptance.
+        cost: USD; None if the gateway did not report the cost.
+        seconds: Seconds from acceptance until the run detected completion.
+        files: The saved images: names within the directory, and sizes in bytes.
+        error: The error of a failed request, or the last error seen.
         accepted_at: Unix seconds.
         completed_at: Unix seconds.
-        completion: Its place in the order of completion, from 1.
+        completion: The number in the order of completion, from 1.
     """
 
     id: int
@@ -98,12 +98,12 @@ class Row:
 
     @property
     def kind(self) -> PriceKind:
-        """What its price depends on."""
+        """The price kind."""
         return self.model, self.images
 
     @classmethod
-    def of(cls, known: Mapping[str, Any]) -> Row:
-        """A row as the database has it."""
+    def of(cls, known: Mapping[str, Any]) -> JournalRow:
+        """Build a row from a record of the database."""
         return cls(
             id=known["id"],
             fingerprint=bytes(known["fingerprint"]).hex(),
@@ -128,8 +128,8 @@ class Row:
         )
 
     @classmethod
-    def new(cls, number: int, entry: Entry, occurrence: int) -> Row:
-        """The row of a request that the journal has not seen."""
+    def new(cls, number: int, entry: InputRequest, occurrence: int) -> JournalRow:
+        """Build the row of a request that is new to the journal."""
         return cls(
             id=number,
             fingerprint=entry.fingerprint,

@@ -1,7 +1,7 @@
-"""What is done with one request: pay for it, or take up what is paid; each step durable before the next.
+"""Executes one request: submits it, or resumes a paid one. Each step is durable before the next one.
 
-A journal that fails keeps nothing from being saved that is paid for: the picture is fetched all the same, and the run
-ends with the journal's error.
+If the journal fails, tasks that are already paid for are still awaited and saved, and the run ends with the journal's
+error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from attrs import define, field
 
 from kontext_async.bulk.errors import JournalFailed, RunStopped
 from kontext_async.bulk.outcomes import BulkOutcome
-from kontext_async.bulk.records import error_record
+from kontext_async.bulk.records import error_to_dict
 from kontext_async.bulk.states import State, state_after
 from kontext_async.bulk.submission import RowJournal
 from kontext_async.errors import (
@@ -29,7 +29,6 @@ from kontext_async.errors import (
     SubmissionUncertain,
     TaskFailed,
 )
-from kontext_async.events import Downloaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,12 +36,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kontext_async.bulk.budget import Budget
-    from kontext_async.bulk.entries import Row
+    from kontext_async.bulk.entries import JournalRow
     from kontext_async.bulk.journal import Journal
-    from kontext_async.bulk.outcomes import Tally
+    from kontext_async.bulk.outcomes import RunCounts
     from kontext_async.bulk.results import Results
     from kontext_async.bulk.targets import Targets
-    from kontext_async.events import Event
+    from kontext_async.events import Downloaded
     from kontext_async.models import Generation, KontextRequest
     from kontext_async.session import GenerationTask, KontextSession
 
@@ -53,19 +52,19 @@ DOWNLOADS_AT_ONCE = 32
 
 @define(eq=False, kw_only=True)
 class Errands:
-    """Does what is to be done with single requests.
+    """Executes single requests of a run.
 
     Attributes:
-        session: What runs them.
-        directory: Where the pictures go.
-        journal: What is told of each step.
-        results: What is told of each end.
-        budget: What is told of the money.
-        tally: What this run has spent.
-        targets: Where pictures may be put.
-        halt: Called with an error after which nothing more may be submitted.
-        refusal: Says why nothing more is submitted; None while something is.
-        unwritten: The ids of tasks that are paid for and that the journal could not take down.
+        session: The session that submits the requests.
+        directory: The directory of the images.
+        journal: Records each step.
+        results: Receives each final result.
+        budget: Accounts for the money.
+        tally: The figures of this run.
+        targets: Chooses the paths of the images.
+        halt: Is called with an error after which nothing more may be submitted.
+        refusal: Returns the reason why nothing more is submitted; None while requests are submitted.
+        unjournaled_task_ids: IDs of paid tasks that the journal could not record.
     """
 
     session: KontextSession
@@ -73,39 +72,39 @@ class Errands:
     journal: Journal
     results: Results
     budget: Budget
-    tally: Tally
+    tally: RunCounts
     targets: Targets
     halt: Callable[[KontextError], object]
     refusal: Callable[[], KontextError | None]
-    unwritten: list[str] = field(factory=list)
+    unjournaled_task_ids: list[str] = field(factory=list)
     _downloads: anyio.Semaphore = field(factory=lambda: anyio.Semaphore(DOWNLOADS_AT_ONCE))
     _sizes: dict[str, dict[Path, int]] = field(factory=dict)
 
-    def heard(self, event: Event) -> None:
-        """Take down the size of a picture that was saved. A listener to the session's events."""
-        if isinstance(event, Downloaded) and event.path and event.task_id in self._sizes:
+    def record_size(self, event: Downloaded) -> None:
+        """Record the size of a saved image. Subscribe it to the session's `Downloaded` events."""
+        if event.path and event.task_id in self._sizes:
             self._sizes[event.task_id][event.path] = event.size
 
     def check_submitting(self) -> None:
-        """Whether something may still be submitted.
+        """Check that requests may still be submitted.
 
         Raises:
-            RunStopped: No.
+            RunStopped: They may not.
         """
         if reason := self.refusal():
-            raise RunStopped(f"it was not submitted: {reason}")
+            raise RunStopped(f"the request was not submitted and is not billed: {reason}")
 
-    async def submit(self, request: KontextRequest, row: Row, scope: anyio.CancelScope) -> BulkOutcome:
-        """Pay for a request, and save its pictures. Its place in the budget is taken already.
+    async def submit(self, request: KontextRequest, row: JournalRow, scope: anyio.CancelScope) -> BulkOutcome:
+        """Submit a request, and save its images. The budget has already admitted it.
 
         Args:
             request: The request.
-            row: Its row.
-            scope: What is cancelled when the request shall not be submitted any more: it stops doing so once it is
-                on the wire.
+            row: The row of the request.
+            scope: The scope that is cancelled if the request must not be submitted; it has no effect once the request
+                is being sent.
 
         Raises:
-            RunStopped: It was not submitted.
+            RunStopped: The request was not submitted.
         """
         self._write_off(row)
         hook = RowJournal(self, row)
@@ -117,32 +116,32 @@ class Errands:
             return await self._failed(request, row, error)
         if task is None and row.task_id is None:  # the scope was cancelled
             self.budget.unpaid(row.kind)
-            raise RunStopped("it was not submitted")
+            raise RunStopped("the request was not submitted and is not billed")
         return await self._finish(request, row, task or self.session.attach(row.task_id or ""))
 
-    async def fetch(self, request: KontextRequest | None, row: Row) -> BulkOutcome:
-        """Take up a request that an earlier run has paid for, and save its pictures."""
+    async def fetch(self, request: KontextRequest | None, row: JournalRow) -> BulkOutcome:
+        """Resume a request that an earlier run paid for, and save its images."""
         if row.state is State.ACCEPTED:
             self.budget.take_up(row.kind)
         elif row.state is State.SAVED:  # its file is missing or damaged
-            row.state = State.FINISHED
+            row.state = State.COMPLETED
         try:
             task = self.session.attach(row.task_id or "")
         except KontextError as error:
             return await self._failed(request, row, error, earlier=True)
         return await self._finish(request, row, task, earlier=True)
 
-    async def step(self, row: Row, **changes: Any) -> None:
-        """Write a step of something that is paid for. A journal that fails ends submitting, and not this."""
+    async def step(self, row: JournalRow, **changes: Any) -> None:
+        """Record a step of a paid task. If the journal fails, submitting stops, and this task continues."""
         try:
             await self.journal.commit(row.id, **changes)
         except JournalFailed as error:
             if row.task_id and "task_id" in changes:
-                self.unwritten.append(row.task_id)
+                self.unjournaled_task_ids.append(row.task_id)
             self.halt(error)
 
     async def _finish(
-        self, request: KontextRequest | None, row: Row, task: GenerationTask, *, earlier: bool = False
+        self, request: KontextRequest | None, row: JournalRow, task: GenerationTask, *, earlier: bool = False
     ) -> BulkOutcome:
         try:
             generation = await task.wait()
@@ -157,11 +156,11 @@ class Errands:
             return await self._failed(request, row, error, earlier=earlier, cost=_cost_of_failed(task, error))
         return self._outcome(request, row, earlier=earlier)
 
-    async def _has_result(self, row: Row, generation: Generation, target: Path, *, earlier: bool) -> None:
-        """Take down what it came to, and where it will be. What was known before, the cost above all, stays."""
+    async def _has_result(self, row: JournalRow, generation: Generation, target: Path, *, earlier: bool) -> None:
+        """Record the result and the path of a completed task, unless an earlier run did. The known cost stays."""
         if row.state is not State.ACCEPTED:
             return
-        row.state = State.FINISHED
+        row.state = State.COMPLETED
         row.cost = generation.usage.cost
         row.seconds = None if earlier else generation.elapsed
         self.budget.paid(row.kind, row.cost)
@@ -174,7 +173,7 @@ class Errands:
             row, state=row.state, cost=cost, seconds=row.seconds, result=json.dumps(images), files=json.dumps(row.files)
         )
 
-    async def _save(self, row: Row, generation: Generation, target: Path) -> None:
+    async def _save(self, row: JournalRow, generation: Generation, target: Path) -> None:
         again = row.completion is not None
         sizes = self._sizes.setdefault(generation.task_id, {})
         try:
@@ -192,7 +191,7 @@ class Errands:
     async def _failed(
         self,
         request: KontextRequest | None,
-        row: Row,
+        row: JournalRow,
         error: KontextError,
         *,
         earlier: bool = False,
@@ -202,7 +201,7 @@ class Errands:
         if isinstance(error, RunStopped | JournalFailed) and row.task_id is None:
             raise error if isinstance(error, RunStopped) else RunStopped(str(error))
         row.state = state_after(error, row.state)
-        row.error = error_record(error)
+        row.error = error_to_dict(error)
         known = json.dumps(row.error)
         if row.state in (State.FAILED, State.EXPIRED):
             row.cost = cost if row.cost is None else row.cost
@@ -213,7 +212,7 @@ class Errands:
         self._halt_if_hopeless(error)
         return self._outcome(request, row, error=error, earlier=earlier)
 
-    def _account_for(self, row: Row, error: KontextError, cost: Decimal | None) -> None:
+    def _account_for(self, row: JournalRow, error: KontextError, cost: Decimal | None) -> None:
         if row.state is State.INTENT and isinstance(error, SubmissionUncertain):
             self.budget.uncertain(row.kind)
         elif row.state in (State.PLANNED, State.INTENT) or (
@@ -226,15 +225,15 @@ class Errands:
         elif row.state is State.ACCEPTED:
             self.budget.uncertain(row.kind)
 
-    async def _complete(self, row: Row, *, again: bool, **changes: Any) -> None:
+    async def _complete(self, row: JournalRow, *, again: bool, **changes: Any) -> None:
         row.completed_at = time.time()
         row.completion = self.journal.next_completion()
         changes.setdefault("error", None)
         await self.step(row, state=row.state, completed_at=row.completed_at, completion=row.completion, **changes)
         self.results.add(row, again=again)
 
-    def _write_off(self, row: Row) -> None:
-        """What earlier tasks of this request cost is spent, whatever becomes of the next one."""
+    def _write_off(self, row: JournalRow) -> None:
+        """Keep the cost of the earlier task of this request as spent, and reset the row for the next task."""
         if row.task_id is None:
             return
         row.sunk += row.cost or 0
@@ -246,13 +245,18 @@ class Errands:
         self.journal.note(row.id, state=row.state, sunk=str(row.sunk), doubtful=row.doubtful, **cleared)
 
     def _halt_if_hopeless(self, error: KontextError) -> None:
-        """A refused key, an empty balance or a disk that takes nothing: more of the same would be no better."""
+        """Stop submitting after a rejected API key, an empty balance or a full disk: more requests would fail too."""
         on_disk = isinstance(error, DownloadFailed) and isinstance(error.__cause__, OSError)
         if on_disk or isinstance(error, AuthenticationFailed | PermissionDenied | SessionClosed):
             self.halt(error)
 
     def _outcome(
-        self, request: KontextRequest | None, row: Row, *, error: KontextError | None = None, earlier: bool = False
+        self,
+        request: KontextRequest | None,
+        row: JournalRow,
+        *,
+        error: KontextError | None = None,
+        earlier: bool = False,
     ) -> BulkOutcome:
         return BulkOutcome(
             index=row.position,
@@ -263,11 +267,11 @@ class Errands:
             cost=row.cost,
             seconds=row.seconds,
             error=error,
-            earlier=earlier,
+            from_earlier_run=earlier,
         )
 
 
 def _cost_of_failed(task: GenerationTask, error: KontextError) -> Decimal | None:
-    """What a task cost although it failed, where the gateway said that."""
+    """Return the cost of a failed task; None if the gateway did not report one."""
     usage = task.last_status.usage if isinstance(error, TaskFailed) and task.last_status else None
     return usage.cost if usage else None

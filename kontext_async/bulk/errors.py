@@ -1,15 +1,15 @@
-"""What durable runs raise beside the package's own tree.
+"""The errors of durable runs, beside the package's own tree.
 
-Two branches, as there::
+Two branches, as in `kontext_async.errors`::
 
-UsageError
-└── RunRefused                   the run cannot begin; nothing was sent
-    ├── RunLocked                another run has the directory: pid
-    └── JournalUnusable          missing, newer, damaged, or not to be written
-KontextError
-├── JournalFailed                a step could not be written; nothing more is submitted
-├── RunStopped                   the run was asked to stop before this request was sent
-└── CostUnknown                  nobody says what pictures cost, and there is a limit to keep
+    UsageError
+    └── RunRefused                   the run cannot start; nothing was submitted
+        ├── RunLocked                another run is using the directory: pid
+        └── JournalUnusable          the journal is missing, newer, damaged or not writable
+    KontextError
+    ├── JournalFailed                a step could not be written; no further requests are submitted
+    ├── RunStopped                   the run stopped before this request was submitted; it is not billed
+    └── CostUnknown                  there is a cost limit, and the gateway does not report what images cost
 """
 
 from __future__ import annotations
@@ -20,41 +20,49 @@ __all__ = ["CostUnknown", "JournalFailed", "JournalUnusable", "RunLocked", "RunR
 
 
 class RunRefused(UsageError):
-    """The run cannot begin. Nothing was sent."""
+    """The run cannot start. Nothing was submitted, and nothing is billed."""
 
 
 class RunLocked(RunRefused):
-    """Another run is at work in the directory.
+    """Another run is using the directory. Nothing was submitted.
 
     Attributes:
-        pid: The process that it belongs to, None where that is not known.
+        pid: The process ID of the other run; None if it is unknown.
     """
 
     def __init__(self, where: str, pid: int | None) -> None:
         self.pid = pid
         by = f" (process {pid})" if pid is not None else ""
-        super().__init__(f"another run is at work in {where}{by}: wait for it to end, or stop it")
+        super().__init__(f"another run is using {where}{by}: wait until it ends, or stop it")
 
 
 class JournalUnusable(RunRefused):
-    """The journal is missing, was written by a newer version, is damaged, or cannot be opened for writing."""
+    """The journal is missing, damaged, not writable, or was written by a newer version of this library.
+
+    Without the journal, a run would not know which requests are already paid for; therefore nothing was submitted.
+    """
 
 
 class JournalFailed(KontextError):
-    """A step could not be written into the journal. Nothing more is submitted.
+    """The journal could not be read, or a step could not be written. No further requests are submitted.
+
+    Tasks that the gateway has already accepted are still awaited, and their images are saved.
 
     Attributes:
-        rows: The ids of the rows whose steps were not written, None for all of a group.
+        rows: The IDs of the rows whose steps were not written; None for all rows of the transaction.
     """
 
     rows: frozenset[int] | None = None
 
 
 class RunStopped(KontextError):
-    """The run was asked to stop before this request was sent; it is new work for the next run."""
+    """The run stopped before this request was submitted. It is not billed, and the next run submits it."""
 
     retryable = True
 
 
 class CostUnknown(KontextError):
-    """The gateway says neither before nor after what a picture costs, so that no limit can be kept."""
+    """The run has a cost limit, and the gateway reports the cost neither before nor after a task.
+
+    No further requests are submitted, because the limit cannot be enforced.
+    """

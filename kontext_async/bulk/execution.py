@@ -1,7 +1,7 @@
-"""One execution of a durable run: reads the input, has done what is to be done, and hands out outcomes as they come.
+"""One execution of a durable run: reads the requests of one input and yields outcomes as they complete.
 
-The work is one task of the event loop's with a group of its own; the iterator that the user holds only waits for it.
-What was read and not yet handed out is bounded.
+The work runs in one asyncio task with its own task group; the user's iterator only waits for it. The number of requests
+that were read and not yet yielded is bounded.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import anyio
 import anyio.to_thread
 
 from kontext_async.bulk.budget import Admission, price_kind
-from kontext_async.bulk.entries import Entry
+from kontext_async.bulk.entries import InputRequest
 from kontext_async.bulk.errors import CostUnknown, JournalFailed, RunStopped
-from kontext_async.bulk.intake import Fault
-from kontext_async.bulk.outcomes import BulkOutcome, BulkProgress, Tally
+from kontext_async.bulk.intake import InvalidInput
+from kontext_async.bulk.outcomes import BulkOutcome, BulkProgress, RunCounts
 from kontext_async.bulk.states import Action, State
 from kontext_async.bulk.targets import is_present
 from kontext_async.bulk.telling import skipped
 from kontext_async.errors import CostLimitReached, KontextError, PermissionDenied, SessionClosed
+from kontext_async.events import Downloaded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from kontext_async.bulk.budget import Budget
-    from kontext_async.bulk.entries import Row
+    from kontext_async.bulk.entries import JournalRow
     from kontext_async.bulk.errands import Errands
-    from kontext_async.bulk.intake import Intake
+    from kontext_async.bulk.intake import InputReader
     from kontext_async.bulk.journal import Journal
     from kontext_async.bulk.states import Policy
     from kontext_async.models import KontextRequest
@@ -41,24 +42,24 @@ if TYPE_CHECKING:
 __all__ = ["Execution"]
 
 WINDOW_PER_SLOT = 2
-"""Requests in hand for each slot: one in flight, one that is saved or ready to follow."""
+"""Requests per slot that are read ahead: one in flight, and one that is being saved or ready to follow."""
 
 SMALLEST_WINDOW = 64
 
-TAKES_UP = (CostLimitReached, CostUnknown, PermissionDenied)
-"""After these, nothing is submitted, and what earlier runs have paid for is still looked for in the input."""
+RECOVERING_ERRORS = (CostLimitReached, CostUnknown, PermissionDenied)
+"""After these errors nothing is submitted, and reading continues, so that paid requests of the input are resumed."""
 
 
 class Execution:
-    """Goes through an input once.
+    """Executes the requests of one input.
 
     Args:
-        session: What runs requests.
+        session: The session that submits the requests.
         directory: The run's directory.
-        journal: The journal, open.
-        budget: The money.
-        policy: What is paid for once more.
-        in_flight: Unfinished tasks at once.
+        journal: The open journal.
+        budget: The cost limit and the money spent.
+        policy: The requests of earlier runs to resubmit.
+        in_flight: The maximum number of tasks in flight.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Execution:
         self._journal = journal
         self._budget = budget
         self._policy = policy
-        self.tally = Tally()
+        self.tally = RunCounts()
         self.stopped: KontextError | None = None
         self._failure: Exception | None = None
         self._reading = True
@@ -85,16 +86,16 @@ class Execution:
         self._ready: deque[BulkOutcome] = deque()
         self._news = asyncio.Event()
         self._moved = asyncio.Event()
-        self._waiting: dict[anyio.CancelScope, Row] = {}
+        self._waiting: dict[anyio.CancelScope, JournalRow] = {}
         self._all = anyio.CancelScope()
         self._ended = False
         self._priced: set[tuple[str, int]] = set()
 
-    async def outcomes(self, intake: Intake, errands: Errands) -> AsyncGenerator[BulkOutcome, None]:
-        """Everything that becomes of the input, in order of completion.
+    async def outcomes(self, intake: InputReader, errands: Errands) -> AsyncGenerator[BulkOutcome, None]:
+        """Yield the outcomes of the input, in order of completion.
 
         Raises:
-            Exception: What the input raised, after the outcomes of everything that had been read from it.
+            Exception: The error that the input raised, after the outcomes of all requests read before it.
         """
         owner = asyncio.get_running_loop().create_task(self._own(intake, errands), name="kontext_async bulk run")
         try:
@@ -109,25 +110,25 @@ class Execution:
                     await asyncio.wait([owner])
 
     def progress(self) -> BulkProgress:
-        """The figures of this moment."""
+        """Return the current figures."""
         tally = self.tally
         return BulkProgress(
             read=tally.read,
             done=tally.done,
             skipped=tally.skipped,
             in_flight=self._working,
-            failed=tally.doubted + tally.failed.total(),
+            failed=tally.uncertain + tally.failed.total(),
             spent=tally.spent,
         )
 
     def refusal(self) -> KontextError | None:
-        """Why nothing more is submitted; None while something is."""
+        """Return the reason why nothing more is submitted; None while requests are submitted."""
         return self.stopped
 
     def halt(self, reason: KontextError) -> None:
-        """Submit nothing more. What is paid for goes on, and is taken up where that can still be done."""
+        """Stop submitting. Paid tasks keep running, and are resumed where that is still possible."""
         self.stopped = self.stopped or reason
-        self._reading = self._reading and isinstance(reason, TAKES_UP)
+        self._reading = self._reading and isinstance(reason, RECOVERING_ERRORS)
         if isinstance(reason, JournalFailed | SessionClosed):
             self._failure = self._failure or reason
         self._moved.set()
@@ -136,9 +137,9 @@ class Execution:
                 scope.cancel()
 
     def stop(self, grace: float) -> None:
-        """Submit and read nothing more; what is in flight has `grace` seconds to be finished and saved."""
+        """Stop submitting and reading; tasks in flight have `grace` seconds to complete and be saved."""
         self._reading = False
-        self.halt(RunStopped("the run was asked to stop"))
+        self.halt(RunStopped("the run was stopped before all requests were submitted; run it again to resume"))
         self._all.deadline = min(self._all.deadline, anyio.current_time() + grace)
 
     async def _next(self) -> BulkOutcome | None:
@@ -150,32 +151,32 @@ class Execution:
         self._window.release()
         return self._ready.popleft()
 
-    async def _own(self, intake: Intake, errands: Errands) -> None:
-        unsubscribe = self._session.subscribe(errands.heard)
+    async def _own(self, intake: InputReader, errands: Errands) -> None:
+        unsubscribe = self._session.subscribe(errands.record_size, Downloaded)
         try:
             with self._all:
                 async with anyio.create_task_group() as group:
                     await self._feed(intake, errands, group)
-        except Exception as error:  # noqa: BLE001 # it is for whoever holds the iterator
+        except Exception as error:  # noqa: BLE001 # the iterator raises it
             self._failure = error
         finally:
             unsubscribe()
             self._ended = True
             self._news.set()
 
-    async def _feed(self, intake: Intake, errands: Errands, group: TaskGroup) -> None:
+    async def _feed(self, intake: InputReader, errands: Errands, group: TaskGroup) -> None:
         try:
             while self._reading and (chunk := await intake.next()):
-                await self._take(chunk, errands, group)
+                await self._start_chunk(chunk, errands, group)
             if self._reading:
-                await self._take_orphans(errands, group)
+                await self._start_orphans(errands, group)
         except JournalFailed as error:
             self.halt(error)
-        except Exception as error:  # noqa: BLE001 # the user's iterable may raise anything; it is theirs to see
+        except Exception as error:  # noqa: BLE001 # the user's iterable may raise anything; the iterator raises it
             self._failure = error
 
-    async def _take(self, chunk: list[Entry | Fault], errands: Errands, group: TaskGroup) -> None:
-        entries = [each for each in chunk if isinstance(each, Entry)]
+    async def _start_chunk(self, chunk: list[InputRequest | InvalidInput], errands: Errands, group: TaskGroup) -> None:
+        entries = [each for each in chunk if isinstance(each, InputRequest)]
         rows = dict(zip((each.position for each in entries), await self._journal.take(entries), strict=True))
         present = await anyio.to_thread.run_sync(self._present, list(rows.values()))
         for each in chunk:
@@ -183,7 +184,7 @@ class Execution:
                 return
             await self._window.acquire()
             self.tally.read += 1
-            if isinstance(each, Fault):
+            if isinstance(each, InvalidInput):
                 self._hand_out(BulkOutcome(index=each.position, request=each.request, error=each.error))
                 continue
             row = rows[each.position]
@@ -195,17 +196,17 @@ class Execution:
             else:
                 self._hand_out(skipped(self._directory, each.request, row))
 
-    def _present(self, rows: list[Row]) -> set[int]:
+    def _present(self, rows: list[JournalRow]) -> set[int]:
         return {row.id for row in rows if row.state is State.SAVED and is_present(self._directory, row)}
 
-    async def _submit(self, request: KontextRequest, row: Row, errands: Errands, group: TaskGroup) -> None:
+    async def _submit(self, request: KontextRequest, row: JournalRow, errands: Errands, group: TaskGroup) -> None:
         if not await self._admitted(request):
             self._window.release()
             return
         scope = anyio.CancelScope()
         self._waiting[scope] = row
 
-        async def submit(request: KontextRequest, row: Row) -> BulkOutcome:
+        async def submit(request: KontextRequest, row: JournalRow) -> BulkOutcome:
             try:
                 return await errands.submit(request, row, scope)
             finally:
@@ -214,11 +215,11 @@ class Execution:
         self._start(group, submit, request, row)
 
     async def _admitted(self, request: KontextRequest) -> bool:
-        """Wait until the budget has room for one more, or will not have any."""
+        """Wait until the budget admits or rejects one more request, and return True if it admits it."""
         kind = price_kind(request)
         if self._budget.limit is not None and kind not in self._priced:
             self._priced.add(kind)
-            await self._ask_price(request)
+            await self._estimate_price(request)
         while self.stopped is None:
             self._moved.clear()
             admission = self._budget.admit(kind)
@@ -227,28 +228,33 @@ class Execution:
             if admission is Admission.WAIT:
                 await self._moved.wait()
             elif admission is Admission.UNKNOWN:
-                self.halt(CostUnknown("the gateway does not say what pictures cost: no limit can be kept"))
+                self.halt(
+                    CostUnknown(
+                        "the gateway does not report what images cost, so the cost limit cannot be enforced: "
+                        "no further requests are submitted"
+                    )
+                )
             else:
                 limit = self._budget.limit or self._budget.spent
                 self.halt(CostLimitReached(spent=self._budget.committed, limit=limit))
         return False
 
-    async def _ask_price(self, request: KontextRequest) -> None:
-        """What it would cost, where the gateway answers that; if not, the first one tells."""
+    async def _estimate_price(self, request: KontextRequest) -> None:
+        """Request a cost estimate; if the gateway has none, the first completed request shows the price."""
         try:
             estimate = await self._session.estimate(request)
         except KontextError:
             return
         self._budget.learn(price_kind(request), estimate.cost)
 
-    async def _take_orphans(self, errands: Errands, group: TaskGroup) -> None:
-        """What is paid for, and stands in the input no more."""
+    async def _start_orphans(self, errands: Errands, group: TaskGroup) -> None:
+        """Resume the paid requests that are missing from this input."""
         async for row in self._journal.orphans():
             await self._window.acquire()
             self._start(group, self._fetch_orphan(errands), None, row)
 
-    def _fetch_orphan(self, errands: Errands) -> Callable[[None, Row], Awaitable[BulkOutcome]]:
-        async def fetch(_: None, row: Row) -> BulkOutcome:
+    def _fetch_orphan(self, errands: Errands) -> Callable[[None, JournalRow], Awaitable[BulkOutcome]]:
+        async def fetch(_: None, row: JournalRow) -> BulkOutcome:
             outcome = await errands.fetch(None, row)
             self.tally.orphans += outcome.ok
             raise _Unlisted(outcome)
@@ -256,13 +262,17 @@ class Execution:
         return fetch
 
     def _start(
-        self, group: TaskGroup, errand: Callable[..., Awaitable[BulkOutcome]], request: KontextRequest | None, row: Row
+        self,
+        group: TaskGroup,
+        errand: Callable[..., Awaitable[BulkOutcome]],
+        request: KontextRequest | None,
+        row: JournalRow,
     ) -> None:
         self._working += 1
         group.start_soon(self._work, errand, request, row)
 
     async def _work(
-        self, errand: Callable[..., Awaitable[BulkOutcome]], request: KontextRequest | None, row: Row
+        self, errand: Callable[..., Awaitable[BulkOutcome]], request: KontextRequest | None, row: JournalRow
     ) -> None:
         try:
             self._hand_out(await errand(request, row))
@@ -279,4 +289,4 @@ class Execution:
 
 
 class _Unlisted(Exception):
-    """What became of a request that the input does not hold: nobody asked for its outcome."""
+    """Carries the outcome of a request that is missing from the input, and has no outcome in this run."""

@@ -1,7 +1,7 @@
-"""Reads requests lazily, in chunks, with their fingerprints. Files are read and hashed off the event loop.
+"""Reads requests lazily, in chunks, and computes their fingerprints. Files are read and hashed off the event loop.
 
-A chunk is at most so many requests, so much time, and so many bytes of images that are held in memory: an iterable of
-any length takes no more than that, and one that is slow is not waited for in vain.
+A chunk ends after `CHUNK` requests, `CHUNK_SECONDS`, or `CHUNK_BYTES` of images in memory: memory use does not depend
+on the length of the input, and requests from a slow iterable are submitted as they arrive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import attrs
 from attrs import frozen
 
 from kontext_async import images
-from kontext_async.bulk.entries import Entry
+from kontext_async.bulk.entries import InputRequest
 from kontext_async.errors import InvalidRequest, KontextError
 from kontext_async.models import KontextRequest
 from kontext_async.protocol import fingerprint
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kontext_async.images import ImageSource, LoadedImage
     from kontext_async.models import RequestLike
 
-__all__ = ["Fault", "Intake", "Requests"]
+__all__ = ["InputReader", "InvalidInput", "Requests"]
 
 Requests: TypeAlias = "Iterable[RequestLike] | AsyncIterable[RequestLike]"
 
@@ -39,13 +39,13 @@ CHUNK_BYTES = 32 * 1024 * 1024
 
 
 @frozen(kw_only=True)
-class Fault:
-    """Something of which no request can be made, or whose images cannot be read.
+class InvalidInput:
+    """An item of the input that is not a valid request, or whose images cannot be read. It is not submitted.
 
     Attributes:
-        position: Its place in the input, from 0.
-        request: The request, where there is one.
-        error: What is wrong.
+        position: The position in the input, from 0.
+        request: The request; None if the item is not a valid request.
+        error: The error.
     """
 
     position: int
@@ -53,12 +53,12 @@ class Fault:
     error: KontextError
 
 
-class Intake:
+class InputReader:
     """Reads an input once.
 
     Args:
-        requests: Prompts, mappings or requests. A plain iterable is read in worker threads, one after the other.
-        max_image_bytes: The largest input image.
+        requests: Prompts, mappings or requests. A plain iterable is read in worker threads, one at a time.
+        max_image_bytes: The largest allowed input image, in bytes.
     """
 
     def __init__(self, requests: Requests, max_image_bytes: int) -> None:
@@ -66,11 +66,11 @@ class Intake:
         self._max_image_bytes = max_image_bytes
         self._position = 0
 
-    async def next(self) -> list[Entry | Fault]:
-        """The next chunk; empty at the end.
+    async def next(self) -> list[InputRequest | InvalidInput]:
+        """Return the next chunk; empty at the end.
 
         Raises:
-            Exception: What the iterable raised.
+            Exception: The error that the iterable raised.
         """
         given: list[RequestLike] = await anext(self._chunks, [])
         positions = range(self._position, self._position + len(given))
@@ -79,7 +79,7 @@ class Intake:
             lambda: [self._entry(place, each) for place, each in zip(positions, given, strict=True)]
         )
 
-    def _entry(self, position: int, given: RequestLike) -> Entry | Fault:
+    def _entry(self, position: int, given: RequestLike) -> InputRequest | InvalidInput:
         request: KontextRequest | None = None
         loaded: list[LoadedImage] = []
         try:
@@ -87,15 +87,15 @@ class Intake:
             for index, source in enumerate(request.input_images):
                 name = f"input_images[{index}]"
                 if isinstance(source, images.OneShotReader):
-                    rule = "a durable run may have to read it again: pass a path, bytes or a file"
+                    rule = "it must be a path, bytes or a file, because a durable run may read it again"
                     raise InvalidRequest(name, source.reader, rule)
                 image = images.load(source, name, self._max_image_bytes)
                 loaded.append(image)
-                if not isinstance(source, str | PathLike | bytes):  # it may be read once only, or change
+                if not isinstance(source, str | PathLike | bytes):  # it may be readable only once, or change
                     request = _with_image(request, index, image)
-            return Entry(position=position, request=request, fingerprint=fingerprint(request, loaded))
+            return InputRequest(position=position, request=request, fingerprint=fingerprint(request, loaded))
         except KontextError as error:
-            return Fault(position=position, request=request, error=error)
+            return InvalidInput(position=position, request=request, error=error)
         finally:
             for image in loaded:
                 image.close()
@@ -109,7 +109,7 @@ def _with_image(request: KontextRequest, index: int, image: LoadedImage) -> Kont
 
 async def _chunks_of(requests: object) -> AsyncIterator[list[RequestLike]]:
     if isinstance(requests, AsyncIterable):
-        async for chunk in _gathered(aiter(requests)):
+        async for chunk in _gather(aiter(requests)):
             yield chunk
     elif isinstance(requests, Iterable) and not isinstance(requests, str | bytes | Mapping):
         iterator = await anyio.to_thread.run_sync(iter, requests)
@@ -126,14 +126,14 @@ async def _chunks_of(requests: object) -> AsyncIterator[list[RequestLike]]:
 
 
 def _read(iterator: Iterator[RequestLike]) -> tuple[list[RequestLike], Exception | None]:
-    """A chunk, and what the iterable raised behind it."""
+    """Return a chunk, and the error that the iterable raised after it."""
     chunk: list[RequestLike] = []
     end = time.monotonic() + CHUNK_SECONDS
     size = 0
     try:
         while len(chunk) < CHUNK and size < CHUNK_BYTES and (not chunk or time.monotonic() < end):
             chunk.append(given := next(iterator))
-            size += _held(given)
+            size += _image_bytes(given)
     except StopIteration:
         return chunk, None
     except Exception as error:  # noqa: BLE001 # the user's iterable may raise anything; it is theirs to see
@@ -141,8 +141,8 @@ def _read(iterator: Iterator[RequestLike]) -> tuple[list[RequestLike], Exception
     return chunk, None
 
 
-async def _gathered(requests: AsyncIterator[RequestLike]) -> AsyncIterator[list[RequestLike]]:
-    """What an async iterable has ready, in chunks. Whatever is not ready in time belongs to the next one."""
+async def _gather(requests: AsyncIterator[RequestLike]) -> AsyncIterator[list[RequestLike]]:
+    """Yield the requests that an async iterable has ready, in chunks. Later ones belong to the next chunk."""
     coming: asyncio.Future[RequestLike] | None = None
     chunk: list[RequestLike] = []
     try:
@@ -155,7 +155,7 @@ async def _gathered(requests: AsyncIterator[RequestLike]) -> AsyncIterator[list[
                     chunk.append(arrived.result())
                 except StopAsyncIteration:
                     break
-                if len(chunk) < CHUNK and sum(map(_held, chunk[-1:])) < CHUNK_BYTES:
+                if len(chunk) < CHUNK and sum(map(_image_bytes, chunk[-1:])) < CHUNK_BYTES:
                     continue
             yield chunk
             chunk = []
@@ -171,8 +171,8 @@ async def _gathered(requests: AsyncIterator[RequestLike]) -> AsyncIterator[list[
         yield chunk
 
 
-def _held(given: RequestLike) -> int:
-    """The bytes of images that a request holds in memory, nearly."""
+def _image_bytes(given: RequestLike) -> int:
+    """Estimate the bytes of images that a request keeps in memory."""
     if isinstance(given, KontextRequest):
         sources: Iterable[object] = given.input_images
     elif isinstance(given, Mapping):

@@ -1,6 +1,6 @@
-"""The journal of a durable run: every request by fingerprint and occurrence, and each step before the next is taken.
+"""The journal of a durable run: every request by fingerprint and occurrence, and each step before the next one.
 
-One connection, used by one at a time. What is read through it sees everything that was committed.
+There is one connection, used by one caller at a time. Reads see everything that was committed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from sqlalchemy import Update, and_, bindparam, func, insert, select, tuple_, up
 from sqlalchemy.exc import SQLAlchemyError
 
 from kontext_async.bulk.committer import Committer
-from kontext_async.bulk.database import NAME, begin_generation, connect, disconnect, reason_of, url_of
-from kontext_async.bulk.entries import Row
+from kontext_async.bulk.database import ADVICE, NAME, begin_generation, connect, disconnect, reason_of, url_of
+from kontext_async.bulk.entries import JournalRow
 from kontext_async.bulk.errors import JournalFailed, JournalUnusable
 from kontext_async.bulk.occurrences import Occurrences
 from kontext_async.bulk.reserve import Reserve
 from kontext_async.bulk.schema import requests
-from kontext_async.bulk.standing import groups_of, summed_up
+from kontext_async.bulk.standing import summarize, summary_query
 from kontext_async.bulk.states import State
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from kontext_async.bulk.committer import Changes
-    from kontext_async.bulk.entries import Entry
+    from kontext_async.bulk.entries import InputRequest
     from kontext_async.bulk.standing import Standing
 
 __all__ = ["Journal"]
@@ -41,11 +41,11 @@ ENDS = (State.SAVED, State.FAILED, State.EXPIRED)
 
 
 class Journal:
-    """A run's journal, open. Made by `open`.
+    """The open journal of a run. Create it with `open`.
 
     Attributes:
-        generation: How often the run was begun, from 1.
-        completions: Requests that have come to an end so far; some of them more than once.
+        generation: The number of executions of the run, from 1.
+        completions: The number of completions so far; a request may complete more than once.
     """
 
     def __init__(self, connection: AsyncConnection, run_id: int, generation: int, *, dry: bool) -> None:
@@ -67,24 +67,24 @@ class Journal:
     async def open(
         cls, directory: Path, *, url: str | None = None, must_exist: bool = False, dry: bool = False
     ) -> Self:
-        """Open a run's journal, or make it.
+        """Open a run's journal, or create it.
 
         Args:
-            directory: The run's directory, which must exist; its name is the run's name.
-            url: The database; None is SQLite in the directory.
-            must_exist: Whether the run was begun before, and no new journal will do.
-            dry: Whether nothing of what is done shall stay.
+            directory: The run's directory, which must exist; its path is the run's name.
+            url: The URL of the database; None is SQLite in the directory.
+            must_exist: True if the journal of an earlier execution must exist.
+            dry: True if no change is kept.
 
         Raises:
-            JournalUnusable: It is missing, cannot be opened, is damaged, or newer than this library.
-            RunLocked: Another process has the run.
-            JournalFailed: It cannot be written.
+            JournalUnusable: The journal is missing, cannot be opened, is damaged, or is newer than this library.
+            RunLocked: Another process is using the run.
+            JournalFailed: The journal cannot be written.
         """
         if must_exist and not url and not await anyio.to_thread.run_sync((directory / NAME).exists):
             raise _missing(directory)
         connection = await connect(url_of(url, directory))
         try:
-            with _failing("the run cannot be begun"):
+            with _failing("the run could not be recorded"):
                 name = await anyio.to_thread.run_sync(lambda: str(directory.resolve())) if url else "run"
                 run_id, generation = await begin_generation(connection, name, must_exist=must_exist)
                 if not run_id:
@@ -109,19 +109,19 @@ class Journal:
         return journal
 
     async def aclose(self) -> None:
-        """Write what is left, and close."""
+        """Write all remaining steps, and close the journal."""
         await self._committer.aclose()
         async with self._using:
             await disconnect(self._connection)
         self._reserve.release()
 
-    async def take(self, entries: Sequence[Entry]) -> list[Row]:
-        """The rows of requests that were read one after the other: as they are known, or new.
+    async def take(self, entries: Sequence[InputRequest]) -> list[JournalRow]:
+        """Return the rows of consecutive requests of the input, known or new.
 
         Raises:
-            JournalFailed: It cannot be read or written.
+            JournalFailed: The journal cannot be read or written.
         """
-        async with self._used("requests could not be taken down"):
+        async with self._used("requests could not be recorded"):
             unknown = self._occurrences.unknown([entry.fingerprint for entry in entries])
             keys = self._occurrences.count(entries, await self._latest(unknown))
             known = {
@@ -133,7 +133,7 @@ class Journal:
                 row = known.get(key) or self._new_row(entry, key[1])
                 row.position = entry.position
                 rows.append(row)
-            await self._take_down(entries, rows, known)
+            await self._record(entries, rows, known)
             if not self._dry:
                 await self._connection.commit()
         return rows
@@ -142,7 +142,7 @@ class Journal:
         """Write one step of a row, and return when it is durable.
 
         Raises:
-            JournalFailed: It could not be written.
+            JournalFailed: The step could not be written.
         """
         await self._committer.commit(row, changes)
 
@@ -155,28 +155,28 @@ class Journal:
         self._committer.note(row, changes)
 
     def next_completion(self) -> int:
-        """The place in the order of completion of a request that comes to its end now."""
+        """Return the next number in the order of completion."""
         self.completions += 1
         return self.completions
 
     async def standing(self) -> Standing:
-        """Sum up.
+        """Summarize the journal.
 
         Raises:
-            JournalFailed: It cannot be read.
+            JournalFailed: The journal cannot be read.
         """
-        async with self._used("it cannot be read"):
-            return summed_up(await self._connection.execute(groups_of(self._run_id)))
+        async with self._used("it could not be read"):
+            return summarize(await self._connection.execute(summary_query(self._run_id)))
 
-    async def rows(self, *where: ColumnElement[bool]) -> AsyncIterator[Row]:
-        """Rows in the order in which they were first read, a few hundred at a time.
+    async def rows(self, *where: ColumnElement[bool]) -> AsyncIterator[JournalRow]:
+        """Yield rows in the order in which they were first read, a few hundred at a time.
 
         Raises:
-            JournalFailed: It cannot be read.
+            JournalFailed: The journal cannot be read.
         """
         last = 0
         while True:
-            async with self._used("it cannot be read"):
+            async with self._used("it could not be read"):
                 rows = await self._rows(requests.c.id > last, *where, limit=ROWS_AT_ONCE)
             for row in rows:
                 yield row
@@ -184,18 +184,18 @@ class Journal:
                 return
             last = rows[-1].id
 
-    async def completed(self, *, after: int = 0) -> AsyncIterator[Row]:
-        """Rows that have come to an end, in the order in which they did, a few hundred at a time.
+    async def completed(self, *, after: int = 0) -> AsyncIterator[JournalRow]:
+        """Yield rows with a final result, in order of completion, a few hundred at a time.
 
         Args:
-            after: The place in that order behind which to begin.
+            after: Yield only rows whose completion number is higher.
 
         Raises:
-            JournalFailed: It cannot be read.
+            JournalFailed: The journal cannot be read.
         """
         while True:
             later = and_(requests.c.completion > after, requests.c.state.in_(ENDS))
-            async with self._used("it cannot be read"):
+            async with self._used("it could not be read"):
                 rows = await self._rows(later, order=requests.c.completion, limit=ROWS_AT_ONCE)
             for row in rows:
                 yield row
@@ -203,26 +203,26 @@ class Journal:
                 return
             after = rows[-1].completion or 0
 
-    async def orphans(self) -> AsyncIterator[Row]:
-        """Requests that are paid for and not saved, and that the latest input has no more.
+    async def orphans(self) -> AsyncIterator[JournalRow]:
+        """Yield requests that are paid for, not saved, and missing from the latest input.
 
         Raises:
-            JournalFailed: It cannot be read.
+            JournalFailed: The journal cannot be read.
         """
-        paid = requests.c.state.in_((State.ACCEPTED, State.FINISHED))
+        paid = requests.c.state.in_((State.ACCEPTED, State.COMPLETED))
         async for row in self.rows(paid, requests.c.generation < self.generation):
             yield row
 
-    async def uncertain(self) -> list[Row]:
-        """Requests of which nobody knows whether they were accepted; only when nothing is on the wire.
+    async def uncertain(self) -> list[JournalRow]:
+        """Return the uncertain requests. Call it only while no request is being sent.
 
         Raises:
-            JournalFailed: It cannot be read.
+            JournalFailed: The journal cannot be read.
         """
         return [row async for row in self.rows(requests.c.state == State.INTENT)]
 
     async def _latest(self, fingerprints: Sequence[str]) -> dict[str, int]:
-        """The latest occurrence of each that this input had so far; those that it had not are left out."""
+        """Return the latest occurrence of each fingerprint that this input contained so far."""
         if not fingerprints:
             return {}
         c = requests.c
@@ -234,13 +234,13 @@ class Journal:
         found = await self._connection.execute(query.group_by(c.fingerprint))
         return {bytes(fingerprint).hex(): occurrence for fingerprint, occurrence in found}
 
-    def _new_row(self, entry: Entry, occurrence: int) -> Row:
+    def _new_row(self, entry: InputRequest, occurrence: int) -> JournalRow:
         number = self._next_id
         self._next_id += 1
-        return Row.new(number, entry, occurrence)
+        return JournalRow.new(number, entry, occurrence)
 
-    async def _take_down(
-        self, entries: Sequence[Entry], rows: Sequence[Row], known: Mapping[tuple[str, int], Row]
+    async def _record(
+        self, entries: Sequence[InputRequest], rows: Sequence[JournalRow], known: Mapping[tuple[str, int], JournalRow]
     ) -> None:
         new = []
         seen = []
@@ -269,9 +269,12 @@ class Journal:
             await self._connection.execute(self._statement(("generation", "position")), seen)
 
     async def _apply(self, changes: Changes) -> None:
-        """Write a group. When the disk is full, what is paid for goes into the reserve; intents do not."""
+        """Write a group. If the disk is full, steps of paid tasks use the reserve; intents do not."""
         if self._file and not await anyio.to_thread.run_sync(self._file.exists):
-            raise JournalFailed(f"the journal {self._file} is gone")
+            raise JournalFailed(
+                f"the journal {self._file} was deleted during the run: no further requests are submitted; "
+                "restore it from a backup before the next run, or requests would be billed again"
+            )
         try:
             await self._execute(changes)
         except JournalFailed as error:
@@ -302,9 +305,9 @@ class Journal:
 
     async def _rows(
         self, *where: ColumnElement[bool], order: ColumnElement[Any] = requests.c.id, limit: int | None = None
-    ) -> list[Row]:
+    ) -> list[JournalRow]:
         query = select(requests).where(requests.c.run_id == self._run_id, *where).order_by(order).limit(limit)
-        return [Row.of(row._asdict()) for row in await self._connection.execute(query)]
+        return [JournalRow.of(row._asdict()) for row in await self._connection.execute(query)]
 
     @asynccontextmanager
     async def _used(self, what: str) -> AsyncIterator[None]:
@@ -313,7 +316,7 @@ class Journal:
                 with (
                     anyio.CancelScope(shield=True),
                     _failing(what),
-                ):  # a statement that is cancelled costs the connection
+                ):  # a cancelled statement would break the connection
                     yield
             except JournalFailed:
                 if not self._dry:
@@ -322,7 +325,7 @@ class Journal:
 
 
 class _failing:  # noqa: N801 # a context manager
-    """What the database raises, as `JournalFailed`."""
+    """Translates the errors of the database into `JournalFailed`."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -332,7 +335,7 @@ class _failing:  # noqa: N801 # a context manager
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, SQLAlchemyError | OSError):
-            raise JournalFailed(f"the journal has failed, {self._what}: {reason_of(error)}") from error
+            raise JournalFailed(f"the journal failed, {self._what}: {reason_of(error)}") from error
 
 
 async def _roll_back(connection: AsyncConnection) -> None:
@@ -347,7 +350,4 @@ def _binary(keys: Sequence[tuple[str, int]]) -> list[tuple[bytes, int]]:
 
 
 def _missing(directory: Path) -> JournalUnusable:
-    return JournalUnusable(
-        f"the journal of the run in {directory} is missing: put a copy of it in its place, or use another directory; "
-        "without it, what is paid for would be paid again"
-    )
+    return JournalUnusable(f"the journal of the run in {directory} is missing: {ADVICE}")

@@ -1,4 +1,4 @@
-"""One run at a time in a directory: a lock on a file, which the system lets go of whatever becomes of the process."""
+"""Admits one run at a time to a directory: a file lock, which the system releases when the process ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ __all__ = ["DirectoryLock"]
 
 NAME = ".lock"
 MARK = 1 << 30
-"""The byte that is locked: beyond the text, which others must be able to read where locks are mandatory."""
+"""The position of the locked byte: after the text, which other processes must be able to read on systems with mandatory
+locks."""
 
 if sys.platform == "win32":  # pragma: no cover # the suite runs where fcntl is
     import msvcrt
@@ -33,10 +34,10 @@ else:
 
 
 class DirectoryLock:
-    """The right to work in a directory. Its methods block for as long as the disk takes.
+    """The exclusive right to use a directory. Its methods block on disk access.
 
     Args:
-        directory: It must exist.
+        directory: The directory, which must exist.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -44,25 +45,27 @@ class DirectoryLock:
         self._descriptor: int | None = None
 
     def acquire(self) -> Self:
-        """Take it.
+        """Acquire the lock.
 
         Raises:
-            RunLocked: Another run has it.
-            RunRefused: The directory cannot be written.
+            RunLocked: Another run is using the directory.
+            RunRefused: The directory is not writable.
         """
         path = self._directory / NAME
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
         except OSError as error:
             reason = error.strerror or error
-            raise RunRefused(f"the directory {self._directory} cannot be written: {reason}") from None
+            raise RunRefused(
+                f"the directory {self._directory} cannot be written: {reason}; nothing was submitted"
+            ) from None
         try:
             _lock(descriptor)
         except OSError:
             pid = _pid_in(descriptor)
             os.close(descriptor)
             raise RunLocked(str(self._directory), pid) from None
-        with contextlib.suppress(OSError):  # the pid is for people; the lock is held without it
+        with contextlib.suppress(OSError):  # the pid only informs people; the lock works without it
             os.ftruncate(descriptor, 0)
             os.lseek(descriptor, 0, os.SEEK_SET)
             os.write(descriptor, f"{os.getpid()}\n".encode())
@@ -70,7 +73,7 @@ class DirectoryLock:
         return self
 
     def release(self) -> None:
-        """Let go of it. Doing so twice does no harm."""
+        """Release the lock. Calling it twice does no harm."""
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             os.close(descriptor)

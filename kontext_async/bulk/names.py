@@ -1,4 +1,4 @@
-"""How pictures are named: safely for every file system, whatever prompts and task ids hold. Pure."""
+"""Renders image names that are safe on every file system, for any prompt and task ID. Pure."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ PART_LENGTH = 120
 PARTS = 8
 UNSAFE = re.compile(r"[^A-Za-z0-9._,+=@ -]")
 RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-"""Names that Windows keeps for devices, with any extension."""
+"""Names that Windows reserves for devices, with any extension."""
 
 OWN = frozenset({"journal.sqlite", "results.jsonl", "index.html"})
-"""What a run's directory holds beside pictures."""
+"""The files of a run's directory beside the images."""
 
 EXAMPLE = {
     "index": 0,
-    "slug": "picture",
+    "slug": "image",
     "ext": "jpg",
     "task_id": "task",
     "seed": "none",
@@ -40,21 +40,21 @@ EXAMPLE = {
 
 
 def slug(prompt: str) -> str:
-    """The beginning of a prompt as lower-case ASCII letters and digits, with hyphens between the words."""
+    """Return the beginning of a prompt as lower-case ASCII letters and digits, with hyphens between the words."""
     plain = unicodedata.normalize("NFKD", prompt[: 8 * SLUG_LENGTH]).encode("ascii", "ignore").decode().lower()
     words = re.findall(r"[a-z0-9]+", plain.replace("'", ""))
-    return "-".join(words)[:SLUG_LENGTH].strip("-") or "picture"
+    return "-".join(words)[:SLUG_LENGTH].strip("-") or "image"
 
 
 class NameTemplate:
-    """Names of files within a directory, never outside of it.
+    """A template of file names, which are always inside the run's directory.
 
     Args:
-        template: As for `str.format`, with ``index``, ``slug``, ``ext``, ``task_id``, ``seed``, ``model``,
-            ``fingerprint`` (12 characters) and ``occurrence``. Slashes make directories.
+        template: A format string as for `str.format`, with the fields ``index``, ``slug``, ``ext``, ``task_id``,
+            ``seed``, ``model``, ``fingerprint`` (12 characters) and ``occurrence``. Slashes separate directories.
 
     Raises:
-        ConfigurationError: It is no template, or asks for something else.
+        ConfigurationError: The template is invalid, contains an unknown field, or names no file in the directory.
     """
 
     def __init__(self, template: str) -> None:
@@ -64,16 +64,19 @@ class NameTemplate:
             unknown = sorted(set(fields) - set(EXAMPLE))
             if unknown:
                 raise ConfigurationError(
-                    f"the name template {template!r} asks for {unknown[0]!r}; there are {', '.join(EXAMPLE)}"
+                    f"the filename template {template!r} contains the unknown field {unknown[0]!r}; "
+                    f"the known fields are {', '.join(EXAMPLE)}"
                 )
             parts = self.fill(EXAMPLE)
         except (ValueError, IndexError, KeyError, TypeError) as error:
-            raise ConfigurationError(f"the name template {template!r} cannot be used: {error}") from None
+            raise ConfigurationError(f"the filename template {template!r} is invalid: {error}") from None
         if not fields or not parts or template.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", template):
-            raise ConfigurationError(f"the name template {template!r} must name a file within the directory")
+            raise ConfigurationError(
+                f"the filename template {template!r} must contain a field and name a file inside the directory"
+            )
 
     def fill(self, values: Mapping[str, Any]) -> str:
-        """A relative path, with ``/`` between its parts: each part is plain, short, and neither hidden nor reserved."""
+        """Return a relative path with ``/`` between its parts: each is plain, short, visible and not reserved."""
         safe = {name: _plain(value) if isinstance(value, str) else value for name, value in values.items()}
         parts = [_part(part) for part in self._template.format_map(safe).replace("\\", "/").split("/")]
         kept = [part for part in parts if part][:PARTS]
@@ -81,14 +84,14 @@ class NameTemplate:
 
 
 def _plain(text: str) -> str:
-    """A value without anything that could be a separator."""
+    """Return a value without characters that could separate path parts."""
     return UNSAFE.sub("_", text)
 
 
 def _part(text: str) -> str:
     plain = UNSAFE.sub("_", text).strip(" ").lstrip(".").rstrip(". ")
     stem, dot, extension = plain.rpartition(".")
-    if dot and len(extension) <= 8:  # noqa: PLR2004 # longer ones are no extensions
+    if dot and len(extension) <= 8:  # noqa: PLR2004 # a longer suffix is not an extension
         plain = stem[: PART_LENGTH - len(extension) - 1].rstrip(". ") + dot + extension
     plain = plain[:PART_LENGTH]
     return f"_{plain}" if RESERVED.fullmatch(plain) or plain.lower() in OWN else plain

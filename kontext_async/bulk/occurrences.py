@@ -1,4 +1,4 @@
-"""Counts equal requests of one input. What is kept in memory is bounded; the rest is in the journal. No I/O in here."""
+"""Counts equal requests of one input. Memory use is bounded; the rest is in the journal. No I/O in here."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from kontext_async.bulk.entries import Entry
+    from kontext_async.bulk.entries import InputRequest
 
 __all__ = ["REMEMBERED", "Occurrences"]
 
 REMEMBERED = 8192
-"""Fingerprints whose next occurrence is kept in memory; of all others, the journal is asked."""
+"""Fingerprints whose next occurrence is kept in memory; all others are looked up in the journal."""
 
 
 class Occurrences:
-    """Says of each request how many of its kind there were before it."""
+    """Numbers the requests with equal fingerprints, from 0."""
 
     def __init__(self) -> None:
         self._next: OrderedDict[str, int] = OrderedDict()
 
     def unknown(self, fingerprints: Iterable[str]) -> list[str]:
-        """Those of which the journal must be asked, each once."""
+        """Return the fingerprints to look up in the journal, each once."""
         return [each for each in dict.fromkeys(fingerprints) if each not in self._next]
 
-    def count(self, entries: Sequence[Entry], latest: Mapping[str, int]) -> list[tuple[str, int]]:
-        """Fingerprint and occurrence of each.
+    def count(self, entries: Sequence[InputRequest], latest: Mapping[str, int]) -> list[tuple[str, int]]:
+        """Return the fingerprint and the occurrence of each request.
 
         Args:
             entries: The requests, in the order of the input.
-            latest: The latest occurrences of those that were unknown; those that there were none of are left out.
+            latest: The latest occurrences of the unknown fingerprints, without those that did not occur.
         """
         keys = []
         for entry in entries:

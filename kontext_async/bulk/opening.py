@@ -1,4 +1,4 @@
-"""Opens a run's directory: the lock, the journal and the results, closed in the opposite order."""
+"""Opens a run's directory: the lock, the journal and the results, which are closed in reverse order."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
-__all__ = ["opened", "was_begun"]
+__all__ = ["has_run", "open_run_directory"]
 
 
 @asynccontextmanager
-async def opened(
+async def open_run_directory(
     directory: Path, *, url: str | None = None, must_exist: bool = False
 ) -> AsyncGenerator[tuple[Journal, Results], None]:
-    """A run's journal and its results, for nobody else as long as they are open.
+    """Open a run's journal and results, exclusively.
 
     Args:
-        directory: Made when it is missing.
-        url: The journal's database; None is SQLite in the directory.
-        must_exist: Whether there must be a run already.
+        directory: The run's directory; created if it does not exist.
+        url: The URL of the journal's database; None is SQLite in the directory.
+        must_exist: True if the directory must already contain a run.
 
     Raises:
-        RunRefused: Another run is at work there, or the directory or the journal cannot be used.
+        RunRefused: Another run is using the directory, or the directory or the journal cannot be used.
         JournalFailed: The journal cannot be read or written.
     """
-    begun = await anyio.to_thread.run_sync(was_begun, directory)
+    begun = await anyio.to_thread.run_sync(has_run, directory)
     if must_exist and not begun:
-        raise RunRefused(f"there is no run in {directory}")
-    lock = await anyio.to_thread.run_sync(_locked, directory)
+        raise RunRefused(f"there is no run in {directory}: check the path")
+    lock = await anyio.to_thread.run_sync(_create_and_lock, directory)
     try:
         journal = await Journal.open(directory, url=url, must_exist=begun)
         try:
             lines = Results(directory)
-            await anyio.to_thread.run_sync(_begin, directory)
+            await anyio.to_thread.run_sync(_claim, directory)
             await lines.catch_up(journal)
             yield journal, lines
         finally:
@@ -54,24 +54,28 @@ async def opened(
         lock.release()
 
 
-def was_begun(directory: Path) -> bool:
-    """Whether a run was begun in a directory: then only its journal will do. Blocks."""
+def has_run(directory: Path) -> bool:
+    """Return True if the directory contains a run, which then needs its own journal. Blocks."""
     return (directory / results.NAME).exists()
 
 
-def _locked(directory: Path) -> DirectoryLock:
+def _create_and_lock(directory: Path) -> DirectoryLock:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunRefused(f"the directory {directory} cannot be made: {error.strerror or error}") from None
+        raise RunRefused(
+            f"the directory {directory} cannot be created: {error.strerror or error}; nothing was submitted"
+        ) from None
     return DirectoryLock(directory).acquire()
 
 
-def _begin(directory: Path) -> None:
-    """From here on, the directory is a run's. What a killed run was writing is removed."""
+def _claim(directory: Path) -> None:
+    """Claim the directory for the run, and remove the partial files of a killed run."""
     try:
         for path in directory.rglob(".*.part"):
             path.unlink(missing_ok=True)
         (directory / results.NAME).open("ab").close()
     except OSError as error:
-        raise RunRefused(f"the directory {directory} cannot be written: {error.strerror or error}") from None
+        raise RunRefused(
+            f"the directory {directory} cannot be written: {error.strerror or error}; nothing was submitted"
+        ) from None

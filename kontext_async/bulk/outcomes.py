@@ -1,4 +1,4 @@
-"""What a durable run says of its requests, one by one and summed up: plain frozen data."""
+"""The results of a durable run, per request and in total: plain frozen data."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from attrs import define, field, frozen
 from kontext_async.errors import KontextError, SubmissionUncertain  # as above
 from kontext_async.models import KontextRequest  # noqa: TC001 # as above
 
-__all__ = ["BulkOutcome", "BulkProgress", "BulkReport", "Tally", "Uncertain"]
+__all__ = ["BulkOutcome", "BulkProgress", "BulkReport", "RunCounts", "UncertainRequest"]
 
 
 @frozen(kw_only=True)
 class BulkOutcome:
-    """What became of one request of a durable run.
+    """The outcome of one request of a durable run.
 
     Attributes:
-        index: Its place in the input, from 0.
-        request: The request, None where none could be made from what was passed in.
-        fingerprint: The request's fingerprint, None where there is none.
-        task_id: The task's id, None where the gateway did not accept one.
-        files: Where its pictures are.
-        cost: USD, None where the gateway did not say.
-        seconds: From accepted to seen finished, None where that is not known.
-        error: Why there is no picture, None where there is one.
-        earlier: Whether an earlier run paid for it.
-        skipped: Whether nothing was to be done: its pictures were there, or an earlier run has failed with it.
+        index: The position of the request in the input, from 0.
+        request: The request; None if the input item was not a valid request.
+        fingerprint: The fingerprint of the request; None if the input item was not a valid request.
+        task_id: The task ID; None if the gateway did not accept the request.
+        files: The paths of the saved images.
+        cost: USD; None if the gateway did not report the cost.
+        seconds: Seconds from acceptance until the run detected completion; None if unknown.
+        error: The reason why there is no image; None if the images are saved.
+        from_earlier_run: True if an earlier run submitted the request and paid for it.
+        skipped: True if this run did nothing for the request: its images were already saved, or an earlier run left it
+            failed or uncertain.
     """
 
     index: int
@@ -40,22 +41,22 @@ class BulkOutcome:
     cost: Decimal | None = None
     seconds: float | None = None
     error: KontextError | None = field(default=None, eq=False)
-    earlier: bool = False
+    from_earlier_run: bool = False
     skipped: bool = False
 
     @property
     def ok(self) -> bool:
-        """Whether its pictures are in their place."""
+        """True if all images of the request are saved."""
         return self.error is None
 
 
 @frozen(kw_only=True)
-class Uncertain:
-    """A request of which nobody knows whether the gateway accepted it.
+class UncertainRequest:
+    """A request that was sent, without a response that shows whether the gateway accepted it. It may be billed.
 
     Attributes:
-        index: Its place in the latest input that had it, from 0.
-        fingerprint: The request's fingerprint.
+        index: The position of the request in the latest input that contained it, from 0.
+        fingerprint: The fingerprint of the request.
         prompt: The prompt.
     """
 
@@ -66,15 +67,15 @@ class Uncertain:
 
 @frozen(kw_only=True)
 class BulkProgress:
-    """The figures of a run at one moment.
+    """The current figures of a run.
 
     Attributes:
-        read: Requests that were read from the input.
-        done: Requests whose pictures are in their place, those of earlier runs included.
-        skipped: Those of them that an earlier run had finished.
-        in_flight: Requests that are submitted and not finished.
-        failed: Requests that failed, and those that are uncertain.
-        spent: USD that this run has spent, as far as the gateway said.
+        read: Requests read from the input so far.
+        done: Requests whose images are saved, including those of earlier runs.
+        skipped: Those of `done` that an earlier run had already completed.
+        in_flight: Requests that are submitted and not yet completed.
+        failed: Failed and uncertain requests.
+        spent: USD spent by this run, as far as the gateway reported costs.
     """
 
     read: int = 0
@@ -87,83 +88,88 @@ class BulkProgress:
 
 @frozen(kw_only=True)
 class BulkReport:
-    """What became of a run. Each request that was read is in one of the first six figures.
+    """The final figures of a run.
+
+    Every request read from the input is counted in exactly one of `completed`, `recovered`, `skipped`, `failed`,
+    `uncertain_in_input` and `remaining`.
 
     Attributes:
-        finished: Requests that were paid for and saved.
-        fetched: Requests that earlier runs had paid for, and whose pictures were saved now.
-        skipped: Requests that earlier runs had finished, and whose pictures were there.
-        failed: By cause, requests that failed, be it in an earlier run.
-        doubted: Requests of the input that are uncertain.
-        left: Requests that are not finished: not submitted, or accepted and not waited for. The next run goes on.
-        total: Requests that were read from the input.
-        uncertain: Requests of which nobody knows whether they were accepted, those of earlier inputs included.
-        orphans: Paid requests that this input has no more, and whose pictures were saved now.
-        unwritten: The ids of tasks that are paid for and that the journal could not take down, when it failed.
-        spent: USD that this run has spent, as far as the gateway said.
-        saved: USD that earlier runs had paid for what did not have to be paid for again.
-        spent_in_all: USD that all runs in the directory have spent.
-        seconds: How long it took.
-        stopped: Why nothing more was submitted before the end of the input, None where that was reached.
+        completed: Requests that this run paid for and saved.
+        recovered: Requests that earlier runs had paid for, and whose images this run saved.
+        skipped: Requests that earlier runs had completed, and whose images were intact.
+        failed: Failed requests by the class name of the error, including those that failed in an earlier run.
+        uncertain_in_input: Uncertain requests of this input.
+        remaining: Requests that are not completed yet: not submitted, or accepted and still running. The next run
+            resumes them.
+        total: Requests read from the input.
+        uncertain: All uncertain requests of the directory, including those of earlier inputs.
+        orphans: Paid requests missing from this input whose images were recovered.
+        unjournaled_task_ids: IDs of paid tasks that could not be recorded because the journal failed. Note them: the
+            next run does not know them.
+        spent: USD spent by this run, as far as the gateway reported costs.
+        cost_avoided: USD paid by earlier runs for images that this run did not have to pay for again.
+        total_spent: USD spent by all runs in the directory.
+        seconds: Duration of the run.
+        stopped: The reason why submitting stopped before the end of the input; None if the run reached the end.
     """
 
-    finished: int
-    fetched: int
+    completed: int
+    recovered: int
     skipped: int
     failed: Mapping[str, int]
-    doubted: int
-    left: int
+    uncertain_in_input: int
+    remaining: int
     total: int
-    uncertain: tuple[Uncertain, ...]
+    uncertain: tuple[UncertainRequest, ...]
     orphans: int
-    unwritten: tuple[str, ...] = ()
+    unjournaled_task_ids: tuple[str, ...] = ()
     spent: Decimal
-    saved: Decimal
-    spent_in_all: Decimal
+    cost_avoided: Decimal
+    total_spent: Decimal
     seconds: float
     stopped: KontextError | None = field(default=None, eq=False)
 
     @property
     def complete(self) -> bool:
-        """Whether every request of the input has its pictures in their place."""
-        return self.finished + self.fetched + self.skipped == self.total and self.stopped is None
+        """True if the images of every request of the input are saved."""
+        return self.completed + self.recovered + self.skipped == self.total and self.stopped is None
 
 
 @define
-class Tally:
-    """Counts outcomes while a run goes on."""
+class RunCounts:
+    """The figures of a run, updated with each outcome."""
 
     read: int = 0
-    finished: int = 0
-    fetched: int = 0
+    completed: int = 0
+    recovered: int = 0
     skipped: int = 0
-    doubted: int = 0
+    uncertain: int = 0
     orphans: int = 0
     failed: Counter[str] = field(factory=Counter)
     spent: Decimal = Decimal(0)
-    saved: Decimal = Decimal(0)
+    cost_avoided: Decimal = Decimal(0)
 
     def add(self, outcome: BulkOutcome) -> None:
-        """Count one."""
+        """Count one outcome."""
         if isinstance(outcome.error, SubmissionUncertain):
-            self.doubted += 1
+            self.uncertain += 1
         elif outcome.error:
             self.failed[type(outcome.error).__name__] += 1
         elif outcome.skipped:
             self.skipped += 1
-        elif outcome.earlier:
-            self.fetched += 1
+        elif outcome.from_earlier_run:
+            self.recovered += 1
         else:
-            self.finished += 1
-        if outcome.earlier and outcome.ok:
-            self.saved += outcome.cost or 0
+            self.completed += 1
+        if outcome.from_earlier_run and outcome.ok:
+            self.cost_avoided += outcome.cost or 0
 
     @property
     def done(self) -> int:
-        """Requests whose pictures are in their place."""
-        return self.finished + self.fetched + self.skipped
+        """Requests whose images are saved."""
+        return self.completed + self.recovered + self.skipped
 
     @property
     def ended(self) -> int:
-        """Requests that have come to an end."""
-        return self.done + self.doubted + self.failed.total()
+        """Requests that need no more work in this run."""
+        return self.done + self.uncertain + self.failed.total()

@@ -1,10 +1,10 @@
-"""Reads requests from prompt files, one by one: a file may hold any number of them.
+"""Reads requests from prompt files, one at a time: a file may contain any number of them.
 
-The columns of a table, and the keys of JSON objects, are the names of `KontextRequest`'s fields in any case, and the
-protocol's ``input_image`` to ``input_image_4``. In a table, several images in ``input_images`` are parted by ``;``: a
-data URI, which holds one, needs a column of its own. What is named otherwise is ignored, and can be asked for. Empty
-cells and nulls are not given. Paths of images are relative to the folder of the file. The formats are described in
-`kontext_async.bulk.rows`.
+The columns of a table, and the keys of JSON objects, are the names of `KontextRequest`'s fields in upper or lower case,
+and the protocol's ``input_image`` to ``input_image_4``. In a table, several images in ``input_images`` are separated by
+``;``. A data URI contains one, and therefore needs a column of its own. Columns with other names are ignored, and
+`RequestReader.ignored` lists them. Empty cells and nulls count as missing. Paths of images are relative to the folder
+of the file. `kontext_async.bulk.rows` describes the formats.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from kontext_async.bulk.rows import FORMATS, Fault, Row, rows_of
+from kontext_async.bulk.rows import FORMATS, InvalidRow, PromptRow, read_rows
 from kontext_async.errors import InvalidRequest
 from kontext_async.images import MAX_IMAGE_BYTES, detect_format
 from kontext_async.models import MAX_INPUT_IMAGES, KontextRequest
@@ -27,24 +27,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from os import PathLike
 
-__all__ = ["InvalidLine", "RequestReader", "Survey", "check_image_files", "read_requests", "survey_requests"]
+__all__ = [
+    "InvalidLine",
+    "RequestReader",
+    "ValidationReport",
+    "check_image_files",
+    "read_requests",
+    "validate_requests",
+]
 
 FIELDS = tuple(attrs.fields_dict(KontextRequest))
 IMAGE_FIELDS = ("input_image", *(f"input_image_{place}" for place in range(2, MAX_INPUT_IMAGES + 1)))
 INTEGER = re.compile(r"[+-]?[0-9]{1,100}")
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 MAX_IGNORED = 100
-"""Names of ignored columns that are kept: the keys of JSON objects may be any number."""
+"""Names of ignored columns that are remembered: JSON objects may have any number of keys."""
 
 REMEMBERED_FILES = 1024
 
 
 class InvalidLine(InvalidRequest):
-    """A line of a prompt file of which no request can be made.
+    """A line of a prompt file that is not a valid request. Nothing was submitted for it.
 
     Attributes:
         path: The file.
-        line: The number of the line, from 1; where a record spans lines, of the first.
+        line: The line number, from 1; if a record spans several lines, the number of the first.
     """
 
     def __init__(self, path: str | PathLike[str], line: int, fault: InvalidRequest) -> None:
@@ -56,25 +63,25 @@ class InvalidLine(InvalidRequest):
 
 
 class RequestReader(Iterator[KontextRequest]):
-    """Reads a prompt file as it is iterated over; made by `read_requests`.
+    """An iterator over the requests of a prompt file, returned by `read_requests`. It reads the file lazily.
 
-    After an `InvalidLine` it may be asked for the next request.
+    After an `InvalidLine`, ``next`` returns the request of the following line.
 
     Attributes:
         path: The file.
-        line: The line that was read last, from 1; 0 before the first.
+        line: The number of the line that was read last, from 1; 0 before the first.
     """
 
     def __init__(self, path: Path, defaults: Mapping[str, Any]) -> None:
         self.path = path
         self.line = 0
         self._defaults = defaults
-        self._rows = rows_of(path)
+        self._rows = read_rows(path)
         self._ignored: dict[str, None] = {}
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """The names of columns that are no fields, as far as the file was read; 100 of them at most."""
+        """The names of ignored columns in the part of the file that was read; at most 100."""
         return tuple(self._ignored)
 
     def __next__(self) -> KontextRequest:
@@ -89,7 +96,7 @@ class RequestReader(Iterator[KontextRequest]):
             raise InvalidLine(self.path, row.line, fault) from None
 
     def close(self) -> None:
-        """Close the file, when it was not read to its end."""
+        """Close the file before its end is reached."""
         self._rows.close()
 
     def __enter__(self) -> Self:
@@ -98,13 +105,13 @@ class RequestReader(Iterator[KontextRequest]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _request(self, row: Row | Fault) -> KontextRequest:
-        if isinstance(row, Fault):
+    def _request(self, row: PromptRow | InvalidRow) -> KontextRequest:
+        if isinstance(row, InvalidRow):
             raise InvalidRequest(row.name, row.value, row.rule)
         return KontextRequest.of({**self._defaults, **self._fields(row)})
 
-    def _fields(self, row: Row) -> dict[str, Any]:
-        """The fields that a row gives, as what a request takes."""
+    def _fields(self, row: PromptRow) -> dict[str, Any]:
+        """Return the fields of a row as the arguments of a request."""
         given: dict[str, Any] = {}
         images: dict[str, Any] = {}
         for column, cell in row.cells.items():
@@ -115,7 +122,7 @@ class RequestReader(Iterator[KontextRequest]):
             elif cell is None or (isinstance(cell, str) and not cell.strip() and name != "prompt"):
                 continue
             elif name in given or name in images:
-                raise InvalidRequest(name, cell, "a field must stand there once")
+                raise InvalidRequest(name, cell, "each field may be given only once")
             elif name in IMAGE_FIELDS:
                 images[name] = cell
             else:
@@ -127,11 +134,13 @@ class RequestReader(Iterator[KontextRequest]):
         return self.path.suffix.lower() in (".csv", ".tsv")
 
     def _images(self, given: Mapping[str, Any], images: Mapping[str, Any]) -> dict[str, Any]:
-        """The input images of a row, whichever way they are given, with their paths from the file's folder."""
+        """Return the input images of a row, from both notations, with their paths relative to the file's folder."""
         if not images and "input_images" not in given:
             return {}
         if images and "input_images" in given:
-            raise InvalidRequest("input_images", given["input_images"], f"it cannot stand beside {', '.join(images)}")
+            raise InvalidRequest(
+                "input_images", given["input_images"], f"it cannot be combined with {', '.join(images)}"
+            )
         listed = given.get("input_images", [images[name] for name in IMAGE_FIELDS if name in images])
         sources = listed if isinstance(listed, list) else [listed]
         return {"input_images": [self._placed(source) for source in sources]}
@@ -143,17 +152,17 @@ class RequestReader(Iterator[KontextRequest]):
 
 
 @attrs.frozen(kw_only=True)
-class Survey:
-    """What a prompt file holds.
+class ValidationReport:
+    """The result of `validate_requests`.
 
     Attributes:
-        requests: How many requests can be made of it.
-        faults: The first lines of which none can be made.
-        ignored: The names of columns that are no fields.
+        requests: The number of valid requests in the file.
+        invalid: The first lines that are not valid requests.
+        ignored: The names of columns that are ignored, because they are not fields of a request.
     """
 
     requests: int
-    faults: tuple[InvalidLine, ...]
+    invalid: tuple[InvalidLine, ...]
     ignored: tuple[str, ...]
 
 
@@ -162,13 +171,13 @@ def read_requests(path: str | PathLike[str], *, defaults: Mapping[str, Any] | No
 
     Args:
         path: A ``.txt``, ``.jsonl``, ``.csv`` or ``.tsv`` file.
-        defaults: Fields of `KontextRequest` for those requests that do not give their own.
+        defaults: Fields of `KontextRequest` for requests that do not give their own.
 
     Returns:
-        An iterator of requests. Going on, it raises `InvalidLine` for a line of which no request can be made.
+        An iterator of requests. It raises `InvalidLine` for a line that is not a valid request, and can be continued.
 
     Raises:
-        InvalidRequest: There is no such file, or its extension is not known.
+        InvalidRequest: The file does not exist, cannot be read, or has an unknown extension.
     """
     file = Path(path)
     if file.suffix.lower() not in FORMATS:
@@ -176,52 +185,58 @@ def read_requests(path: str | PathLike[str], *, defaults: Mapping[str, Any] | No
     try:
         if not file.is_file():
             file.open("rb").close()
-            raise InvalidRequest("path", str(path), "a prompt file must be a regular file: it is read twice")
+            raise InvalidRequest("path", str(path), "a prompt file must be a regular file, because it is read twice")
     except OSError as error:
         raise _unreadable(file, error) from error
     return RequestReader(file, dict(defaults or {}))
 
 
-def survey_requests(
-    path: str | PathLike[str], *, defaults: Mapping[str, Any] | None = None, max_faults: int = 20
-) -> Survey:
-    """Read a file once from its beginning to its end, before anything of it is submitted, and say what is wrong.
+def validate_requests(
+    path: str | PathLike[str], *, defaults: Mapping[str, Any] | None = None, max_invalid: int = 20
+) -> ValidationReport:
+    """Read a whole file before any of its requests is submitted, and report the invalid lines. Blocks.
 
-    Input images that are files are looked at, too: whether they are there, their size, and their kind by their first
-    bytes. The memory that this takes does not grow with the file. Blocks.
+    Input images that are files are checked too: they must exist, must not be too large, and must start like an image.
+    The memory use does not depend on the size of the file.
 
     Args:
         path: As for `read_requests`.
         defaults: As for `read_requests`.
-        max_faults: Where this many lines are wrong, the rest is not read.
+        max_invalid: The number of invalid lines after which reading stops.
+
+    Returns:
+        The number of valid requests, the invalid lines, and the ignored columns.
 
     Raises:
-        InvalidRequest: There is no such file, it cannot be read, or its extension is not known.
+        InvalidRequest: The file does not exist, cannot be read, or has an unknown extension.
     """
     count = 0
     rule_against = lru_cache(REMEMBERED_FILES)(_rule_against)
-    faults: list[InvalidLine] = []
+    invalid: list[InvalidLine] = []
     with read_requests(path, defaults=defaults) as reader:
-        while len(faults) < max_faults:
+        while len(invalid) < max_invalid:
             try:
                 _check_images(next(reader), rule_against)
                 count += 1
             except StopIteration:
                 break
             except InvalidLine as fault:
-                faults.append(fault)
+                invalid.append(fault)
             except InvalidRequest as fault:
                 if fault.field == "path":
                     raise
-                faults.append(InvalidLine(reader.path, reader.line, fault))
-    return Survey(requests=count, faults=tuple(faults), ignored=reader.ignored)
+                invalid.append(InvalidLine(reader.path, reader.line, fault))
+    return ValidationReport(requests=count, invalid=tuple(invalid), ignored=reader.ignored)
 
 
 def check_image_files(request: KontextRequest) -> None:
-    """Refuse a request whose input images are files that are missing, too large, or no images. Blocks.
+    """Check the input images of a request that are files: they must exist, fit the size limit, and be images. Blocks.
+
+    Args:
+        request: The request.
 
     Raises:
-        InvalidRequest: Of ``input_images``.
+        InvalidRequest: An input image is missing, too large, or not an image.
     """
     _check_images(request, _rule_against)
 
@@ -235,13 +250,13 @@ def _check_images(request: KontextRequest, rule_against: Callable[[Path], str | 
 
 
 def _rule_against(path: Path) -> str | None:
-    """The rule that a file breaks."""
+    """Return the rule that a file breaks; None if it breaks none."""
     try:
         with path.open("rb") as file:
             head = file.read(12)
             size = os.fstat(file.fileno()).st_size
     except OSError as error:
-        return f"it must be readable: {error.strerror or error}"
+        return f"the file must be readable: {error.strerror or error}"
     if not head:
         return "an image must not be empty"
     if size > MAX_IMAGE_BYTES:
@@ -254,7 +269,7 @@ def _is_path(source: str) -> bool:
 
 
 def _typed(name: str, cell: str) -> object:
-    """What stands in a table's cell, as the type of its field; what does not fit is left for the request to refuse."""
+    """Convert the text of a cell to the type of its field. Text that does not fit stays; the request rejects it."""
     convert = CELLS.get(name)
     return convert(cell.strip()) if convert else cell if name == "prompt" else cell.strip()
 

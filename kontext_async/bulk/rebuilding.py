@@ -1,4 +1,4 @@
-"""Writes what people look at anew, from the journal alone."""
+"""Regenerates ``results.jsonl`` and the contact sheet from the journal alone."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from kontext_async.bulk.opening import opened
+from kontext_async.bulk.opening import open_run_directory
 from kontext_async.bulk.sheet import write_sheet
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Rebuilt", "rebuild"]
+__all__ = ["RegeneratedReports", "regenerate_reports"]
 
 
 @frozen(kw_only=True)
-class Rebuilt:
-    """What the journal holds.
+class RegeneratedReports:
+    """The summary of the journal from which the reports were regenerated.
 
     Attributes:
-        states: How many requests there are in each state.
-        spent: USD.
-        lines: Lines of ``results.jsonl``.
+        states: The number of requests in each state.
+        spent: USD spent by all runs in the directory.
+        lines: The number of lines in ``results.jsonl``.
     """
 
     states: Mapping[str, int]
@@ -32,17 +32,24 @@ class Rebuilt:
     lines: int
 
 
-async def rebuild(directory: Path, *, url: str | None = None) -> Rebuilt:
-    """Write ``results.jsonl`` and ``index.html`` of a run anew.
+async def regenerate_reports(directory: Path, *, url: str | None = None) -> RegeneratedReports:
+    """Regenerate ``results.jsonl`` and ``index.html`` of a run from its journal.
+
+    Args:
+        directory: The run's directory.
+        url: The URL of the journal's database; None is SQLite in the directory.
+
+    Returns:
+        The summary of the journal.
 
     Raises:
-        RunRefused: There is no run, another process is at work there, or the journal cannot be used.
-        JournalFailed: The journal cannot be read, or a file not be written.
+        RunRefused: The directory has no run, another process is using it, or the journal cannot be used.
+        JournalFailed: The journal cannot be read, or a file cannot be written.
     """
-    async with opened(directory, url=url, must_exist=True) as (journal, results):
+    async with open_run_directory(directory, url=url, must_exist=True) as (journal, results):
         lines = await results.rebuild(journal)
         await write_sheet(directory, journal)
         standing = await journal.standing()
-    return Rebuilt(
+    return RegeneratedReports(
         states={str(state): count for state, count in standing.states.items()}, spent=standing.spent, lines=lines
     )

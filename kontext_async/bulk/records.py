@@ -1,4 +1,4 @@
-"""What is written of a request into ``results.jsonl`` and onto the contact sheet. Pure."""
+"""Converts rows and errors for ``results.jsonl`` and the contact sheet. Pure."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 from kontext_async.bulk.states import State
 
 if TYPE_CHECKING:
-    from kontext_async.bulk.entries import Row
+    from kontext_async.bulk.entries import JournalRow
     from kontext_async.errors import KontextError
 
-__all__ = ["cause_of", "error_record", "record_of"]
+__all__ = ["error_to_dict", "failure_type", "row_to_dict"]
 
 ERROR_DETAILS = ("status", "code", "retry_after", "field", "value", "rule", "fingerprint", "waited", "reason")
 
 
-def error_record(error: KontextError) -> dict[str, Any]:
-    """An error as an object for machines."""
+def error_to_dict(error: KontextError) -> dict[str, Any]:
+    """Return an error as a JSON object."""
     details = {name: getattr(error, name, None) for name in ERROR_DETAILS}
     return {
         "type": type(error).__name__,
@@ -29,8 +29,8 @@ def error_record(error: KontextError) -> dict[str, Any]:
     } | {name: value for name, value in details.items() if value is not None}
 
 
-def record_of(row: Row) -> dict[str, Any]:
-    """A row as an object for machines: everything that a script needs, without asking the journal."""
+def row_to_dict(row: JournalRow) -> dict[str, Any]:
+    """Return a row as a JSON object with everything that a script needs, so that it need not read the journal."""
     return {
         "completion": row.completion,
         "index": row.position,
@@ -49,8 +49,8 @@ def record_of(row: Row) -> dict[str, Any]:
     }
 
 
-def cause_of(row: Row) -> str | None:
-    """Why a row has no picture, in one word; None where it has one or is not at its end."""
+def failure_type(row: JournalRow) -> str | None:
+    """Return the class name of the error of a row without an image; None if there is an image or no final result."""
     if row.state is State.INTENT:
         return "SubmissionUncertain"
     if row.state in (State.SAVED, State.PLANNED) or not row.error:

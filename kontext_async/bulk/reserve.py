@@ -1,4 +1,4 @@
-"""Room on the disk that is kept free for the journal: when the disk is full, the ids of paid tasks go there."""
+"""Disk space reserved for the journal: if the disk is full, the IDs of paid tasks are written there."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 __all__ = ["Reserve"]
 
 SIZE = 2 * 1024 * 1024
-"""Bytes: room for the steps of thousands of tasks that are in flight."""
+"""Bytes, enough for the steps of thousands of tasks in flight."""
 
 
 class Reserve:
-    """A file of real bytes beside the journal, removed when it is needed, or when the journal is closed.
+    """A file of real bytes beside the journal, deleted when the space is needed, or when the journal is closed.
 
     Args:
-        journal: The journal's file, None where it is no file.
+        journal: The journal's file; None if the journal is not a file.
     """
 
     def __init__(self, journal: Path | None) -> None:
@@ -29,10 +29,10 @@ class Reserve:
         self._held = False
 
     def fill(self) -> None:
-        """Take the room.
+        """Reserve the space.
 
         Raises:
-            JournalUnusable: There is not so much left on the disk.
+            JournalUnusable: The disk does not have enough free space.
         """
         if self._path is None:
             return
@@ -45,11 +45,12 @@ class Reserve:
         except OSError as error:
             self.release()
             raise JournalUnusable(
-                f"the journal needs {SIZE >> 20} MiB of room in {self._path.parent}: {error.strerror or error}"
+                f"the journal needs {SIZE >> 20} MiB of disk space in {self._path.parent}: {error.strerror or error}; "
+                "nothing was submitted"
             ) from None
 
     def release(self) -> bool:
-        """Give the room back; says whether there was any."""
+        """Release the space. Return True if some was reserved."""
         held, self._held = self._held, False
         if held and self._path:
             with contextlib.suppress(OSError):

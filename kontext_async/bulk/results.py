@@ -1,7 +1,7 @@
-"""``results.jsonl``: a line for each request that has come to its end, in that order.
+"""``results.jsonl``: one line per completed or failed request, in order of completion.
 
-The journal is what is durable; this file is made from it. Lines are appended as requests end, a few times a second; a
-run that was killed leaves at worst a torn last line and some missing ones, which the next run puts right.
+The journal is the durable store; this file is derived from it. Lines are appended a few times a second. A killed run
+leaves at worst an incomplete last line and some missing lines, which the next run repairs.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import anyio.to_thread
 
 from kontext_async.bulk.errors import JournalFailed
-from kontext_async.bulk.records import record_of
+from kontext_async.bulk.records import row_to_dict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kontext_async.bulk.entries import Row
+    from kontext_async.bulk.entries import JournalRow
     from kontext_async.bulk.journal import Journal
 
 __all__ = ["NAME", "Results"]
@@ -30,7 +30,7 @@ FLUSH_SECONDS = 0.25
 TAIL = 1024 * 1024
 LINES_AT_ONCE = 500
 SURROGATES = "backslashreplace"
-"""Which happens to be how JSON writes them."""
+"""Backslash escapes of lone surrogates are the same in Python and in JSON."""
 
 
 class Results:
@@ -49,12 +49,12 @@ class Results:
         self.failure: OSError | None = None
 
     async def catch_up(self, journal: Journal) -> None:
-        """Put right what a killed run left: the journal knows all lines, and their order.
+        """Repair the file after a killed run, from the journal, which has all lines and their order.
 
         Raises:
-            JournalFailed: The journal cannot be read, or the file not be written.
+            JournalFailed: The journal cannot be read, or the file cannot be written.
         """
-        last = await anyio.to_thread.run_sync(_repaired, self._path)
+        last = await anyio.to_thread.run_sync(_repair, self._path)
         if last > journal.completions or (last == 0 and journal.completions):
             await self.rebuild(journal)
             return
@@ -62,12 +62,12 @@ class Results:
             self._lines.append(_line(row))
         await self.aclose()
 
-    def add(self, row: Row, *, again: bool) -> None:
-        """Take down a request that has come to its end.
+    def add(self, row: JournalRow, *, again: bool) -> None:
+        """Append the result of a request.
 
         Args:
-            row: What is known of it.
-            again: Whether the file has an earlier line of it.
+            row: The request's row.
+            again: True if the file has an earlier line of the request.
         """
         self._superseded |= again
         self._lines.append(_line(row))
@@ -75,10 +75,10 @@ class Results:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
 
     async def aclose(self) -> None:
-        """Write what is left.
+        """Write all remaining lines.
 
         Raises:
-            JournalFailed: It could not be written.
+            JournalFailed: The file cannot be written.
         """
         if self._timer:
             self._timer.cancel()
@@ -89,26 +89,26 @@ class Results:
         await anyio.to_thread.run_sync(self._append, lines)
         if self.failure:
             reason = self.failure.strerror or self.failure
-            raise JournalFailed(f"{self._path} cannot be written: {reason}; the journal has what is missing there")
+            raise JournalFailed(f"{self._path} cannot be written: {reason}; the journal has the missing results")
 
     async def finish(self, journal: Journal) -> None:
-        """Write what is left, and drop lines that later ones have replaced.
+        """Write all remaining lines, and remove lines that later ones replace.
 
         Raises:
-            JournalFailed: The journal cannot be read, or the file not be written.
+            JournalFailed: The journal cannot be read, or the file cannot be written.
         """
         await self.aclose()
         if self._superseded:
             await self.rebuild(journal)
 
     async def rebuild(self, journal: Journal) -> int:
-        """Write the file anew from the journal, and put it in its place when it is whole.
+        """Regenerate the file from the journal, and replace the old one when the new one is complete.
 
         Returns:
-            How many lines there are.
+            The number of lines.
 
         Raises:
-            JournalFailed: The journal cannot be read, or the file not be written.
+            JournalFailed: The journal cannot be read, or the file cannot be written.
         """
         temporary = self._path.with_name(f".{NAME}.{secrets.token_hex(4)}.part")
         count = 0
@@ -126,14 +126,15 @@ class Results:
                 await anyio.to_thread.run_sync(file.write, "".join(lines))
             await anyio.to_thread.run_sync(os.replace, temporary, self._path)
         except OSError as error:
-            raise JournalFailed(f"{self._path} cannot be written: {error.strerror or error}") from error
+            reason = error.strerror or error
+            raise JournalFailed(f"{self._path} cannot be written: {reason}; the journal has all results") from error
         return count
 
     def _flush(self) -> None:
         self._timer = None
         lines, self._lines = self._lines, []
         loop = asyncio.get_running_loop()
-        if self._writing and not self._writing.done():  # a slow disk: the lines wait for the next turn
+        if self._writing and not self._writing.done():  # a slow disk: the lines wait for the next write
             self._lines = lines
             self._timer = loop.call_later(FLUSH_SECONDS, self._flush)
             return
@@ -148,12 +149,12 @@ class Results:
             self.failure = self.failure or error
 
 
-def _line(row: Row) -> str:
-    return json.dumps(record_of(row), ensure_ascii=False) + "\n"
+def _line(row: JournalRow) -> str:
+    return json.dumps(row_to_dict(row), ensure_ascii=False) + "\n"
 
 
-def _repaired(path: Path) -> int:
-    """Cut off a torn last line, and say up to which completion the file is whole."""
+def _repair(path: Path) -> int:
+    """Remove an incomplete last line, and return the last completion that the file contains."""
     try:
         with path.open("rb+") as file:
             size = file.seek(0, os.SEEK_END)

@@ -1,11 +1,11 @@
-"""The rows of a prompt file: what stands where, before it is known whether a request can be made of it.
+"""Splits prompt files into rows of cells. `kontext_async.bulk.readers` builds requests from them.
 
 Formats, by extension: ``.txt`` (a prompt a line), ``.jsonl`` (a string or an object a line, https://jsonlines.org),
 ``.csv`` (RFC 4180, strictly), ``.tsv`` (https://www.iana.org/assignments/media-types/text/tab-separated-values: a tab
-ends a cell, and a quotation mark is a letter like any other). All are UTF-8, with or without a byte order mark, with
+ends a cell, and quotation marks are ordinary characters). All are UTF-8, with or without a byte order mark, with
 any line ends, and are read line by line: a file may be of any length.
 
-Faults of a line are yielded, not raised, so that a reader may go on to the next line.
+Invalid lines are yielded, not raised, so that reading continues with the next line.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["FORMATS", "MAX_LINE_LENGTH", "Fault", "Row", "rows_of"]
+__all__ = ["FORMATS", "MAX_LINE_LENGTH", "InvalidRow", "PromptRow", "read_rows"]
 
 MAX_LINE_LENGTH = 2 * MAX_IMAGE_BYTES
-"""Characters of one line, at most: room for an image of the largest size as a data URI."""
+"""Characters of one line, at most: enough for an image of the largest size as a data URI."""
 
 UNDECODABLE = re.compile("[\udc80-\udcff]")
-"""What `surrogateescape` makes of a byte that is no UTF-8."""
+"""The characters that `surrogateescape` produces for bytes that are not UTF-8."""
 
 
 @frozen
-class Row:
-    """One request, as its line has it.
+class PromptRow:
+    """The cells of one request.
 
     Attributes:
-        line: The number of the line, from 1; of several, the first.
-        cells: The values by the names of their columns. Text, unless they come from JSON.
+        line: The line number, from 1; if the row spans several lines, the number of the first.
+        cells: The values by column name. They are text unless they come from JSON.
     """
 
     line: int
@@ -46,14 +46,14 @@ class Row:
 
 
 @frozen
-class Fault:
-    """A line that is no row.
+class InvalidRow:
+    """A line that is not a valid row.
 
     Attributes:
-        line: The number of the line, from 1.
-        name: What is wrong there.
-        value: The value that is wrong.
-        rule: What is allowed.
+        line: The line number, from 1.
+        name: The name of the invalid part.
+        value: The invalid value.
+        rule: The values that are allowed.
     """
 
     line: int
@@ -68,93 +68,95 @@ class _Line:
     text: str = field(repr=False)
 
 
-Rows: TypeAlias = "Generator[Row | Fault, None, None]"
+Rows: TypeAlias = "Generator[PromptRow | InvalidRow, None, None]"
 
 
-def rows_of(path: Path) -> Rows:
-    """The rows of a file, and the faults of those lines that are none. Blank lines are passed over.
+def read_rows(path: Path) -> Rows:
+    """Yield the rows and the invalid rows of a file. Blank lines are skipped.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         yield from FORMATS[path.suffix.lower()](_lines(file))
 
 
-def _lines(file: TextIO) -> Iterator[_Line | Fault]:
-    """The lines with their ends, and what is wrong with a line whatever the format."""
+def _lines(file: TextIO) -> Iterator[_Line | InvalidRow]:
+    """Yield the lines with their line ends, and lines that are invalid in every format as `InvalidRow`."""
     number = 0
     while text := file.readline(MAX_LINE_LENGTH):
         number += 1
         if len(text) == MAX_LINE_LENGTH and not text.endswith(("\n", "\r")):
-            _pass_over(file)
-            yield Fault(number, "line", text[:40], f"a line may have at most {MAX_LINE_LENGTH} characters")
+            _skip_rest_of_line(file)
+            yield InvalidRow(number, "line", text[:40], f"a line may have at most {MAX_LINE_LENGTH} characters")
         elif UNDECODABLE.search(text):
             shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-            yield Fault(number, "line", shown, "a prompt file must be UTF-8")
+            yield InvalidRow(number, "line", shown, "a prompt file must be UTF-8")
         elif "\0" in text:
-            yield Fault(number, "line", text, "a line must not hold NUL characters")
+            yield InvalidRow(number, "line", text, "a line must not contain NUL characters")
         else:
             yield _Line(number, text)
 
 
-def _pass_over(file: TextIO) -> None:
+def _skip_rest_of_line(file: TextIO) -> None:
     while (rest := file.readline(MAX_LINE_LENGTH)) and not rest.endswith(("\n", "\r")):
         pass
 
 
-def _prompts(lines: Iterable[_Line | Fault]) -> Rows:
+def _prompts(lines: Iterable[_Line | InvalidRow]) -> Rows:
     for line in lines:
-        if isinstance(line, Fault):
+        if isinstance(line, InvalidRow):
             yield line
         elif line.text.strip():
-            yield Row(line.number, {"prompt": line.text.rstrip("\r\n")})
+            yield PromptRow(line.number, {"prompt": line.text.rstrip("\r\n")})
 
 
-def _objects(lines: Iterable[_Line | Fault]) -> Rows:
+def _objects(lines: Iterable[_Line | InvalidRow]) -> Rows:
     for line in lines:
-        if isinstance(line, Fault):
+        if isinstance(line, InvalidRow):
             yield line
         elif line.text.strip():
             yield _object(line)
 
 
-def _object(line: _Line) -> Row | Fault:
+def _object(line: _Line) -> PromptRow | InvalidRow:
     try:
         value = json.loads(line.text)
     except json.JSONDecodeError as error:
-        return Fault(line.number, "line", line.text.strip(), f"it must be JSON: {error.msg} at column {error.colno}")
+        rule = f"it must be JSON: {error.msg} at column {error.colno}"
+        return InvalidRow(line.number, "line", line.text.strip(), rule)
     except (ValueError, RecursionError):
-        return Fault(line.number, "line", line.text.strip(), "it must be JSON without extremes: numbers, depth")
+        rule = "it must be JSON without extremely long numbers or deep nesting"
+        return InvalidRow(line.number, "line", line.text.strip(), rule)
     if isinstance(value, str):
-        return Row(line.number, {"prompt": value})
+        return PromptRow(line.number, {"prompt": value})
     if isinstance(value, dict):
-        return Row(line.number, value)
-    return Fault(line.number, "line", line.text.strip(), "it must be a prompt as a string, or an object of fields")
+        return PromptRow(line.number, value)
+    return InvalidRow(line.number, "line", line.text.strip(), "it must be a string (the prompt) or an object of fields")
 
 
-def _tab_separated(lines: Iterable[_Line | Fault]) -> Rows:
-    def records() -> Iterator[tuple[int, list[str]] | Fault]:
+def _tab_separated(lines: Iterable[_Line | InvalidRow]) -> Rows:
+    def records() -> Iterator[tuple[int, list[str]] | InvalidRow]:
         for line in lines:
-            yield line if isinstance(line, Fault) else (line.number, line.text.rstrip("\r\n").split("\t"))
+            yield line if isinstance(line, InvalidRow) else (line.number, line.text.rstrip("\r\n").split("\t"))
 
     return _table(records())
 
 
-def _comma_separated(lines: Iterable[_Line | Fault]) -> Rows:
+def _comma_separated(lines: Iterable[_Line | InvalidRow]) -> Rows:
     return _table(_csv_records(lines))
 
 
-def _csv_records(lines: Iterable[_Line | Fault]) -> Iterator[tuple[int, list[str]] | Fault]:
-    """A record may span lines; behind a line that cannot be read, it is not known where the next record begins."""
+def _csv_records(lines: Iterable[_Line | InvalidRow]) -> Iterator[tuple[int, list[str]] | InvalidRow]:
+    """Yield the records, which may span lines. After an invalid line, the start of the next record is unknown."""
     last, latest = 0, ""
-    fault: Fault | None = None
+    invalid: InvalidRow | None = None
 
     def texts() -> Iterator[str]:
-        nonlocal last, latest, fault
+        nonlocal last, latest, invalid
         for line in lines:
-            if isinstance(line, Fault):
-                fault = line
+            if isinstance(line, InvalidRow):
+                invalid = line
                 return
             last, latest = line.number, line.text
             yield line.text
@@ -165,20 +167,20 @@ def _csv_records(lines: Iterable[_Line | Fault]) -> Iterator[tuple[int, list[str
         try:
             record = next(reader, None)
         except csv.Error as error:
-            yield fault or Fault(first, "line", latest, f"it must be CSV, quoted as RFC 4180 says: {error}")
+            yield invalid or InvalidRow(first, "line", latest, f"it must be CSV, quoted as in RFC 4180: {error}")
             return
-        if fault:
-            yield fault
+        if invalid:
+            yield invalid
             return
         if record is None:
             return
         yield first, record
 
 
-def _table(records: Iterator[tuple[int, list[str]] | Fault]) -> Rows:
+def _table(records: Iterator[tuple[int, list[str]] | InvalidRow]) -> Rows:
     header: list[str] | None = None
     for record in records:
-        if isinstance(record, Fault):
+        if isinstance(record, InvalidRow):
             yield record
             continue
         line, cells = record
@@ -186,28 +188,28 @@ def _table(records: Iterator[tuple[int, list[str]] | Fault]) -> Rows:
             continue
         if header is None:
             header = [cell.strip() for cell in cells]
-            if fault := _header_fault(line, header):
-                yield fault
+            if invalid := _check_header(line, header):
+                yield invalid
                 return
         elif any(cell.strip() for cell in cells[len(header) :]):
-            yield Fault(line, "number of cells", len(cells), f"the header has {len(header)}")
+            yield InvalidRow(line, "number of cells", len(cells), f"the header has {len(header)}")
         else:
-            yield Row(line, dict(zip(header, cells, strict=False)))
+            yield PromptRow(line, dict(zip(header, cells, strict=False)))
 
 
-def _header_fault(line: int, header: Sequence[str]) -> Fault | None:
+def _check_header(line: int, header: Sequence[str]) -> InvalidRow | None:
     names = [name.lower() for name in header if name]
     if "prompt" not in names:
-        return Fault(line, "header", ", ".join(header), "there must be a column 'prompt'")
+        return InvalidRow(line, "header", ", ".join(header), "the header must contain a column 'prompt'")
     if twice := next((name for name in names if names.count(name) > 1), None):
-        return Fault(line, "header", twice, "a column's name must stand there once")
+        return InvalidRow(line, "header", twice, "each column name may appear only once")
     return None
 
 
-FORMATS: Mapping[str, Callable[[Iterator[_Line | Fault]], Rows]] = {
+FORMATS: Mapping[str, Callable[[Iterator[_Line | InvalidRow]], Rows]] = {
     ".txt": _prompts,
     ".jsonl": _objects,
     ".csv": _comma_separated,
     ".tsv": _tab_separated,
 }
-"""What reads the lines of a file, by the file's extension."""
+"""The functions that read the lines of a file, by the file's extension."""

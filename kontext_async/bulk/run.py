@@ -1,4 +1,4 @@
-"""Durable runs: a directory of pictures from a list of requests, each paid for exactly once, whatever happens."""
+"""Durable runs: a directory of images from a list of requests, each billed once, even if a run is interrupted."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from kontext_async.bulk.budget import Budget
 from kontext_async.bulk.errands import Errands
 from kontext_async.bulk.errors import JournalFailed
 from kontext_async.bulk.execution import Execution
-from kontext_async.bulk.intake import Intake
+from kontext_async.bulk.intake import InputReader
 from kontext_async.bulk.names import DEFAULT_TEMPLATE, NameTemplate
-from kontext_async.bulk.outcomes import BulkProgress, BulkReport, Uncertain
+from kontext_async.bulk.outcomes import BulkProgress, BulkReport, UncertainRequest
 from kontext_async.bulk.states import Policy
 from kontext_async.bulk.targets import Targets
 from kontext_async.errors import ConfigurationError, SessionClosed
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from os import PathLike
 
-    from kontext_async.bulk.entries import Row
+    from kontext_async.bulk.entries import JournalRow
     from kontext_async.bulk.intake import Requests
     from kontext_async.bulk.journal import Journal
     from kontext_async.bulk.outcomes import BulkOutcome
@@ -38,21 +38,25 @@ __all__ = ["BulkRun", "check_extra"]
 
 
 class BulkRun:
-    """A run in a directory, which goes on where it was left when it is run again.
+    """A durable run: generates the images of a list of requests into a directory, and pays for each request once.
 
-    The directory holds the pictures, ``results.jsonl``, ``index.html`` and the journal. It needs the extra ``bulk``.
+    A run that was interrupted, even by a crash, resumes if the same requests are executed again with the same
+    directory: completed requests are skipped, accepted tasks are awaited, and only the rest is submitted.
+
+    The directory contains the images, ``results.jsonl``, ``index.html`` (a contact sheet) and the journal. Durable runs
+    need the extra ``bulk``: ``pip install 'kontext_async[bulk]'``.
 
     Args:
-        session: What runs the requests; it must be open, and stays so.
-        directory: Made when it is missing.
-        name: How pictures are named: see `kontext_async.bulk.names.NameTemplate`.
+        session: The session that submits the requests. It must be running; the run does not close it.
+        directory: The run's directory; created if it does not exist.
+        filename_template: The template of the image names: see `kontext_async.bulk.names.NameTemplate`.
         max_cost: USD that all runs in the directory may spend together; None for no limit.
-        resend_uncertain: Submit requests again of which nobody knows whether they were accepted, which may pay twice.
-        retry_failed: Submit requests again that failed, or whose pictures can be had no more.
-        journal: A database's URL, as SQLAlchemy has it; None is SQLite in the directory.
+        resend_uncertain: Resubmit uncertain requests. They may be billed twice.
+        retry_failed: Resubmit failed and expired requests. Each new task is billed.
+        journal: The URL of the journal's database, in the form of SQLAlchemy; None is SQLite in the directory.
 
     Raises:
-        ConfigurationError: An argument cannot be used, or the extra ``bulk`` is missing.
+        ConfigurationError: An argument is invalid, or the extra ``bulk`` is not installed.
     """
 
     def __init__(
@@ -60,7 +64,7 @@ class BulkRun:
         session: KontextSession,
         directory: str | PathLike[str],
         *,
-        name: str = DEFAULT_TEMPLATE,
+        filename_template: str = DEFAULT_TEMPLATE,
         max_cost: Decimal | None = None,
         resend_uncertain: bool = False,
         retry_failed: bool = False,
@@ -71,7 +75,7 @@ class BulkRun:
             raise ConfigurationError(f"max_cost must be a Decimal of USD above 0, not {max_cost}")
         self._session = session
         self._directory = Path(directory)
-        self._names = NameTemplate(name)
+        self._names = NameTemplate(filename_template)
         self._max_cost = max_cost
         self._policy = Policy(resend_uncertain=resend_uncertain, retry_failed=retry_failed)
         self._url = journal
@@ -80,11 +84,19 @@ class BulkRun:
         self._stopping: float | None = None
 
     async def execute(self, requests: Requests) -> BulkReport:
-        """Run everything.
+        """Run all requests and return the report.
+
+        Args:
+            requests: See `outcomes`.
+
+        Returns:
+            The report. Failed requests do not raise; they are counted in `BulkReport.failed`.
 
         Raises:
-            KontextError: As `outcomes`.
-            Exception: What `requests` raised, after everything that had been read from it is done.
+            RunRefused: See `outcomes`.
+            JournalFailed: See `outcomes`.
+            SessionError: The session is not running.
+            Exception: The error that `requests` raised, after all requests read before it are done.
         """
         async with aclosing(self.outcomes(requests)) as outcomes:
             async for _ in outcomes:
@@ -92,21 +104,25 @@ class BulkRun:
         return self.report
 
     async def outcomes(self, requests: Requests) -> AsyncGenerator[BulkOutcome, None]:
-        """Run everything, and hand out what becomes of each request, in order of completion.
+        """Run all requests and yield the outcome of each one, in order of completion.
 
-        A request that is skipped has an outcome, too; one that is not submitted, because the run was stopped, has
-        none. Leaving the iterator early (``aclose``, or ``contextlib.aclosing`` around it) stops at once; what is
-        paid for is taken up by the next run.
+        A skipped request has an outcome too. A request that was not submitted because the run stopped has none. If the
+        caller leaves the iterator early (``aclose``, or ``contextlib.aclosing`` around it), the run ends at once; the
+        next run resumes the tasks that are already paid for.
 
         Args:
-            requests: An iterable or async iterable of prompts, mappings or requests, of any length. A plain one is
+            requests: An iterable or async iterable of prompts, mappings or requests, of any length. A plain iterable is
                 read in worker threads.
 
+        Yields:
+            One outcome per request.
+
         Raises:
-            RunRefused: Another run is at work there, or the directory or the journal cannot be used.
-            JournalFailed: The journal could not be read or written on; what was in flight was waited for and saved.
-            SessionClosed: The session is not running.
-            Exception: What `requests` raised, after the outcomes of everything that had been read from it.
+            RunRefused: Another run is using the directory, or the directory or the journal cannot be used. Nothing was
+                submitted.
+            JournalFailed: The journal could not be read or written. Tasks in flight were awaited and saved.
+            SessionError: The session is not running.
+            Exception: The error that `requests` raised, after the outcomes of all requests read before it.
         """
         if self._session.is_closed:
             raise SessionClosed("the session is not running")
@@ -130,7 +146,7 @@ class BulkRun:
             if self._stopping is not None:
                 execution.stop(self._stopping)
             errands = self._errands(execution, journal, results, budget)
-            work = execution.outcomes(Intake(requests, limits.max_image_bytes), errands)
+            work = execution.outcomes(InputReader(requests, limits.max_image_bytes), errands)
             try:
                 async with aclosing(work):
                     async for outcome in work:
@@ -141,30 +157,36 @@ class BulkRun:
 
     @property
     def report(self) -> BulkReport:
-        """What became of the run, once its outcomes have come to their end.
+        """The report of the run, available after its outcomes ended.
 
         Raises:
-            UsageError: They have not.
+            ConfigurationError: The run has not ended.
         """
         if self._report is None:
-            raise ConfigurationError("there is no report before the run has come to its end")
+            raise ConfigurationError("there is no report before the run has ended")
         return self._report
 
     def progress(self) -> BulkProgress:
-        """The figures of this moment."""
+        """Return the current figures of the run."""
         return self._execution.progress() if self._execution else BulkProgress()
 
     def stop(self, grace: float = 30.0) -> None:
-        """Submit nothing more, and end when what is in flight is finished and saved, or after `grace` seconds."""
+        """Stop submitting, and end the run when all tasks in flight are saved, or after `grace` seconds.
+
+        The next run resumes the tasks that are still running then; they are not billed again.
+
+        Args:
+            grace: Seconds to wait for the tasks in flight.
+        """
         self._stopping = grace
         if self._execution:
             self._execution.stop(grace)
 
     async def _open(self, stack: AsyncExitStack) -> tuple[Journal, Results]:
         await anyio.to_thread.run_sync(_preload)
-        from kontext_async.bulk.opening import opened  # noqa: PLC0415 # it needs the extra
+        from kontext_async.bulk.opening import open_run_directory  # noqa: PLC0415 # it needs the extra
 
-        return await stack.enter_async_context(opened(self._directory, url=self._url))
+        return await stack.enter_async_context(open_run_directory(self._directory, url=self._url))
 
     def _errands(self, execution: Execution, journal: Journal, results: Results, budget: Budget) -> Errands:
         return Errands(
@@ -182,11 +204,11 @@ class BulkRun:
     async def _finish(
         self, journal: Journal, results: Results, execution: Execution, errands: Errands, seconds: float
     ) -> None:
-        """Sum up, and write what people look at."""
+        """Build the report, and write ``results.jsonl`` and the contact sheet."""
         from kontext_async.bulk.sheet import write_sheet  # noqa: PLC0415 # it needs the extra
 
         tally = execution.tally
-        rows: list[Row] = []
+        rows: list[JournalRow] = []
         spent = tally.spent
         try:
             rows = await journal.uncertain()
@@ -196,36 +218,36 @@ class BulkRun:
         except JournalFailed as error:
             execution.halt(error)
         self._report = BulkReport(
-            finished=tally.finished,
-            fetched=tally.fetched,
+            completed=tally.completed,
+            recovered=tally.recovered,
             skipped=tally.skipped,
             failed=dict(tally.failed),
-            doubted=tally.doubted,
-            left=tally.read - tally.ended,
+            uncertain_in_input=tally.uncertain,
+            remaining=tally.read - tally.ended,
             total=tally.read,
             uncertain=tuple(
-                Uncertain(index=row.position, fingerprint=row.fingerprint, prompt=row.prompt) for row in rows
+                UncertainRequest(index=row.position, fingerprint=row.fingerprint, prompt=row.prompt) for row in rows
             ),
             orphans=tally.orphans,
-            unwritten=tuple(errands.unwritten),
+            unjournaled_task_ids=tuple(errands.unjournaled_task_ids),
             spent=tally.spent,
-            saved=tally.saved,
-            spent_in_all=spent,
+            cost_avoided=tally.cost_avoided,
+            total_spent=spent,
             seconds=seconds,
             stopped=execution.stopped,
         )
 
 
 def _preload() -> None:
-    """Import what takes its time, off the event loop."""
+    """Import the slow modules off the event loop."""
     from kontext_async.bulk import opening, sheet  # noqa: F401, PLC0415 # they need the extra
 
 
 def check_extra() -> None:
-    """Durable runs need a database and a template engine.
+    """Check that the packages of the extra ``bulk`` are installed: a database and a template engine.
 
     Raises:
-        ConfigurationError: They are not installed.
+        ConfigurationError: At least one package is missing; the message names it and the command that installs it.
     """
     wanted = {"sqlalchemy": "SQLAlchemy", "aiosqlite": "aiosqlite", "jinja2": "Jinja2"}
     if missing := [name for module, name in wanted.items() if find_spec(module) is None]:

@@ -1,7 +1,7 @@
-"""The tables of the journal, as SQLAlchemy has them: for SQLite and for PostgreSQL, with several runs in one database.
+"""The tables of the journal, for SQLite and PostgreSQL. One database may contain several runs.
 
-Money is text, as the gateway said it, and times are unix seconds. Rows have their ids from the run, so that they can be
-written without asking the database for one.
+Money is text, as the gateway reported it, and times are Unix seconds. The run assigns the IDs of the rows, so that it
+need not read them back from the database.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sqlalchemy import (
 __all__ = ["VERSION", "meta", "metadata", "requests", "runs"]
 
 VERSION = 1
-"""Of these tables. A journal that says a higher one was written by a newer version of this library."""
+"""The version of these tables. A journal with a higher version was written by a newer version of this library."""
 
 metadata = MetaData()
 
@@ -41,7 +41,7 @@ runs = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("name", String(1024), unique=True, nullable=False),
-    Column("generation", Integer, nullable=False, default=0),  # counts the times that it was begun
+    Column("generation", Integer, nullable=False, default=0),  # the number of executions
     Column("created_at", Float, nullable=False),
 )
 
@@ -52,20 +52,20 @@ requests = Table(
     Column("id", BigInteger, primary_key=True, autoincrement=False),
     Column("fingerprint", LargeBinary(32), nullable=False),
     Column("occurrence", Integer, nullable=False),  # the n-th request with this fingerprint, from 0
-    Column("generation", Integer, nullable=False),  # the last one whose input had it
-    Column("position", BigInteger, nullable=False),  # where in that input, from 0
+    Column("generation", Integer, nullable=False),  # the latest execution whose input contained it
+    Column("position", BigInteger, nullable=False),  # the position in that input, from 0
     Column("state", String(12), nullable=False),
-    Column("attempts", Integer, nullable=False, default=0),  # creates that went out
-    Column("doubtful", Integer, nullable=False, default=0),  # earlier creates of which nobody knows their fate
+    Column("attempts", Integer, nullable=False, default=0),  # create requests that were sent
+    Column("doubtful", Integer, nullable=False, default=0),  # earlier create requests that are uncertain
     Column("sunk", String(40), nullable=False, default="0"),  # USD that earlier tasks of this request cost
     Column("model", Text, nullable=False),
-    Column("images", SmallInteger, nullable=False),  # how many input images
+    Column("images", SmallInteger, nullable=False),  # the number of input images
     Column("prompt", Text, nullable=False),
-    Column("fields", Text, nullable=False),  # JSON: what else was asked for
+    Column("fields", Text, nullable=False),  # JSON: the other fields of the request
     Column("task_id", Text),
     Column("cost", String(40)),
-    Column("seconds", Float),  # from accepted to seen finished
-    Column("result", Text),  # JSON: URLs and jobs of the pictures
+    Column("seconds", Float),  # from acceptance until completion was detected
+    Column("result", Text),  # JSON: URLs and job IDs of the images
     Column("files", Text),  # JSON: names within the directory, and sizes
     Column("error", Text),  # JSON
     Column("intended_at", Float),

@@ -1,6 +1,6 @@
-"""``index.html``: a contact sheet of a run, opened from the disk without a server and without a network.
+"""``index.html``: a contact sheet of a run, which opens from disk without a server and without a network.
 
-It holds everything but the pictures, which it shows by their names beside it. Long runs have several pages.
+It contains everything but the images, to which it links by relative paths. Long runs have several pages.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from kontext_async.bulk.errors import JournalFailed
-from kontext_async.bulk.records import cause_of
+from kontext_async.bulk.records import failure_type
 from kontext_async.bulk.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from kontext_async.bulk.entries import Row
+    from kontext_async.bulk.entries import JournalRow
     from kontext_async.bulk.journal import Journal
 
 __all__ = ["NAME", "write_sheet"]
@@ -34,27 +34,44 @@ LABELS = {
     State.EXPIRED: "Expired",
     State.INTENT: "Uncertain",
     State.PLANNED: "Not submitted",
-    State.ACCEPTED: "Accepted, not fetched",
-    State.FINISHED: "Finished, not fetched",
+    State.ACCEPTED: "Accepted, not downloaded",
+    State.COMPLETED: "Completed, not downloaded",
 }
+
+NEXT_STEPS = {
+    State.FAILED: "Run again with --retry-failed to resubmit it. A new task is billed.",
+    State.EXPIRED: "The gateway deleted the task. Run again with --retry-failed to resubmit it. A new task is billed.",
+    State.INTENT: "Run again with --resend-uncertain to resubmit it. It may be billed twice.",
+    State.PLANNED: "Not billed. Run again to submit it.",
+    State.ACCEPTED: "Already paid for. Run again to download the image.",
+    State.COMPLETED: "Already paid for. Run again to download the image.",
+}
+"""The advice on the card of a request without an image."""
+
+INTERRUPTED = "the run ended while the request was being sent; the gateway may have accepted and billed it"
+"""The message on the card of an uncertain request without an error: the process was killed."""
 
 NAME = "index.html"
 CARDS_PER_PAGE = 10_000
 PLAIN_CARDS = 200
-"""Of each page, shown where there is no JavaScript."""
+"""Cards per page that are shown without JavaScript."""
 
 PROMPT_LENGTH = 2000
 ERROR_LENGTH = 400
 
 
 async def write_sheet(directory: Path, journal: Journal) -> int:
-    """Write the contact sheet anew.
+    """Write the contact sheet, and replace an earlier one.
+
+    Args:
+        directory: The run's directory.
+        journal: The open journal.
 
     Returns:
-        How many requests it shows.
+        The number of requests on the sheet.
 
     Raises:
-        JournalFailed: The journal cannot be read, or the sheet not be written.
+        JournalFailed: The journal cannot be read, or the sheet cannot be written.
     """
     standing = await journal.standing()
     total = standing.states.total()
@@ -69,6 +86,7 @@ async def write_sheet(directory: Path, journal: Journal) -> int:
         "pages": pages,
         "plain": PLAIN_CARDS,
         "labels": {str(state): label for state, label in LABELS.items()},
+        "next_steps": {str(state): advice for state, advice in NEXT_STEPS.items()},
     }
     async for row in journal.rows():
         cards.append(_card(row))
@@ -81,8 +99,8 @@ async def write_sheet(directory: Path, journal: Journal) -> int:
     return shown + len(cards)
 
 
-def _card(row: Row) -> dict[str, Any]:
-    """What the sheet says of a request, in short names: there may be thousands."""
+def _card(row: JournalRow) -> dict[str, Any]:
+    """Return the data of a card, with short names, because a page may contain thousands of cards."""
     error = row.error or {}
     seed = row.fields.get("seed")
     known = {
@@ -95,8 +113,8 @@ def _card(row: Row) -> dict[str, Any]:
         "d": None if seed is None else str(seed),
         "r": row.fields.get("aspect_ratio"),
         "k": row.task_id,
-        "e": cause_of(row),
-        "m": str(error.get("message", ""))[:ERROR_LENGTH] if cause_of(row) else None,
+        "e": failure_type(row),
+        "m": str(error.get("message", INTERRUPTED))[:ERROR_LENGTH] if failure_type(row) else None,
     }
     return {name: value for name, value in known.items() if value is not None}
 
@@ -113,11 +131,12 @@ def _write(directory: Path, page: int, cards: Sequence[dict[str, Any]], frame: d
         os.replace(temporary, path)  # noqa: PTH105 # it overwrites
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise JournalFailed(f"{path} cannot be written: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise JournalFailed(f"{path} cannot be written: {reason}; all images and the journal are saved") from error
 
 
 def _embedded(cards: Sequence[dict[str, Any]]) -> Markup:
-    """JSON that may stand in a script element: nothing in it ends the element or begins a comment."""
+    """Return JSON that is safe in a script element: nothing in it ends the element or starts a comment."""
     text = json.dumps(cards, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704 # escaped
 
@@ -127,6 +146,6 @@ def _name(page: int) -> str:
 
 
 def _remove_later(directory: Path, page: int) -> None:
-    """Pages of an earlier sheet that was longer."""
+    """Delete the surplus pages of an earlier, longer sheet."""
     while (path := directory / _name(page := page + 1)).exists():
         path.unlink()

@@ -1,4 +1,4 @@
-"""What a journal holds, summed up by its database: a few lines, whatever the number of requests."""
+"""Summarizes a journal in the database: a few result rows, for any number of requests."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from kontext_async.bulk.states import State
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Standing", "groups_of", "summed_up"]
+__all__ = ["Standing", "summarize", "summary_query"]
 
 
 @frozen(kw_only=True)
 class Standing:
-    """What a journal holds, summed up.
+    """The summary of a journal.
 
     Attributes:
-        states: How many requests there are in each state.
-        costs: What was paid, by the kind of request, and how often.
-        sunk: USD that tasks cost whose requests were submitted again.
-        owed: Tasks that are or may be paid and whose cost is not known, by the kind of request.
+        states: The number of requests in each state.
+        costs: The number of requests per price kind and cost.
+        sunk: USD that the earlier tasks of resubmitted requests cost.
+        owed: The number of tasks that are or may be billed and whose cost is unknown, by price kind.
     """
 
     states: Counter[State]
@@ -37,19 +37,19 @@ class Standing:
 
     @property
     def spent(self) -> Decimal:
-        """USD that were paid, as far as the gateway said."""
+        """USD spent, as far as the gateway reported costs."""
         return self.sunk + sum((cost * count for (_, cost), count in self.costs.items()), Decimal(0))
 
 
-def groups_of(run_id: int) -> Executable:
-    """The query that `summed_up` reads."""
+def summary_query(run_id: int) -> Executable:
+    """Return the query whose result `summarize` reads."""
     c = requests.c
     groups = select(c.state, c.model, c.images, c.cost, c.sunk, func.sum(c.doubtful), func.count())
     return groups.where(c.run_id == run_id).group_by(c.state, c.model, c.images, c.cost, c.sunk)
 
 
-def summed_up(groups: Iterable[Any]) -> Standing:
-    """The sum of what the database says of each group."""
+def summarize(groups: Iterable[Any]) -> Standing:
+    """Return the summary of the groups that the database returned."""
     states: Counter[State] = Counter()
     costs: Counter[tuple[PriceKind, Decimal]] = Counter()
     owed: Counter[PriceKind] = Counter()

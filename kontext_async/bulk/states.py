@@ -1,18 +1,20 @@
-"""Where a request stands in the journal, and what that means. Pure.
+"""The states of a request in the journal, and the action that the next run takes for each. Pure.
 
-A row is written before each step is taken, so that its state is what certainly happened:
+The journal is written before each step, so that the state is always a certain fact:
 
-========  ==========================================  ==========================================================
-state     what is known                               what the next run does
-========  ==========================================  ==========================================================
-planned   read, and certainly not accepted            submits it
-intent    a create was about to go out                lists it as uncertain; with `resend_uncertain`, submits it
-accepted  the gateway has it, its id is known         asks for it, and saves its pictures: it is paid
-finished  its result is known, its files are not      asks for fresh URLs, and saves its pictures
-saved     its files are in their place                nothing; fetches it again where a file is missing or damaged
-failed    refused for good, or ended without picture  lists it; with `retry_failed`, submits it
-expired   paid, and the gateway knows it no more      lists it; with `retry_failed`, submits it
-========  ==========================================  ==========================================================
+========  ==============================================  ==========================================================
+state     meaning                                         action of the next run
+========  ==============================================  ==========================================================
+planned   read, and not accepted by the gateway           submits it
+intent    a create request was about to be sent           reports it as uncertain; submits it with `resend_uncertain`
+accepted  the gateway accepted it; its ID is known        polls it and saves its images: it is already paid for
+finished  completed; its images are not saved yet         requests fresh URLs and saves its images
+saved     its images are saved                            skips it; downloads it again if a file is missing or damaged
+failed    rejected permanently, or ended without image    reports it; submits it with `retry_failed`
+expired   paid for, but the gateway deleted the task      reports it; submits it with `retry_failed`
+========  ==============================================  ==========================================================
+
+The value of `State.COMPLETED` in the journal is ``finished``, as in existing journals.
 """
 
 from __future__ import annotations
@@ -34,60 +36,60 @@ __all__ = ["Action", "Policy", "State", "state_after"]
 
 
 class State(enum.StrEnum):
-    """How far a request has come."""
+    """The state of a request in the journal."""
 
     PLANNED = "planned"
     INTENT = "intent"
     ACCEPTED = "accepted"
-    FINISHED = "finished"
+    COMPLETED = "finished"
     SAVED = "saved"
     FAILED = "failed"
     EXPIRED = "expired"
 
 
 class Action(enum.Enum):
-    """What a run does with a request."""
+    """The action that a run takes for a request."""
 
     SUBMIT = enum.auto()
-    """Pay for it."""
+    """Submit it. It is billed."""
     FETCH = enum.auto()
-    """Ask for it by its id, and save its pictures: it is paid."""
+    """Poll it by its task ID, and save its images. It is already paid for."""
     SKIP = enum.auto()
-    """Nothing: its pictures are there."""
-    LIST = enum.auto()
-    """Say what became of it."""
+    """Do nothing: its images are saved."""
+    REPORT = enum.auto()
+    """Report its error, and do nothing else."""
 
 
 @frozen(kw_only=True)
 class Policy:
-    """What is paid for once more.
+    """The requests of earlier runs that a run resubmits. Resubmitted requests are billed again.
 
     Attributes:
-        resend_uncertain: Requests of which nobody knows whether they were accepted.
-        retry_failed: Requests that failed, or whose pictures can be had no more.
+        resend_uncertain: Resubmit uncertain requests. They may be billed twice.
+        retry_failed: Resubmit failed and expired requests.
     """
 
     resend_uncertain: bool = False
     retry_failed: bool = False
 
     def action(self, state: State, *, files_present: bool) -> Action:
-        """What to do with a request that an earlier run left in `state`."""
+        """Return the action for a request that an earlier run left in `state`."""
         match state:
             case State.PLANNED:
                 return Action.SUBMIT
             case State.INTENT:
-                return Action.SUBMIT if self.resend_uncertain else Action.LIST
-            case State.ACCEPTED | State.FINISHED:
+                return Action.SUBMIT if self.resend_uncertain else Action.REPORT
+            case State.ACCEPTED | State.COMPLETED:
                 return Action.FETCH
             case State.SAVED:
                 return Action.SKIP if files_present else Action.FETCH
-        return Action.SUBMIT if self.retry_failed else Action.LIST
+        return Action.SUBMIT if self.retry_failed else Action.REPORT
 
 
 def state_after(error: KontextError, state: State) -> State:
-    """Where a request stands after `error`, having come as far as `state`.
+    """Return the state of a request after `error` occurred in `state`.
 
-    What may go better another time leaves it where it was, and what is uncertain remains so.
+    Errors that a later attempt may not meet leave the state as it is, and an uncertain request remains uncertain.
     """
     if state is State.INTENT or isinstance(error, SubmissionUncertain):
         return State.INTENT

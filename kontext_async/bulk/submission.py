@@ -1,4 +1,4 @@
-"""What the journal is told of one submission, between the session's scheduler and a row."""
+"""Records one submission in the journal, on behalf of the session's scheduler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kontext_async.bulk.states import State
 from kontext_async.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from kontext_async.bulk.entries import Row
+    from kontext_async.bulk.entries import JournalRow
     from kontext_async.bulk.errands import Errands
 
 __all__ = ["RowJournal"]
@@ -20,24 +20,24 @@ __all__ = ["RowJournal"]
 
 @define(eq=False)
 class RowJournal:
-    """Tells the run's journal of one submission: a `SubmissionJournal`."""
+    """Records one submission in the run's journal. It implements `SubmissionJournal`."""
 
     errands: Errands
-    row: Row
+    row: JournalRow
     on_wire: bool = False
 
-    async def before_send(self, fingerprint: str, attempt: int) -> None:  # noqa: ARG002 # those of all runs are counted
-        """A create is about to go out: so it stands in the journal before it does.
+    async def before_send(self, fingerprint: str, attempt: int) -> None:  # noqa: ARG002 # the row counts the attempts of all runs
+        """Record that a create request is about to be sent.
 
         Raises:
-            RunStopped: It shall not.
-            InvalidRequest: Its images are not those that were read.
-            JournalFailed: It could not be written.
+            RunStopped: The request must not be sent.
+            InvalidRequest: An input image changed since it was read.
+            JournalFailed: The step could not be written.
         """
         row = self.row
         self.errands.check_submitting()
         if fingerprint != row.fingerprint:
-            raise InvalidRequest("input_images", "an input image", "it must not change while the run reads it")
+            raise InvalidRequest("input_images", "an input image", "it must not change during the run")
         row.doubtful += row.state is State.INTENT
         row.attempts += 1
         row.state = State.INTENT
@@ -58,14 +58,14 @@ class RowJournal:
         self.errands.check_submitting()
 
     async def accepted(self, task_id: str) -> None:
-        """It has its id: so it stands in the journal before anything else is done."""
+        """Record the task ID before anything else happens."""
         row = self.row
         self.on_wire = False
         row.state, row.task_id, row.accepted_at = State.ACCEPTED, task_id, time.time()
         await self.errands.step(row, state=row.state, task_id=task_id, accepted_at=row.accepted_at)
 
     def not_accepted(self) -> None:
-        """It was not accepted."""
+        """Record that the create request was not accepted."""
         if self.on_wire:
             self.on_wire = False
             self.row.state = State.PLANNED

@@ -1,4 +1,4 @@
-"""Where pictures are put, and whether they are still there. Blocks for as long as the disk takes."""
+"""Chooses the paths of images, and checks that saved images are intact. Blocks on disk access."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kontext_async.images import detect_format, is_complete
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kontext_async.bulk.entries import Row
+    from kontext_async.bulk.entries import JournalRow
     from kontext_async.bulk.names import NameTemplate
 
 __all__ = ["Targets", "is_present"]
@@ -23,11 +23,11 @@ HEAD, TAIL = 12, 4096
 
 
 class Targets:
-    """Hands out names within a directory, each to one picture only: no paid picture goes over another.
+    """Reserves paths in a directory, each for one image only: no image replaces another paid image.
 
     Args:
         directory: The run's directory.
-        template: How pictures are named.
+        template: The template of the image names.
     """
 
     def __init__(self, directory: Path, template: NameTemplate) -> None:
@@ -36,8 +36,8 @@ class Targets:
         self._reserved: set[str] = set()
         self._held = threading.Lock()
 
-    def reserve(self, row: Row) -> Path:
-        """A path for a row's picture, which nothing else has; its own earlier one is free to be replaced."""
+    def reserve(self, row: JournalRow) -> Path:
+        """Return a path for a row's image that nothing else uses. The row's own earlier image may be replaced."""
         extension = "png" if row.fields.get("output_format") == "png" else "jpg"
         path = self._directory / self._template.fill(_values(row, extension))
         stem, suffix = _split(path)
@@ -54,17 +54,17 @@ class Targets:
         return Path(chosen + suffix)
 
     def release(self, path: Path) -> None:
-        """The picture is in its place, or will not be."""
+        """Release a path whose image is saved, or will not be saved."""
         self._reserved.discard(_split(path)[0].casefold())
 
 
-def is_present(directory: Path, row: Row) -> bool:
-    """Whether all pictures of a row are there: of their sizes, with the beginning and the end of an image."""
+def is_present(directory: Path, row: JournalRow) -> bool:
+    """Return True if all images of a row exist with their sizes, and start and end like an image."""
     return bool(row.files) and all(_is_whole(directory / name, size) for name, size in row.files)
 
 
-def _candidates(stem: str, row: Row) -> Iterator[str]:
-    """A name, and what is taken instead when it is another picture's."""
+def _candidates(stem: str, row: JournalRow) -> Iterator[str]:
+    """Yield a name, and the names to use instead if another image has it."""
     yield stem
     yield f"{stem}-{row.fingerprint[:8]}"
     for number in count(2):
@@ -72,7 +72,7 @@ def _candidates(stem: str, row: Row) -> Iterator[str]:
 
 
 def _split(path: Path) -> tuple[str, str]:
-    """A path without the extension of an image, and that extension."""
+    """Split a path into the part before an image extension, and that extension."""
     known = path.suffix.lower() in EXTENSIONS
     return (str(path.with_suffix("")), path.suffix) if known else (str(path), "")
 
@@ -93,7 +93,7 @@ def _is_whole(path: Path, size: int) -> bool:
         return False
 
 
-def _values(row: Row, extension: str) -> dict[str, object]:
+def _values(row: JournalRow, extension: str) -> dict[str, object]:
     seed = row.fields.get("seed")
     return {
         "index": row.position,

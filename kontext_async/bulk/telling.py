@@ -1,4 +1,4 @@
-"""What is said of requests for which nothing is done: those that are there, have failed earlier, or are uncertain."""
+"""Builds the outcomes of requests that a run skips: already saved, failed or expired earlier, or uncertain."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from kontext_async.bulk.entries import Row
+    from kontext_async.bulk.entries import JournalRow
     from kontext_async.models import KontextRequest
 
 __all__ = ["error_of", "skipped"]
 
 
-def skipped(directory: Path, request: KontextRequest | None, row: Row) -> BulkOutcome:
-    """The outcome of a request that is left as it is."""
+def skipped(directory: Path, request: KontextRequest | None, row: JournalRow) -> BulkOutcome:
+    """Return the outcome of a request that this run does not change."""
     return BulkOutcome(
         index=row.position,
         request=request,
@@ -29,19 +29,19 @@ def skipped(directory: Path, request: KontextRequest | None, row: Row) -> BulkOu
         cost=row.cost,
         seconds=row.seconds,
         error=error_of(row, request),
-        earlier=True,
+        from_earlier_run=True,
         skipped=True,
     )
 
 
-def error_of(row: Row, request: KontextRequest | None) -> KontextError | None:
-    """The error that an earlier run has taken down, as one of the same kind; None for a request that is finished."""
+def error_of(row: JournalRow, request: KontextRequest | None) -> KontextError | None:
+    """Return the error that an earlier run recorded, as an error of the same kind; None for a saved request."""
     if row.state is State.SAVED:
         return None
     known: Mapping[str, Any] = row.error or {}
-    message = str(known.get("message", "an earlier run has failed with it"))
+    message = str(known.get("message", "the request failed in an earlier run; the journal has no details"))
     if row.state is State.INTENT:
-        seen = message if row.error else "the run ended while the request was on its way"
+        seen = message if row.error else "the run ended while the request was being sent"
         return SubmissionUncertain(request=request, fingerprint=row.fingerprint, seen=seen)
     if row.state is State.EXPIRED:
         return TaskNotFound(message, task_id=row.task_id)

@@ -1,3 +1,5 @@
+"""Prompt files: their formats, their rules, and what is reported about invalid lines."""
+
 from __future__ import annotations
 
 import csv
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from kontext_async import InvalidRequest, KontextRequest
-from kontext_async.bulk import InvalidLine, check_image_files, read_requests, rows, survey_requests
+from kontext_async.bulk import InvalidLine, check_image_files, read_requests, rows, validate_requests
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), min_size=1, max_size=60)
@@ -19,7 +21,7 @@ PROMPT = TEXT.filter(str.strip)
 CELL_PROMPT = PROMPT.filter(lambda text: "\t" not in text)
 
 
-def written(folder: Path, name: str, content: str | bytes) -> Path:
+def write(folder: Path, name: str, content: str | bytes) -> Path:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
@@ -29,8 +31,8 @@ def prompts(path: Path, **options: Any) -> list[str]:
     return [request.prompt for request in read_requests(path, **options)]
 
 
-def fault(path: Path) -> InvalidLine:
-    (found,) = survey_requests(path).faults
+def only_invalid_line(path: Path) -> InvalidLine:
+    (found,) = validate_requests(path).invalid
     return found
 
 
@@ -41,9 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(PROMPT, max_size=8), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
-def test_txt_holds_a_prompt_a_line_verbatim(folder: Path, given: list[str], end: str, bom: bool) -> None:  # noqa: FBT001
+def test_a_txt_file_contains_one_verbatim_prompt_per_line(folder: Path, given: list[str], end: str, bom: bool) -> None:  # noqa: FBT001
     content = "".join(f"{prompt}{end}{end}" for prompt in given)
-    path = written(folder, "a.txt", content.encode("utf-8-sig" if bom else "utf-8"))
+    path = write(folder, "a.txt", content.encode("utf-8-sig" if bom else "utf-8"))
     expected = [
         prompt.removeprefix("\ufeff") if index == 0 and not bom else prompt for index, prompt in enumerate(given)
     ]
@@ -70,50 +72,50 @@ def cells(request: KontextRequest) -> list[str]:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(REQUESTS, max_size=5))
-def test_csv_round_trip(folder: Path, given: list[KontextRequest]) -> None:
+def test_requests_survive_a_csv_round_trip(folder: Path, given: list[KontextRequest]) -> None:
     text = io.StringIO(newline="")
     csv.writer(text).writerows([COLUMNS, *map(cells, given)])
-    assert list(read_requests(written(folder, "a.csv", text.getvalue()))) == given
+    assert list(read_requests(write(folder, "a.csv", text.getvalue()))) == given
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(REQUESTS, max_size=5))
-def test_tsv_round_trip(folder: Path, given: list[KontextRequest]) -> None:
+def test_requests_survive_a_tsv_round_trip(folder: Path, given: list[KontextRequest]) -> None:
     text = "".join("\t".join(row) + "\n" for row in [COLUMNS, *map(cells, given)])
-    assert list(read_requests(written(folder, "a.tsv", text))) == given
+    assert list(read_requests(write(folder, "a.tsv", text))) == given
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(REQUESTS | PROMPT, max_size=5), st.booleans())
-def test_jsonl_round_trip(folder: Path, given: list[KontextRequest | str], ascii_only: bool) -> None:  # noqa: FBT001
+def test_requests_survive_a_jsonl_round_trip(folder: Path, given: list[KontextRequest | str], ascii_only: bool) -> None:  # noqa: FBT001
     values = [each if isinstance(each, str) else {name: getattr(each, name) for name in COLUMNS} for each in given]
     text = "".join(json.dumps(value, ensure_ascii=ascii_only) + "\n" for value in values)
-    assert list(read_requests(written(folder, "a.jsonl", text))) == [KontextRequest.of(each) for each in given]
+    assert list(read_requests(write(folder, "a.jsonl", text))) == [KontextRequest.of(each) for each in given]
 
 
-def test_quotation_marks_in_tsv_are_letters(tmp_path: Path) -> None:
+def test_quotation_marks_in_tsv_are_ordinary_characters(tmp_path: Path) -> None:
     table = 'Prompt\tCategory\tNote\n"G I G G L E" painted\tWords\t\na "b\tx\ty"\n'
-    reader = read_requests(written(tmp_path, "p.TSV", table))
+    reader = read_requests(write(tmp_path, "p.TSV", table))
     assert [request.prompt for request in reader] == ['"G I G G L E" painted', 'a "b']
     assert reader.ignored == ("Category", "Note")
 
 
-def test_csv_records_may_span_lines_and_are_numbered_by_their_first(tmp_path: Path) -> None:
-    path = written(tmp_path, "p.csv", 'prompt,seed\n"two\nlines",7\n\nthree,x\n')
-    survey = survey_requests(path)
-    assert survey.requests == 1
-    assert [(each.line, each.field) for each in survey.faults] == [(5, "seed")]
+def test_csv_records_may_span_lines_and_have_the_number_of_their_first_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "p.csv", 'prompt,seed\n"two\nlines",7\n\nthree,x\n')
+    report = validate_requests(path)
+    assert report.requests == 1
+    assert [(each.line, each.field) for each in report.invalid] == [(5, "seed")]
     assert next(read_requests(path)).prompt == "two\nlines"
 
 
 @pytest.mark.parametrize(("cell", "value"), [("yes", True), ("NO", False), ("1", True), ("0", False), ("True", True)])
-def test_truth_in_tables(tmp_path: Path, cell: str, value: bool) -> None:  # noqa: FBT001
-    path = written(tmp_path, "p.csv", f"PROMPT,Prompt_Upsampling\na, {cell} \n")
+def test_tables_accept_several_words_for_true_and_false(tmp_path: Path, cell: str, value: bool) -> None:  # noqa: FBT001
+    path = write(tmp_path, "p.csv", f"PROMPT,Prompt_Upsampling\na, {cell} \n")
     assert next(read_requests(path)).prompt_upsampling is value
 
 
-def test_a_value_of_the_line_wins_over_the_default(tmp_path: Path) -> None:
-    path = written(tmp_path, "p.jsonl", '{"prompt": "a", "seed": 1, "model": null, "Extra": 2}\n"b"\n')
+def test_a_value_of_the_line_overrides_the_default(tmp_path: Path) -> None:
+    path = write(tmp_path, "p.jsonl", '{"prompt": "a", "seed": 1, "model": null, "Extra": 2}\n"b"\n')
     reader = read_requests(path, defaults={"seed": 9, "model": "m"})
     assert [(request.seed, request.model) for request in reader] == [(1, "m"), (9, "m")]
     assert reader.ignored == ("Extra",)
@@ -132,12 +134,12 @@ def test_a_value_of_the_line_wins_over_the_default(tmp_path: Path) -> None:
     ],
 )
 def test_input_images_are_relative_to_the_folder_of_the_file(tmp_path: Path, name: str, content: str) -> None:
-    (request,) = read_requests(written(tmp_path, name, content))
+    (request,) = read_requests(write(tmp_path, name, content))
     assert request.input_images == (tmp_path / "one.png", tmp_path / "sub/two.png", "http://h/x.png")
 
 
-def test_one_image_may_stand_alone_in_json(tmp_path: Path) -> None:
-    (request,) = read_requests(written(tmp_path, "p.jsonl", '{"prompt": "a", "input_images": "one.png"}'))
+def test_a_single_image_needs_no_list_in_json(tmp_path: Path) -> None:
+    (request,) = read_requests(write(tmp_path, "p.jsonl", '{"prompt": "a", "input_images": "one.png"}'))
     assert request.input_images == (tmp_path / "one.png",)
 
 
@@ -150,12 +152,12 @@ def test_one_image_may_stand_alone_in_json(tmp_path: Path) -> None:
         ("p.jsonl", b"[1]\n", 1, "an object of fields"),
         ("p.jsonl", b'{"seed": 1}\n', 1, "prompt: None is not allowed"),
         ("p.jsonl", b'{"prompt": "a", "seed": "1"}', 1, "seed: '1' is not allowed; it must be an integer"),
-        ("p.jsonl", b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}", 1, "without extremes"),
-        ("p.jsonl", b'{"prompt": "a", "Prompt": "b"}', 1, "a field must stand there once"),
+        ("p.jsonl", b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}", 1, "without extremely long numbers"),
+        ("p.jsonl", b'{"prompt": "a", "Prompt": "b"}', 1, "each field may be given only once"),
         ("p.jsonl", b'{"prompt": "a", "input_images": [7]}', 1, "input_images[0]"),
-        ("p.jsonl", b'{"prompt": "a", "input_image": "a", "input_images": ["b"]}', 1, "cannot stand beside"),
-        ("p.csv", b"text,seed\na,1\n", 1, "there must be a column 'prompt'"),
-        ("p.csv", b"prompt,Prompt\na,1\n", 1, "once"),
+        ("p.jsonl", b'{"prompt": "a", "input_image": "a", "input_images": ["b"]}', 1, "cannot be combined with"),
+        ("p.csv", b"text,seed\na,1\n", 1, "the header must contain a column 'prompt'"),
+        ("p.csv", b"prompt,Prompt\na,1\n", 1, "each column name may appear only once"),
         ("p.csv", b"prompt,seed\na,1,2\n", 2, "number of cells: 3 is not allowed; the header has 2"),
         ("p.csv", b"prompt,seed\na,1.5\n", 2, "seed: '1.5'"),
         ("p.csv", b"prompt,prompt_upsampling\na,maybe\n", 2, "true or false"),
@@ -167,9 +169,11 @@ def test_one_image_may_stand_alone_in_json(tmp_path: Path) -> None:
         ("p.tsv", b"prompt\tseed\n\t1\n", 2, "prompt: '' is not allowed"),
     ],
 )
-def test_bad_lines_are_refused_by_number(tmp_path: Path, name: str, content: bytes, line: int, words: str) -> None:
-    path = written(tmp_path, name, content)
-    error = fault(path)
+def test_an_invalid_line_is_reported_with_its_number(
+    tmp_path: Path, name: str, content: bytes, line: int, words: str
+) -> None:
+    path = write(tmp_path, name, content)
+    error = only_invalid_line(path)
     assert error.line == line
     assert error.path == str(path)
     assert str(error).startswith(f"{path}, line {line}: ")
@@ -180,19 +184,19 @@ def test_bad_lines_are_refused_by_number(tmp_path: Path, name: str, content: byt
 
 
 def test_cells_beyond_the_header_may_be_empty_and_rows_may_be_short(tmp_path: Path) -> None:
-    assert prompts(written(tmp_path, "p.tsv", "prompt\tseed\na\t1\t\t\nb\n\t\t\n")) == ["a", "b"]
+    assert prompts(write(tmp_path, "p.tsv", "prompt\tseed\na\t1\t\t\nb\n\t\t\n")) == ["a", "b"]
 
 
-def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_is_too_long_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "MAX_LINE_LENGTH", 10)
-    path = written(tmp_path, "p.txt", "x" * 35 + "\nshort\n" + "y" * 9 + "\n")
-    survey = survey_requests(path)
-    assert survey.requests == 2
-    assert [(each.line, each.rule) for each in survey.faults] == [(1, "a line may have at most 10 characters")]
+    path = write(tmp_path, "p.txt", "x" * 35 + "\nshort\n" + "y" * 9 + "\n")
+    report = validate_requests(path)
+    assert report.requests == 2
+    assert [(each.line, each.rule) for each in report.invalid] == [(1, "a line may have at most 10 characters")]
 
 
-def test_reading_goes_on_behind_a_bad_line(tmp_path: Path) -> None:
-    reader = read_requests(written(tmp_path, "p.jsonl", '"a"\n7\n"b"\n'))
+def test_reading_continues_after_an_invalid_line(tmp_path: Path) -> None:
+    reader = read_requests(write(tmp_path, "p.jsonl", '"a"\n7\n"b"\n'))
     assert next(reader).prompt == "a"
     with pytest.raises(InvalidLine):
         next(reader)
@@ -200,33 +204,33 @@ def test_reading_goes_on_behind_a_bad_line(tmp_path: Path) -> None:
     assert reader.line == 3
 
 
-def test_a_survey_ends_at_its_limit_of_faults(tmp_path: Path) -> None:
-    survey = survey_requests(written(tmp_path, "p.jsonl", "7\n" * 50), max_faults=5)
-    assert [each.line for each in survey.faults] == [1, 2, 3, 4, 5]
+def test_validation_stops_at_the_maximum_number_of_invalid_lines(tmp_path: Path) -> None:
+    report = validate_requests(write(tmp_path, "p.jsonl", "7\n" * 50), max_invalid=5)
+    assert [each.line for each in report.invalid] == [1, 2, 3, 4, 5]
 
 
-def test_names_of_ignored_columns_are_bounded(tmp_path: Path) -> None:
+def test_the_number_of_remembered_ignored_columns_is_bounded(tmp_path: Path) -> None:
     objects = [{"prompt": "a", f"k{number}": 1} for number in range(150)]
-    path = written(tmp_path, "p.jsonl", "\n".join(map(json.dumps, objects)))
-    assert len(survey_requests(path).ignored) == 100
+    path = write(tmp_path, "p.jsonl", "\n".join(map(json.dumps, objects)))
+    assert len(validate_requests(path).ignored) == 100
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [(None, "must be readable: No such file"), (b"", "must not be empty"), (b"hello", "must hold an image")],
 )
-def test_surveys_look_at_the_images(tmp_path: Path, content: bytes | None, words: str) -> None:
+def test_validation_checks_the_image_files(tmp_path: Path, content: bytes | None, words: str) -> None:
     if content is not None:
-        written(tmp_path, "one.png", content)
-    written(tmp_path, "good.png", PNG)
-    path = written(tmp_path, "p.csv", "prompt,input_images\na,good.png\nb,good.png;one.png\n")
-    error = fault(path)
+        write(tmp_path, "one.png", content)
+    write(tmp_path, "good.png", PNG)
+    path = write(tmp_path, "p.csv", "prompt,input_images\na,good.png\nb,good.png;one.png\n")
+    error = only_invalid_line(path)
     assert (error.line, error.field) == (3, "input_images[1]")
     assert words in str(error)
 
 
-def test_images_that_are_too_large(tmp_path: Path) -> None:
-    path = written(tmp_path, "large.png", PNG)
+def test_an_image_file_that_is_too_large_is_rejected(tmp_path: Path) -> None:
+    path = write(tmp_path, "large.png", PNG)
     with path.open("r+b") as file:
         file.truncate(20 * 1024 * 1024 + 1)
     with pytest.raises(InvalidRequest, match="at most 20971520 bytes"):
@@ -234,7 +238,7 @@ def test_images_that_are_too_large(tmp_path: Path) -> None:
     check_image_files(KontextRequest("a", input_images=("https://h/x.png", PNG)))
 
 
-def test_what_is_no_prompt_file(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_prompt_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"one of \.txt, \.jsonl, \.csv, \.tsv"):
         read_requests(tmp_path / "p.xlsx")
     with pytest.raises(InvalidRequest, match="No such file"):
@@ -252,26 +256,26 @@ def _device(folder: Path) -> Path:
     return path
 
 
-def test_a_file_that_goes_away(tmp_path: Path) -> None:
-    path = written(tmp_path, "p.txt", "a\n")
+def test_a_file_that_was_deleted_is_reported_as_unreadable(tmp_path: Path) -> None:
+    path = write(tmp_path, "p.txt", "a\n")
     reader = read_requests(path)
     path.unlink()
     with pytest.raises(InvalidRequest, match="must be readable"):
         next(reader)
 
 
-def test_a_survey_of_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = written(tmp_path, "p.txt", "a\n")
+def test_validation_of_an_unreadable_file_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, "p.txt", "a\n")
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(InvalidRequest, match="Permission denied"):
-        survey_requests(path)
+        validate_requests(path)
 
 
-def test_reading_may_end_early(tmp_path: Path) -> None:
-    with read_requests(written(tmp_path, "p.txt", "a\nb\n")) as reader:
+def test_reading_may_stop_early(tmp_path: Path) -> None:
+    with read_requests(write(tmp_path, "p.txt", "a\nb\n")) as reader:
         assert next(reader).prompt == "a"
     assert list(reader) == []

@@ -1,4 +1,4 @@
-"""The journal: what is durable when, group commit, and journals and disks that cannot be used."""
+"""The journal: durable steps, group commit, and journals and disks that cannot be used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine
 from kontext_async import KontextSession, Limits
 from kontext_async.bulk import BulkRun, JournalFailed, JournalUnusable, RunRefused
 from kontext_async.bulk.committer import Committer
-from kontext_async.bulk.entries import Entry
+from kontext_async.bulk.entries import InputRequest
 from kontext_async.bulk.journal import Journal
 from kontext_async.bulk.occurrences import REMEMBERED
 from kontext_async.bulk.reserve import SIZE
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from bulk_support import Folder, RunRequests
+
     from kontext_async.emulator import Emulator
 
 pytestmark = pytest.mark.anyio
@@ -35,11 +37,11 @@ pytestmark = pytest.mark.anyio
 FOXES = [f"fox {number}" for number in range(6)]
 
 
-def entry(position: int, name: int) -> Entry:
-    return Entry(position=position, request=KontextRequest(f"fox {name}"), fingerprint=f"{name:064x}")
+def entry(position: int, name: int) -> InputRequest:
+    return InputRequest(position=position, request=KontextRequest(f"fox {name}"), fingerprint=f"{name:064x}")
 
 
-async def test_steps_that_come_together_are_one_transaction() -> None:
+async def test_concurrent_steps_are_written_in_one_transaction() -> None:
     groups: list[Mapping[int, Any]] = []
 
     async def write(changes: Mapping[int, Any]) -> None:
@@ -57,7 +59,7 @@ async def test_steps_that_come_together_are_one_transaction() -> None:
         await committer.commit(1, {})
 
 
-async def test_nothing_is_acknowledged_that_is_not_written() -> None:
+async def test_a_step_that_is_not_written_is_not_acknowledged() -> None:
     async def write(_: object) -> None:
         raise JournalFailed("the disk is full")
 
@@ -67,7 +69,7 @@ async def test_nothing_is_acknowledged_that_is_not_written() -> None:
     await committer.aclose()
 
 
-async def test_a_step_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:
+async def test_a_step_is_on_disk_when_commit_returns(tmp_path: Path) -> None:
     journal = await Journal.open(tmp_path)
     (row,) = await journal.take([entry(0, 1)])
     await journal.commit(row.id, state=State.ACCEPTED, task_id="t1")
@@ -81,7 +83,7 @@ async def test_a_step_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:
     connection.close()
 
 
-async def test_occurrences_are_counted_beyond_what_is_remembered(tmp_path: Path) -> None:
+async def test_equal_requests_are_counted_beyond_the_ones_kept_in_memory(tmp_path: Path) -> None:
     journal = await Journal.open(tmp_path)
     rows = await journal.take([entry(0, 1), entry(1, 1)])
     for start in range(2, REMEMBERED + 300, 250):
@@ -110,18 +112,22 @@ async def test_a_dry_journal_keeps_nothing(tmp_path: Path) -> None:
     await journal.aclose()
 
 
-async def test_a_journal_that_was_deleted_is_asked_for(run: Any, folder: Any, emulator: Emulator) -> None:
+async def test_a_run_whose_journal_was_deleted_is_refused_until_it_is_restored(
+    run: RunRequests, folder: Folder, emulator: Emulator
+) -> None:
     await run(FOXES)
     copy = shutil.copy(folder.path / "journal.sqlite", folder.path.parent)
     (folder.path / "journal.sqlite").unlink()
     for _ in range(2):
-        with pytest.raises(JournalUnusable, match="is missing: put a copy of it in its place"):
+        with pytest.raises(
+            JournalUnusable, match="is missing: nothing was submitted; restore the journal from a backup"
+        ):
             await run(FOXES)
     shutil.copy(copy, folder.path)
     assert (await run(FOXES)).skipped == emulator.ledger.accepted == 6
 
 
-async def test_a_journal_that_goes_while_a_run_is_on(emulator: Emulator, folder: Any) -> None:
+async def test_a_journal_that_is_deleted_during_a_run_ends_the_run(emulator: Emulator, folder: Folder) -> None:
     settings = attrs.evolve(FAST, limits=Limits(max_in_flight=1, polls_per_second=2000))
     async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings) as session:
         run = BulkRun(session, folder.path)
@@ -130,10 +136,10 @@ async def test_a_journal_that_goes_while_a_run_is_on(emulator: Emulator, folder:
             async for _ in run.outcomes(f"fox {number}" for number in range(300)):
                 (folder.path / "journal.sqlite").unlink(missing_ok=True)
 
-        with pytest.raises(JournalFailed, match="is gone"):
+        with pytest.raises(JournalFailed, match="was deleted during the run"):
             await lose_it()
     assert emulator.ledger.accepted <= 20, "those of the group that was being written"
-    assert run.report.left > 0
+    assert run.report.remaining > 0
 
 
 @pytest.mark.parametrize(
@@ -144,7 +150,9 @@ async def test_a_journal_that_goes_while_a_run_is_on(emulator: Emulator, folder:
         ("DELETE FROM kontext_runs", "is missing"),
     ],
 )
-async def test_journals_of_others(run: Any, folder: Any, emulator: Emulator, statement: str, words: str) -> None:
+async def test_a_journal_of_a_newer_version_or_of_another_run_is_refused(
+    run: RunRequests, folder: Folder, emulator: Emulator, statement: str, words: str
+) -> None:
     await run(FOXES)
     folder.change(statement)
     with pytest.raises(JournalUnusable, match=words):
@@ -153,7 +161,7 @@ async def test_journals_of_others(run: Any, folder: Any, emulator: Emulator, sta
 
 
 @pytest.mark.parametrize("damage", ["head", "middle", "text"])
-async def test_a_damaged_journal_is_refused(run: Any, folder: Any, emulator: Emulator, damage: str) -> None:
+async def test_a_damaged_journal_is_refused(run: RunRequests, folder: Folder, emulator: Emulator, damage: str) -> None:
     await run([f"fox {number} {'x' * 500}" for number in range(60)])
     path = folder.path / "journal.sqlite"
     whole = path.read_bytes()
@@ -170,32 +178,32 @@ async def test_a_damaged_journal_is_refused(run: Any, folder: Any, emulator: Emu
     assert emulator.ledger.accepted == 60
 
 
-async def test_a_directory_that_is_read_only() -> None:
+async def test_a_read_only_directory_is_refused() -> None:
     async with KontextSession("key", base_url="http://127.0.0.1:9") as session:
-        with pytest.raises(RunRefused, match=r"cannot be (written|made)"):
+        with pytest.raises(RunRefused, match=r"cannot be (written|created)"):
             await BulkRun(session, "/sys/kernel").execute(FOXES)
 
 
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("nonsense", "must be one of SQLAlchemy's"),
+        ("nonsense", "must be a database URL"),
         ("postgresql://127.0.0.1:9/nothing", "cannot be used"),
         ("mysql+nonsense://h/x", "cannot be used"),
         ("sqlite:////sys/kernel/x.sqlite", "cannot be used"),
     ],
 )
-async def test_urls_that_cannot_be_used(folder: Any, url: str, words: str) -> None:
+async def test_an_unusable_journal_url_is_refused(folder: Folder, url: str, words: str) -> None:
     async with KontextSession("key", base_url="http://127.0.0.1:9") as session:
         with pytest.raises(JournalUnusable, match=words):
             await BulkRun(session, folder.path, journal=url).execute(FOXES)
 
 
-async def test_a_journal_elsewhere_holds_several_runs(run: Any, folder: Any, tmp_path: Path) -> None:
+async def test_one_database_stores_several_runs(run: RunRequests, folder: Folder, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/all.sqlite"
-    assert (await run(FOXES, journal=url)).finished == 6
+    assert (await run(FOXES, journal=url)).completed == 6
     first, folder.path = folder.path, tmp_path / "second"
-    assert (await run(FOXES, journal=url)).finished == 6
+    assert (await run(FOXES, journal=url)).completed == 6
     folder.path = first
     assert (await run(FOXES, journal=url)).skipped == 6
     assert not (first / "journal.sqlite").exists()
@@ -216,7 +224,7 @@ def small_disk() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("small_disk")
-async def test_a_full_disk_stops_submitting(emulator: Emulator, folder: Any) -> None:
+async def test_a_full_disk_stops_submitting_and_loses_no_task_id(emulator: Emulator, folder: Folder) -> None:
     requests = [f"fox {number} {'x' * 1000}" for number in range(2000)]
     settings = attrs.evolve(FAST, limits=Limits(max_in_flight=4, polls_per_second=2000))
     async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings) as session:
@@ -225,11 +233,11 @@ async def test_a_full_disk_stops_submitting(emulator: Emulator, folder: Any) -> 
             await run.execute(requests)
     assert emulator.ledger.accepted < 2000
     known = {row["task_id"] for row in folder.rows() if row["task_id"]}
-    assert set(emulator.ledger.task_ids) - known <= set(run.report.unwritten)
+    assert set(emulator.ledger.task_ids) - known <= set(run.report.unjournaled_task_ids)
     assert emulator.ledger.billed_twice == {}
 
 
-async def test_the_reserve_takes_what_is_paid_for(tmp_path: Path) -> None:
+async def test_the_disk_reserve_exists_while_the_journal_is_open(tmp_path: Path) -> None:
     journal = await Journal.open(tmp_path)
     assert (tmp_path / "journal.sqlite.reserve").stat().st_size == SIZE
     await journal.aclose()

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from kontext_async.bulk import sheet
-from kontext_async.bulk.rebuilding import rebuild
+from kontext_async.bulk.rebuilding import regenerate_reports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from bulk_support import Folder, RunRequests
 
     from kontext_async.emulator import Emulator
 
@@ -24,17 +26,17 @@ pytestmark = pytest.mark.anyio
 HOSTILE = "</script><script>document.title = 'taken'</script> & \"quotes\" <b>bold</b>"
 
 
-async def made(run: Any, emulator: Emulator) -> None:
+async def run_with_failures(run: RunRequests, emulator: Emulator) -> None:
     emulator.faults.script("create", ["failed-at-once", "cut-after-accept"])
     requests = [{"prompt": HOSTILE, "seed": 5, "aspect_ratio": "16:9"}, *(f"fox {number}" for number in range(150))]
     await run([*requests, {"prompt": "a wolf", "seed": 77}])
 
 
 @pytest.fixture
-def page(anyio_backend: str) -> Iterator[Any]:
+def page(anyio_backend: str) -> Iterator[Page]:
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None:
-        pytest.skip("there is no Chromium here to look at the sheet in")
+        pytest.skip("there is no Chromium to open the sheet in")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
         yield browser.new_page()
@@ -42,20 +44,19 @@ def page(anyio_backend: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-async def sheet_of_a_run(run: Any, folder: Any, emulator: Emulator) -> Path:
-    await made(run, emulator)
-    path: Path = folder.path / "index.html"
-    return path
+async def sheet_path(run: RunRequests, folder: Folder, emulator: Emulator) -> Path:
+    await run_with_failures(run, emulator)
+    return folder.path / "index.html"
 
 
-def test_in_chromium(sheet_of_a_run: Path, page: Any) -> None:
-    trouble: list[str] = []
-    page.on("console", lambda message: trouble.append(message.text) if message.type != "log" else None)
-    page.on("pageerror", lambda error: trouble.append(str(error)))
+def test_the_sheet_shows_searches_and_filters_all_requests(sheet_path: Path, page: Page) -> None:
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text) if message.type != "log" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     page.set_viewport_size({"width": 390, "height": 800})
-    page.goto(sheet_of_a_run.as_uri())
+    page.goto(sheet_path.as_uri())
     page.wait_for_selector(".card")
     assert page.title() == "out: contact sheet"
     assert page.evaluate("document.documentElement.scrollWidth") == 390
@@ -71,12 +72,12 @@ def test_in_chromium(sheet_of_a_run: Path, page: Any) -> None:
     def found(text: str) -> list[str]:
         page.fill("#search", text)
         page.wait_for_timeout(150)
-        prompts: list[str] = page.locator("#grid .prompt").all_inner_texts()
-        return prompts
+        return page.locator("#grid .prompt").all_inner_texts()
 
     assert found("WOLF 77") == ["a wolf"]
     assert found("bold") == [HOSTILE]
     assert found("nothing like it") == []
+    assert page.locator("#empty").inner_text() == "No requests match this search and filter."
     assert page.locator("#empty").is_visible()
     found("")
     labels = page.locator("#states button").all_inner_texts()
@@ -88,26 +89,28 @@ def test_in_chromium(sheet_of_a_run: Path, page: Any) -> None:
     assert page.evaluate("[...document.images].filter(each => each.complete && !each.naturalWidth).length") == 0
     assert page.evaluate("[...document.images].some(each => each.naturalWidth > 0)")
     assert all(url.startswith(("file:", "data:")) for url in requests)
-    assert trouble == []
+    assert problems == []
 
 
-def test_dark_and_light(sheet_of_a_run: Path, page: Any) -> None:
-    grounds = []
+def test_the_sheet_follows_the_color_scheme_of_the_system(sheet_path: Path, page: Page) -> None:
+    backgrounds = []
     for scheme in ("dark", "light"):
         page.emulate_media(color_scheme=scheme)
-        page.goto(sheet_of_a_run.as_uri())
-        grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-    assert grounds == ["rgb(21, 22, 24)", "rgb(246, 245, 242)"]
+        page.goto(sheet_path.as_uri())
+        backgrounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert backgrounds == ["rgb(21, 22, 24)", "rgb(246, 245, 242)"]
 
 
-def test_without_a_script_nothing_escapes(sheet_of_a_run: Path) -> None:
-    text = sheet_of_a_run.read_text("utf-8")
+def test_prompts_are_escaped_in_the_page_and_in_its_fallback_without_javascript(sheet_path: Path) -> None:
+    text = sheet_path.read_text("utf-8")
     assert text.count("<script") == text.count("</script>") == 2
     assert "<b>bold" not in text
     plain = text[text.index("<noscript>") : text.index("</noscript>")]
     assert plain.count('loading="lazy"') == 150
     assert "&lt;b&gt;bold&lt;/b&gt;" in plain
     assert "task failed: generation failed" in plain
+    assert "Run again with --retry-failed to resubmit it." in plain
+    assert "It may be billed twice." in plain
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
     assert found
     cards = json.loads(found[1])
@@ -115,10 +118,10 @@ def test_without_a_script_nothing_escapes(sheet_of_a_run: Path) -> None:
     assert not re.search(r"""(src|href)=["']?https?:""", text)
 
 
-async def test_long_runs_have_several_pages(run: Any, folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_run_has_several_pages(run: RunRequests, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sheet, "CARDS_PER_PAGE", 4)
     await run([f"fox {number}" for number in range(9)])
-    assert [name for name in folder.others() if name.startswith("index")] == [
+    assert [name for name in folder.other_files() if name.startswith("index")] == [
         "index-2.html",
         "index-3.html",
         "index.html",
@@ -130,5 +133,5 @@ async def test_long_runs_have_several_pages(run: Any, folder: Any, monkeypatch: 
     assert "fox 4" in second
     assert "fox 3" not in second
     monkeypatch.setattr(sheet, "CARDS_PER_PAGE", 100)
-    await rebuild(folder.path)
-    assert [name for name in folder.others() if name.startswith("index")] == ["index.html"]
+    await regenerate_reports(folder.path)
+    assert [name for name in folder.other_files() if name.startswith("index")] == ["index.html"]

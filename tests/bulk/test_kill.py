@@ -1,0 +1,24 @@
+"""The command is killed with SIGKILL at random moments and started again: `benchmarks.soak.bulk_kill`, small."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from benchmarks.soak.bulk_kill import Harness, run_checks
+from benchmarks.support.server_process import start_emulator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_run_that_is_killed_repeatedly_loses_nothing_and_pays_once(tmp_path: Path) -> None:
+    with start_emulator("--service-time", "0.3", "--pixels", "256", "--fault", "cut-after-accept=0.05") as gateway:
+        harness = Harness(gateway, tmp_path, 60, 4, random.Random(3))
+        kills = sum(harness.kill_at_random(1.0, 2.2) for _ in range(4))
+        assert kills >= 2
+        code = harness.finish(40)
+        checks = run_checks(harness, kills)
+        assert checks == dict.fromkeys(checks, True)
+        assert code in (0, 4), (tmp_path / "stderr.txt").read_text()
+        assert "Traceback" not in (tmp_path / "stderr.txt").read_text()
