@@ -1,10 +1,10 @@
-"""Runs benchmarks, prints what they show, saves figures as JSON and draws them as PNG.
+"""Runs benchmarks, prints their figures, saves them as JSON and draws them as PNG.
 
 ``python -m benchmarks [--full] [--only NAME ...] [--peers] [--out DIR]``
 
-A benchmark is a module of this package with ``measure(quick: bool = True) -> dict`` and, where more is to be shown,
-``draw(figures, path)`` and ``describe(figures) -> list[str]``. Of its figures, ``settings`` and ``goals`` are printed;
-a goal has what, value, limit, unit, reached.
+A benchmark is a module of `benchmarks.suite` with ``measure(quick: bool = True) -> dict`` and, where there is more to
+show, ``draw(figures, path)`` and ``describe(figures) -> list[str]``. The runner prints ``settings`` and ``thresholds``
+of its figures; a threshold has what, value, limit, unit, met.
 """
 
 from __future__ import annotations
@@ -18,88 +18,89 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measuring import machine
+from benchmarks.support.measure import describe_machine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
-__all__ = ["BENCHMARKS", "alone", "main", "run"]
+__all__ = ["BENCHMARKS", "main", "run", "run_alone"]
 
-BENCHMARKS = ("imports", "status_cpu", "connections", "memory", "makespan", "simulation", "uploads", "downloads")
-WITH_PEERS = "peers"
+SUITE = ("imports", "status_cpu", "connections", "memory", "makespan", "simulation", "uploads", "downloads")
+PEERS = "peers"
+BENCHMARKS = {**{name: f"benchmarks.suite.{name}" for name in SUITE}, PEERS: f"benchmarks.comparison.{PEERS}"}
+"""The module of each benchmark, by its short name."""
+
 RESULTS = Path(__file__).parent / "results"
 WIDTH = 78
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=str(__doc__).splitlines()[0])
-    parser.add_argument("--full", action="store_true", help="more runs and larger ones; takes many minutes")
-    parser.add_argument("--only", action="append", choices=[*BENCHMARKS, WITH_PEERS], help="this one, alone")
-    parser.add_argument("--peers", action="store_true", help="other clients, too: what of the extra is installed")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where JSON and PNG go (%(default)s)")
+    parser.add_argument("--full", action="store_true", help="measure at full size; takes many minutes")
+    parser.add_argument("--only", action="append", choices=BENCHMARKS, help="run this benchmark; may be repeated")
+    parser.add_argument("--peers", action="store_true", help="compare the other clients that are installed, too")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for JSON and PNG (default: %(default)s)")
     options = parser.parse_args(arguments)
-    chosen = [*BENCHMARKS, *([WITH_PEERS] if options.peers else [])]
-    names = options.only or chosen
-    found = {name: import_module(f"benchmarks.{name}") for name in names if find_spec(f"benchmarks.{name}")}
-    run(found, quick=not options.full, out=options.out)
+    names = options.only or [*SUITE, *([PEERS] if options.peers else [])]
+    run({name: import_module(BENCHMARKS[name]) for name in names}, quick=not options.full, out=options.out)
     return 0
 
 
-def alone(name: str) -> None:
-    """What ``python -m benchmarks.NAME`` does."""
+def run_alone(name: str) -> None:
+    """Run one benchmark with the options of the command line, and exit."""
     sys.exit(main([*sys.argv[1:], "--only", name]))
 
 
 def run(modules: dict[str, ModuleType], *, quick: bool, out: Path) -> dict[str, dict[str, Any]]:
-    """Run benchmarks one after the other; what each has written is there even if the next one fails."""
+    """Run benchmarks one after the other. Each one's results are saved even if the next one fails."""
     out.mkdir(parents=True, exist_ok=True)
     results: dict[str, dict[str, Any]] = {}
     for name, module in modules.items():
         began = time.perf_counter()
-        where = machine()
+        machine = describe_machine()
         figures = module.measure(quick=quick)
         seconds = round(time.perf_counter() - began, 1)
         command = f"python -m benchmarks --only {name}{'' if quick else ' --full'}"
-        results[name] = {"command": command, "seconds": seconds, "machine": where, "figures": figures}
+        results[name] = {"command": command, "seconds": seconds, "machine": machine, "figures": figures}
         (out / f"{name}.json").write_text(json.dumps(results[name], indent=1, default=str) + "\n", encoding="utf-8")
-        _show(command, seconds, figures)
+        _print_figures(command, seconds, figures)
         for line in module.describe(figures) if hasattr(module, "describe") else ():
             print(f"    {line}")
-        _draw(module, figures, out / f"{name}.png")
+        _draw_plot(module, figures, out / f"{name}.png")
     _save_table(results, out / "table.md")
     return results
 
 
-def _show(command: str, seconds: float, figures: dict[str, Any]) -> None:
+def _print_figures(command: str, seconds: float, figures: dict[str, Any]) -> None:
     print(f"\n{command}  ({seconds:.0f} s)")
     for key, value in figures.get("settings", {}).items():
         print(f"    {key}: {value}")
-    for line in figures.get("goals", ()):
-        reached = "ok" if line["reached"] else "NOT REACHED"
-        print(f"  {line['what']:{WIDTH}} {_value(line):>12}   <= {line['limit']:<6g} {reached}", flush=True)
+    for line in figures.get("thresholds", ()):
+        verdict = "ok" if line["met"] else "NOT MET"
+        print(f"  {line['what']:{WIDTH}} {_format_value(line):>12}   <= {line['limit']:<6g} {verdict}", flush=True)
 
 
-def _value(line: dict[str, Any]) -> str:
+def _format_value(line: dict[str, Any]) -> str:
     return f"{line['value']:g} {line['unit']}".strip()
 
 
-def _draw(module: ModuleType, figures: dict[str, Any], path: Path) -> None:
+def _draw_plot(module: ModuleType, figures: dict[str, Any], path: Path) -> None:
     if not hasattr(module, "draw"):
         return
     if find_spec("matplotlib") is None:
         print(f"  (no {path.name}: matplotlib is not installed)")
         return
     module.draw(figures, path)
-    print(f"  drawn: {path}")
+    print(f"  plot: {path}")
 
 
 def _save_table(results: dict[str, dict[str, Any]], path: Path) -> None:
-    rows = ["| what | measured | goal |", "|---|---|---|"]
+    rows = ["| measure | value | threshold |", "|---|---|---|"]
     for result in results.values():
         rows += [
-            f"| {line['what']} | {_value(line)} | <= {line['limit']:g} {line['unit']} |"
-            for line in result["figures"].get("goals", ())
+            f"| {line['what']} | {_format_value(line)} | <= {line['limit']:g} {line['unit']} |"
+            for line in result["figures"].get("thresholds", ())
         ]
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")

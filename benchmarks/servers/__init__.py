@@ -1,0 +1,7 @@
+"""The servers that the benchmarks run against, each in its own process.
+
+- `schedule`: Service times, and the best possible run over them
+- `api_dialects`: The responses of several gateways, as templates
+- `mock_gateway`: A gateway that is faster than any client
+- `raw_sink`: A server that discards uploads and sends images as fast as a socket allows
+"""

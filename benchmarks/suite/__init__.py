@@ -1,0 +1,11 @@
+"""The measurements that ``python -m benchmarks`` runs, in their order.
+
+- `imports`: CPU of ``import kontext_async``
+- `status_cpu`: CPU of one status request
+- `connections`: Connections that are opened in the steady state
+- `memory`: Memory per pending task (worker: `pending_worker`)
+- `makespan`: Duration of a run of many tasks, against the best possible one
+- `simulation`: Status requests that the adaptive timing needs (model: `simulation_service`)
+- `uploads`: CPU, memory and stalls of large create requests (worker: `upload_worker`)
+- `downloads`: Memory and stalls of many downloads
+"""

@@ -1,0 +1,41 @@
+"""Every benchmark runs at its smallest size and returns figures that the runner can print. No figure is judged."""
+
+from __future__ import annotations
+
+from benchmark_support import FAST_POLLING, FAST_WORKLOAD, assert_valid_figures
+
+from benchmarks.suite import connections, imports, makespan, memory, status_cpu
+
+
+def test_makespan_returns_figures() -> None:
+    case = makespan.Case(tasks=6, in_flight=3, workload=FAST_WORKLOAD, polling=FAST_POLLING, interval=0.01)
+    figures = makespan.measure(cases={"few": case})
+    assert_valid_figures(figures)
+    assert figures["cases"]["few"]["kontext_async"]["failures"] == {}
+    assert makespan.describe(figures)
+
+
+def test_status_cpu_returns_figures() -> None:
+    figures = status_cpu.measure(sizes=status_cpu.Sizes(at_once=3, seconds=0.05, rounds=1, warm_up=0.02))
+    assert_valid_figures(figures)
+    assert status_cpu.describe(figures)
+
+
+def test_memory_returns_figures() -> None:
+    figures = memory.measure(sizes=memory.Sizes(pending=120, steps=2, watched=0.05))
+    assert_valid_figures(figures)
+    assert len(figures["memory"]["curve"]) == 3
+    assert memory.describe(figures)
+
+
+def test_imports_returns_figures() -> None:
+    figures = imports.measure(sizes=imports.Sizes(rounds=1, statements=("import json", "import abc", "import enum")))
+    assert_valid_figures(figures)
+    assert imports.describe(figures)
+
+
+def test_connections_returns_figures() -> None:
+    sizes = connections.Sizes(tasks=12, in_flight=3, workload=FAST_WORKLOAD, polling=FAST_POLLING, sample_interval=0.02)
+    figures = connections.measure(sizes=sizes)
+    assert_valid_figures(figures)
+    assert connections.describe(figures)
