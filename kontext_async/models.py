@@ -1,4 +1,4 @@
-"""What the user passes in and gets back: plain frozen data, without I/O and without a reference to a session.
+"""The values that users pass in and get back: plain frozen data, without I/O and without a reference to a session.
 
 Field rules: PROTOCOL.md, "Create: the request" and "The task". Money is `decimal.Decimal` in USD, durations are
 float seconds, times are aware UTC datetimes.
@@ -46,7 +46,10 @@ RATIO_PATTERN = re.compile(r"([1-9][0-9]{0,4}):([1-9][0-9]{0,4})")
 MAX_INPUT_IMAGES = 4
 SAFETY_TOLERANCES = range(7)
 MAX_INTEGER_BITS = 2048
-"""Python refuses to write longer integers as text, depending on ``sys.set_int_max_str_digits``."""
+"""The longest allowed integer. Python may refuse to print longer ones (``sys.set_int_max_str_digits``)."""
+
+MILLISECONDS_FROM = 1e11
+"""The magnitude from which a time since the epoch is in milliseconds: as seconds it would be in the year 5138."""
 
 OutputFormat: TypeAlias = Literal["jpeg", "png"]
 
@@ -64,7 +67,7 @@ def _check_prompt(_: object, attribute: attrs.Attribute[str], value: object) -> 
 
 def _check_images(_: object, attribute: attrs.Attribute[Any], value: tuple[object, ...]) -> None:
     if len(value) > MAX_INPUT_IMAGES:
-        raise InvalidRequest(attribute.name, f"{len(value)} images", f"at most {MAX_INPUT_IMAGES} are taken")
+        raise InvalidRequest(attribute.name, f"{len(value)} images", f"at most {MAX_INPUT_IMAGES} are accepted")
     for index, source in enumerate(value):
         images.check(source, f"{attribute.name}[{index}]")
 
@@ -104,12 +107,12 @@ def _check_model(_: object, attribute: attrs.Attribute[str], value: object) -> N
         raise InvalidRequest(attribute.name, value, "it must be letters, digits, '.', '_' and '-'")
 
 
-def _optional(check: Callable[[Any, Any, Any], None]) -> Any:
+def _allow_none(check: Callable[[Any, Any, Any], None]) -> Any:
     return attrs.validators.optional(check)
 
 
-def _as_images(value: ImageSource | Iterable[ImageSource] | None) -> tuple[ImageSource, ...]:
-    """One image is taken for a list of one: it would otherwise be read letter by letter."""
+def _normalize_images(value: ImageSource | Iterable[ImageSource] | None) -> tuple[ImageSource, ...]:
+    """Return the sources as a tuple; a single source is not iterated over, but becomes a tuple of one."""
     if value is None:
         return ()
     if isinstance(value, str | bytes | bytearray | memoryview | PathLike) or images.is_reader(value):
@@ -121,43 +124,47 @@ def _as_images(value: ImageSource | Iterable[ImageSource] | None) -> tuple[Image
 
 @frozen(weakref_slot=False)  # thousands of them wait at once
 class KontextRequest:
-    """One picture to be made or edited.
+    """A request to generate or edit one image. Its fields are checked when it is created.
 
     Attributes:
-        prompt: What to make, or what to change in the input images; not blank.
-        input_images: Up to four images to edit or to combine: see `kontext_async.images.ImageSource`.
-        seed: Any integer; None lets the server pick one.
-        aspect_ratio: ``W:H``, between ``21:9`` and ``9:21``; None leaves it to the server.
-        output_format: ``jpeg`` or ``png``; None leaves it to the server, which makes JPEG.
-        prompt_upsampling: Whether the server may enrich the prompt; None leaves it to the server, which does not.
-        safety_tolerance: 0 (strictest) to 6; None leaves it to the server, which takes 2.
-        model: The model's id; ``flux_kontext_max`` takes the same fields.
+        prompt: A description of the image to generate, or of the change to the input images; not blank.
+        input_images: Up to four images to edit or combine. See `kontext_async.images.ImageSource` for the types.
+        seed: Any integer; None lets the gateway pick one.
+        aspect_ratio: ``W:H`` in whole numbers, between ``21:9`` and ``9:21``; None leaves the choice to the gateway.
+        output_format: ``jpeg`` or ``png``; None means the gateway's default, JPEG.
+        prompt_upsampling: True lets the gateway enrich the prompt; None means its default, False.
+        safety_tolerance: 0 (strictest) to 6; None means the gateway's default, 2.
+        model: The model ID; ``flux_kontext_max`` has the same fields.
 
     Raises:
-        InvalidRequest: At construction, with the field, the value and the rule.
+        InvalidRequest: A field is invalid. The error has the field, the value and the rule.
     """
 
     prompt: str = field(validator=_check_prompt)
     input_images: tuple[ImageSource, ...] = field(
         default=(),
         kw_only=True,
-        converter=_as_images,
+        converter=_normalize_images,
         validator=_check_images,
         repr=lambda value: f"<{len(value)}>",
     )
-    seed: int | None = field(default=None, kw_only=True, validator=_optional(_check_integer))
-    aspect_ratio: str | None = field(default=None, kw_only=True, validator=_optional(_check_ratio))
-    output_format: OutputFormat | None = field(default=None, kw_only=True, validator=_optional(_check_format))
-    prompt_upsampling: bool | None = field(default=None, kw_only=True, validator=_optional(_check_boolean))
-    safety_tolerance: int | None = field(default=None, kw_only=True, validator=_optional(_check_tolerance))
+    seed: int | None = field(default=None, kw_only=True, validator=_allow_none(_check_integer))
+    aspect_ratio: str | None = field(default=None, kw_only=True, validator=_allow_none(_check_ratio))
+    output_format: OutputFormat | None = field(default=None, kw_only=True, validator=_allow_none(_check_format))
+    prompt_upsampling: bool | None = field(default=None, kw_only=True, validator=_allow_none(_check_boolean))
+    safety_tolerance: int | None = field(default=None, kw_only=True, validator=_allow_none(_check_tolerance))
     model: str = field(default="flux_kontext_pro", kw_only=True, validator=_check_model)
 
     @classmethod
     def of(cls, request: RequestLike, **fields: Any) -> KontextRequest:
-        """A request from a prompt, a mapping of field names, or a request; `fields` go on top.
+        """Build a request from a prompt, a mapping of field names, or a request.
+
+        Args:
+            request: The prompt, the mapping or the request. A request is returned unchanged if there are no `fields`.
+            fields: Fields of `KontextRequest` that override those of `request`.
 
         Raises:
-            InvalidRequest: Of a field that does not exist, or whose value is not allowed.
+            InvalidRequest: A field does not exist, or its value is not allowed.
         """
         if isinstance(request, str):
             given: dict[str, Any] = {"prompt": request}
@@ -173,18 +180,16 @@ class KontextRequest:
         known = attrs.fields_dict(cls)
         for name in given:
             if name not in known:
-                raise InvalidRequest(
-                    str(name), given[name], f"there is no such field; the fields are {', '.join(known)}"
-                )
+                raise InvalidRequest(str(name), given[name], f"no such field; the fields are {', '.join(known)}")
         if "prompt" not in given:
-            raise InvalidRequest("prompt", None, "a request needs one")
+            raise InvalidRequest("prompt", None, "a request needs a prompt")
         return cls(**given)
 
 
 class RequestFields(TypedDict, total=False):
-    """The fields of `KontextRequest` other than the prompt, as keyword arguments.
+    """The fields of `KontextRequest` except the prompt, as keyword arguments.
 
-    Wrappers of `KontextSession.generate` can annotate theirs with ``**fields: Unpack[RequestFields]``.
+    A wrapper of `KontextSession.generate` can annotate its own with ``**fields: Unpack[RequestFields]``.
     """
 
     input_images: ImageSource | Iterable[ImageSource]
@@ -197,11 +202,11 @@ class RequestFields(TypedDict, total=False):
 
 
 RequestLike: TypeAlias = str | Mapping[str, Any] | KontextRequest
-"""A prompt, a mapping of the names of `KontextRequest`'s fields, or a `KontextRequest`."""
+"""A prompt, a mapping from the names of `KontextRequest`'s fields to values, or a `KontextRequest`."""
 
 
 class TaskState(enum.Enum):
-    """Where a task is. What the gateway says beyond these words is `UNKNOWN`, and counts as not finished."""
+    """The state of a task. A raw status that the library does not know is `UNKNOWN` and counts as not finished."""
 
     IN_PROGRESS = "in_progress"
     COMPLETED = "completed"
@@ -210,13 +215,18 @@ class TaskState(enum.Enum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether nothing more will happen to the task."""
+        """True if the task has ended, with images or without: its state no longer changes."""
         return self is TaskState.COMPLETED or self is TaskState.FAILED
 
 
 @frozen(kw_only=True)
 class TaskErrorDetail:
-    """Why a task failed, in the gateway's words."""
+    """The gateway's explanation of why a task failed.
+
+    Attributes:
+        code: The gateway's error code, if it gave one.
+        message: The gateway's message, bounded.
+    """
 
     code: str | None = None
     message: str = ""
@@ -224,13 +234,13 @@ class TaskErrorDetail:
 
 @frozen(kw_only=True)
 class GeneratedImage:
-    """One picture of a finished task.
+    """An image of a completed task.
 
     Attributes:
-        url: Where it can be fetched, until the URL expires.
-        type: ``image``, or what else the gateway says.
-        job_id: The gateway's id of the job that made it, where it gave one.
-        task_id: The task that it belongs to.
+        url: The image's download URL, which expires.
+        type: ``image``, or another type that the gateway gave.
+        job_id: The gateway's ID of the job that generated the image, if it gave one.
+        task_id: The ID of the task.
     """
 
     url: str = field(repr=strip_query)
@@ -241,12 +251,12 @@ class GeneratedImage:
 
 @frozen(kw_only=True)
 class Usage:
-    """What a task cost.
+    """The amount that the gateway billed for a task.
 
     Attributes:
-        cost: USD, None where the gateway did not say.
-        discount: The factor that is already in `cost`, None where the gateway did not say.
-        extra: What else the gateway said.
+        cost: USD; None if the gateway did not report it.
+        discount: The factor that is already applied in `cost`; None if the gateway did not report it.
+        extra: Other keys of the gateway's usage report.
     """
 
     cost: Decimal | None = None
@@ -256,14 +266,14 @@ class Usage:
 
 @frozen(kw_only=True)
 class Estimate:
-    """What the gateway says that a request would cost, before anything is paid.
+    """The gateway's price for a request, before anything is billed.
 
     Attributes:
-        cost: USD, None where the gateway does not know.
-        currency: The currency that the gateway named; a cost in any other than USD is not taken.
-        discount: The factor that is already in `cost`, None where the gateway did not say.
-        model: The model that was priced, where that was said.
-        reason: Why there is no cost, in the gateway's words.
+        cost: USD; None if the gateway does not know the price, or gave it in another currency.
+        currency: The currency that the gateway named.
+        discount: The factor that is already applied in `cost`; None if the gateway did not report it.
+        model: The ID of the priced model, if the gateway named it.
+        reason: The gateway's reason for giving no price, if it gave one.
     """
 
     cost: Decimal | None = None
@@ -275,20 +285,20 @@ class Estimate:
 
 @frozen(kw_only=True)
 class TaskStatus:
-    """What the gateway said of a task.
+    """A task as one response of the gateway describes it.
 
     Attributes:
-        task_id: The task's id.
-        state: Where the task is.
-        raw_status: The gateway's own word for that.
-        model: The model that makes it, where it was said.
-        progress: 0.0 to 1.0, where it was said; it may go backwards.
-        error: Why it failed, None while it has not.
-        images: The pictures, in the gateway's order.
-        usage: What it cost, None until that is said.
-        created_at: When the gateway took it.
-        metadata: The gateway's free-form notes.
-        extra: Keys of the answer that are not described.
+        task_id: The task ID.
+        state: The task's state.
+        raw_status: The status as the gateway wrote it, bounded.
+        model: The model ID, if the gateway reported it.
+        progress: 0.0 to 1.0, if the gateway reported it; it may decrease.
+        error: The reason for a failure; None if the gateway reported none.
+        images: The images, in the gateway's order.
+        usage: The billed amount; None if the gateway has not reported it yet.
+        created_at: The time at which the gateway accepted the task, if it reported one.
+        metadata: The gateway's free-form metadata.
+        extra: Keys of the response that PROTOCOL.md does not describe.
     """
 
     task_id: str
@@ -306,17 +316,17 @@ class TaskStatus:
 
 @frozen(kw_only=True)
 class Generation:
-    """A finished task with its pictures.
+    """A completed task with its images.
 
     Attributes:
-        task_id: The task's id.
-        model: The model that made it, where that is known.
-        request: What was asked for; None when the task was attached.
-        images: At least one picture.
-        usage: What it cost.
-        created_at: When the gateway took the task, where it said so.
-        elapsed: Seconds from accepted (or attached) to seen finished.
-        metadata: The gateway's free-form notes.
+        task_id: The task ID.
+        model: The model ID, if it is known.
+        request: The request; None if the task was attached.
+        images: The images, in the gateway's order; at least one.
+        usage: The billed amount.
+        created_at: The time at which the gateway accepted the task, if it reported one.
+        elapsed: Seconds from the moment the task was accepted or attached until a poll saw it completed.
+        metadata: The gateway's free-form metadata.
     """
 
     task_id: str
@@ -328,17 +338,22 @@ class Generation:
     elapsed: float
     metadata: Mapping[str, Any] = field(factory=dict, hash=False)
 
+    @property
+    def image(self) -> GeneratedImage:
+        """The first image. It is the only one in the usual case; a generation has at least one."""
+        return self.images[0]
+
 
 @frozen(kw_only=True)
 class Outcome:
-    """What became of one of many requests.
+    """The result or the error of one of many requests.
 
     Attributes:
-        index: The request's place in what was passed in, from 0.
-        request: The request, None where none could be made from what was passed in.
-        task_id: The task's id, None where the gateway did not accept one.
-        generation: The result, None where it failed.
-        error: Why it failed, None where it did not.
+        index: The request's position in the input, from 0.
+        request: The request; None if the input at this position is not a valid request.
+        task_id: The task ID; None if the gateway did not accept the request.
+        generation: The result; None if the request failed.
+        error: The error; None if the request succeeded.
     """
 
     index: int
@@ -349,30 +364,30 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether there is a generation."""
+        """True if the request succeeded: there is a `generation`."""
         return self.generation is not None
 
 
 @frozen(kw_only=True)
 class SessionStatistics:
-    """A session's figures at one moment.
+    """A snapshot of a session's counters.
 
     Attributes:
-        queued: Submits that wait for a slot.
-        in_flight: Slots that are held: creates on the wire and tasks that are not finished.
-        limit: How many slots there are at present, found between 1 and `Limits.max_in_flight`.
-        pending: Tasks that the poll loop asks about.
+        queued: Submissions that wait for a slot.
+        in_flight: Slots in use: create requests on the wire and unfinished tasks.
+        limit: The current number of slots, which adapts between 1 and `Limits.max_in_flight`.
+        pending: Tasks that the session polls.
         polls_in_flight: Status requests on the wire.
-        submitted: Create requests that went out, those sent again included.
+        submitted: Create requests sent, retries included.
         accepted: Tasks that the gateway accepted.
-        throttled: Times that the gateway asked to slow down.
-        polls: Status requests that were answered.
-        completed: Tasks seen completed.
-        failed: Tasks seen failed, and submits that were refused.
-        uncertain: Creates of which nobody knows whether they were accepted.
-        abandoned: Accepted tasks that nobody waits for any more, or that are no longer followed.
-        downloaded: Pictures fetched.
-        spent: USD that the finished ones among the tasks submitted here cost, as far as the gateway said.
+        throttled: Times the gateway asked the session to slow down.
+        polls: Status requests that returned a task's status.
+        completed: Tasks that completed.
+        failed: Tasks that failed, and submissions that failed or whose outcome is unknown.
+        uncertain: Submissions whose outcome is unknown: the gateway may have accepted them.
+        abandoned: Tasks, and create requests in flight, that nobody waits for any longer: one `Abandoned` event each.
+        downloaded: Images downloaded.
+        spent: USD billed for the completed tasks that this session submitted, as far as the gateway reported it.
     """
 
     queued: int

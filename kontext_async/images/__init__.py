@@ -1,7 +1,23 @@
-"""What may be passed as an input image; its bytes, its size and its kind, told by content and not by file name.
+"""Input images: which sources are accepted, and how their bytes are read.
 
-`check` looks at what is known without I/O, when a request is made. `load` opens a source and judges it, and may block:
-the engine runs it in a thread. `fit` makes a picture fit that is too large. Rules: PROTOCOL.md, "Create: the request".
+Rules: PROTOCOL.md, "Create: the request". The modules, in the order in which a source passes them:
+
+``sources``
+    The types of an input image, and the checks that need no I/O: `check`.
+``data_uris``
+    Data URIs, decoded piece by piece.
+``formats``
+    The format of an image, detected from its bytes and not from its file name.
+``loading``
+    `load` and `load_reader`: open a source, validate it and compute its digest. `load` blocks: call it in a thread.
+``spooling``
+    A source that can be read only once, kept in memory or in a temporary file.
+``pillow``
+    Pillow images, as PNG.
+``contents``
+    The bytes of a loaded image while it is sent: in memory, in a text, or in a file.
+``resize``
+    `fit`: make an image small enough for the gateway.
 """
 
 from kontext_async.images.contents import READ_AHEAD, LoadedImage

@@ -1,4 +1,4 @@
-"""Where the bytes of an input image are while it is sent: in memory, in a text, or in a file. Reading may block."""
+"""The bytes of a loaded image while it is sent: in memory, in a text, or in a file. Reading may block."""
 
 from __future__ import annotations
 
@@ -22,67 +22,67 @@ if TYPE_CHECKING:
 __all__ = ["READ_AHEAD", "Content", "DataUriContent", "FileContent", "LoadedImage", "MemoryContent", "MonitoredFile"]
 
 PIECE = 240 * 1024
-"""Bytes that are read at once where nothing but the digest is made of them; divisible by three."""
+"""Bytes that are read at once for the digest; divisible by three."""
 
 READ_AHEAD = 3
-"""Chunks of a file that are read at once, while it is sent: 192 KiB of base64 for each body on the way."""
+"""Chunks of a file that are read at once while it is sent: 192 KiB of base64 for each body in flight."""
 
 
 class SourceChanged(Exception):
-    """A source is not what it was when it was checked. Internal: becomes an `InvalidRequest`."""
+    """A source changed after it was loaded. Internal: becomes an `InvalidRequest`."""
 
 
 class Content(ABC):
     """The bytes of one image.
 
     Attributes:
-        size: How many there are.
-        on_disk: Whether reading them may block.
-        settled: Whether they can change by no means while they are sent.
-        ahead: How many chunks are read at once.
+        size: The number of bytes.
+        on_disk: True if reading may block on a disk.
+        immutable: True if the bytes cannot change while they are sent.
+        ahead: The number of chunks that are read at once.
     """
 
     size: int
     on_disk = False
-    settled = True
+    immutable = True
     ahead = 1
 
     @abstractmethod
     def read_at(self, offset: int, length: int) -> bytes | memoryview:
-        """So many bytes at an offset."""
+        """Return `length` bytes at `offset`."""
 
-    def begin(self) -> None:  # noqa: B027 # most cannot change
-        """Make sure that this is still what was checked, as far as that is seen from outside."""
+    def verify_before_read(self) -> None:  # noqa: B027 # most content cannot change
+        """Raise `SourceChanged` if the source visibly changed since it was loaded."""
 
-    def end(self) -> None:  # noqa: B027 # as above
-        """The same, after all of it was read."""
+    def verify_after_read(self) -> None:  # noqa: B027 # as above
+        """Raise `SourceChanged` if the source visibly changed while it was read."""
 
-    def close(self) -> None:  # noqa: B027 # most hold nothing open
-        """Give back what it holds. May be called from any thread, during a read, and more than once."""
+    def close(self) -> None:  # noqa: B027 # most content has nothing to release
+        """Release the source. May be called from any thread, during a read, and more than once."""
 
     def chunks(self, length: int) -> Iterator[bytes | memoryview]:
-        """All bytes from the start, in chunks of `length`."""
+        """Yield all bytes from the start, in chunks of `length`."""
         for start in range(0, self.size, length):
             yield self.read_at(start, min(length, self.size - start))
 
 
 class MemoryContent(Content):
-    """Bytes that are in memory already, and are not copied.
+    """Bytes in the user's memory, which are not copied.
 
-    What holds them cannot be resized meanwhile; it can be overwritten unless they are `bytes`.
+    Their buffer cannot be resized meanwhile, but it can be overwritten, unless it is `bytes`.
     """
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         self._view = memoryview(data).cast("B")
         self.size = self._view.nbytes
-        self.settled = isinstance(self._view.obj, bytes)
+        self.immutable = isinstance(self._view.obj, bytes)
 
     def read_at(self, offset: int, length: int) -> memoryview:
         """See `Content.read_at`."""
         return self._view[offset : offset + length]
 
     def close(self) -> None:
-        """See `Content.close`. What holds the bytes can be resized again."""
+        """See `Content.close`. The buffer can be resized again."""
         self._view.release()
 
 
@@ -99,7 +99,7 @@ class DataUriContent(Content):
 
 
 class FileContent(Content):
-    """An open file, from which one thread reads at a time. A spooled one changes no more."""
+    """An open temporary file that no longer changes. One thread reads at a time."""
 
     on_disk = True
     ahead = READ_AHEAD
@@ -126,7 +126,7 @@ class FileContent(Content):
     def close(self) -> None:
         """See `Content.close`."""
         self._closing = True
-        if self._reading.acquire(blocking=False):  # or else the reader closes it, so that nobody waits for a disk
+        if self._reading.acquire(blocking=False):  # otherwise the reader closes it: no wait for a disk
             try:
                 self._file.close()
             finally:
@@ -134,44 +134,44 @@ class FileContent(Content):
 
 
 class MonitoredFile(FileContent):
-    """A file of the user's, by its path: opened once, and compared with what the path leads to."""
+    """A file that the user passed as a path. It is opened once, and compared with the file at the path."""
 
-    settled = False
+    immutable = False
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
         self._path = path
-        self._first = os.fstat(file.fileno())
-        super().__init__(file, self._first.st_size)
+        self._opened_as = os.fstat(file.fileno())
+        super().__init__(file, self._opened_as.st_size)
 
-    def begin(self) -> None:
-        """See `Content.begin`."""
+    def verify_before_read(self) -> None:
+        """See `Content.verify_before_read`."""
         try:
             now = self._path.stat()
         except FileNotFoundError:
             raise SourceChanged("it has vanished since it was checked") from None
-        if _identity(now) != _identity(self._first):
+        if _identify(now) != _identify(self._opened_as):
             raise SourceChanged("it has changed since it was checked")
 
-    def end(self) -> None:
-        """See `Content.end`."""
-        if _identity(os.fstat(self._file.fileno())) != _identity(self._first):
+    def verify_after_read(self) -> None:
+        """See `Content.verify_after_read`."""
+        if _identify(os.fstat(self._file.fileno())) != _identify(self._opened_as):
             raise SourceChanged("it changed while it was being sent")
 
 
-def _identity(status: os.stat_result) -> tuple[int, ...]:
+def _identify(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @frozen(kw_only=True)
 class LoadedImage:
-    """An input image, ready to be sent: either a URL, or the bytes themselves. Equal are those with equal bytes.
+    """An input image that is ready to be sent, as a URL or as bytes. Images with equal bytes are equal.
 
     Attributes:
-        url: Where the gateway shall fetch the image, None where the bytes are sent.
+        url: The URL from which the gateway downloads the image; None if the bytes are sent.
         digest: The SHA-256 of the bytes or, for a URL, of its text, in hexadecimal.
-        content: Where the bytes are, None where a URL is sent.
-        name: The request's field, for errors.
-        source: What the user passed, for errors.
+        content: The bytes; None if a URL is sent.
+        name: The field name, for errors.
+        source: The user's source, for errors.
     """
 
     url: str | None = field(default=None, repr=safe_repr)
@@ -182,17 +182,17 @@ class LoadedImage:
 
     @classmethod
     def of_url(cls, url: str, **about: Any) -> LoadedImage:
-        """An image that the gateway fetches itself."""
+        """Return the image for a URL, which the gateway downloads itself."""
         return cls(url=url, digest=hashlib.sha256(url.encode()).hexdigest(), **about)
 
     @classmethod
     def of_bytes(cls, data: bytes | bytearray | memoryview, **about: Any) -> LoadedImage:
-        """An image that is in memory."""
+        """Return the image for bytes in memory."""
         return cls.of_content(MemoryContent(data), **about)
 
     @classmethod
     def of_content(cls, content: Content, **about: Any) -> LoadedImage:
-        """An image of which nothing but the digest is missing: it is read through once."""
+        """Return the image for content, which is read once in full for its digest."""
         digest = hashlib.sha256()
         for chunk in content.chunks(PIECE):
             digest.update(chunk)
@@ -200,60 +200,60 @@ class LoadedImage:
 
     @property
     def size(self) -> int:
-        """How many bytes are sent, before base64."""
+        """The number of bytes to send, before base64; 0 for a URL."""
         return self.content.size if self.content else 0
 
     @property
     def on_disk(self) -> bool:
-        """Whether reading it may block."""
+        """True if reading the bytes may block on a disk."""
         return self.content is not None and self.content.on_disk
 
     def chunks(self, length: int) -> Iterator[bytes | memoryview]:
-        """The bytes from the start, in chunks of `length`; they can be read again from the start.
+        """Yield the bytes in chunks of `length`. Each call starts again at the first byte.
 
-        What might change meanwhile is compared with the digest: it ends well only if what was read is what was checked.
+        The bytes of a source that might change are compared with the digest at the end.
 
         Raises:
-            InvalidRequest: The source has changed or vanished, or cannot be read any more.
+            InvalidRequest: The source changed or vanished since it was loaded, or is no longer readable.
         """
         if self.content is None:
             return
         try:
-            yield from self._checked(self.content, length)
+            yield from self._verified_chunks(self.content, length)
         except (SourceChanged, OSError, ValueError) as error:
             rule = str(error) if isinstance(error, SourceChanged) else f"it must be readable while it is sent: {error}"
-            text = f"{rule}; the gateway did not get all of the request, and nothing is paid"
+            text = f"{rule}; the gateway did not receive the whole request, and nothing is paid"
             raise InvalidRequest(self.name, self.source, text) from error
 
-    def _checked(self, content: Content, length: int) -> Iterator[bytes | memoryview]:
-        if content.settled and not content.on_disk:
+    def _verified_chunks(self, content: Content, length: int) -> Iterator[bytes | memoryview]:
+        if content.immutable and not content.on_disk:
             yield from content.chunks(length)
             return
         digest = hashlib.sha256()
-        content.begin()
+        content.verify_before_read()
         for block in content.chunks(length * content.ahead):
-            fixed = bytes(block)  # no copy is made of bytes
-            if not content.settled:
+            fixed = bytes(block)  # does not copy `bytes`
+            if not content.immutable:
                 digest.update(fixed)
-            chunks = _cut(fixed, length)
-            del block, fixed  # what waits to be sent is kept once
+            chunks = _split(fixed, length)
+            del block, fixed  # so that chunks that wait to be sent are in memory once
             yield from chunks
-        content.end()
-        if not content.settled and digest.hexdigest() != self.digest:
+        content.verify_after_read()
+        if not content.immutable and digest.hexdigest() != self.digest:
             raise SourceChanged("it changed while it was being sent")
 
     def read(self) -> bytes:
-        """All bytes at once."""
+        """Return all bytes."""
         return b"".join(self.chunks(PIECE))
 
     def close(self) -> None:
-        """Give back what it holds: open files, temporary ones."""
+        """Release the source: its open or temporary file."""
         if self.content:
             self.content.close()
 
 
-def _cut(block: bytes, length: int) -> Iterator[bytes | memoryview]:
-    """A block in chunks; of the last one, nothing is kept here."""
+def _split(block: bytes, length: int) -> Iterator[bytes | memoryview]:
+    """Yield a block in chunks, and keep no reference to the chunks that were yielded."""
     if len(block) <= length:
         yield block
         return

@@ -1,4 +1,4 @@
-"""The kind of an image, and whether it has its header and its end: told by content and not by file name. No I/O."""
+"""The format of an image, and checks for its header and its end, all from its bytes. No I/O."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "KINDS",
-    "KIND_NAMES",
+    "ACCEPTED_FORMATS",
+    "FORMAT_NAMES",
     "MAX_IMAGE_BYTES",
-    "SIGNATURE",
+    "SIGNATURE_LENGTH",
+    "describe_other_format",
     "detect_format",
     "has_header",
     "is_complete",
-    "named_kind",
 ]
 
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
-"""The largest image that the gateway takes, in bytes before base64 (PROTOCOL.md)."""
+"""The largest input image, in bytes before base64 (PROTOCOL.md, "Create: the request")."""
 
-KINDS = "JPEG, PNG, WebP or GIF"
-KIND_NAMES = {"jpeg": "a JPEG", "png": "a PNG", "webp": "a WebP", "gif": "a GIF"}
+ACCEPTED_FORMATS = "JPEG, PNG, WebP or GIF"
+FORMAT_NAMES = {"jpeg": "a JPEG", "png": "a PNG", "webp": "a WebP", "gif": "a GIF"}
 
-SIGNATURE = 12
-"""Bytes that tell the kind."""
+SIGNATURE_LENGTH = 12
+"""Bytes from the start of an image that identify its format."""
 
-HEADERS = {"png": 33, "gif": 13, "webp": 30}
+HEADER_LENGTHS = {"png": 33, "gif": 13, "webp": 30}
 """Bytes of a header of fixed length: signature and IHDR; screen descriptor; RIFF and the sizes in its first chunk."""
 
-OTHERS = (
+OTHER_SIGNATURES = (
     ("a BMP", 0, b"BM"),
     ("a TIFF", 0, b"II*\0"),
     ("a TIFF", 0, b"MM\0*"),
@@ -49,19 +49,20 @@ OTHERS = (
     ("a page of HTML", 0, b"<html"),
     ("a page of HTML", 0, b"<!doctype h"),
 )
-"""What is passed by mistake, and its first bytes (https://en.wikipedia.org/wiki/List_of_file_signatures)."""
+"""Formats that users pass by mistake: name, offset and bytes of the signature
+(https://en.wikipedia.org/wiki/List_of_file_signatures)."""
 
-SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF")
+SIGNATURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF")
 
 START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 MAX_SEGMENTS = 1000
-"""Segments before a JPEG's frame that are looked at; a colour profile has 255 at most."""
+"""The most segments of a JPEG to read in search of its frame. A color profile has at most 255."""
 
 
 def detect_format(head: bytes | memoryview) -> str | None:
-    """The kind of an image by its first 12 bytes: ``jpeg``, ``png``, ``webp``, ``gif``, or None for anything else."""
-    start = bytes(head[:SIGNATURE])
+    """Detect the format from the first 12 bytes: ``jpeg``, ``png``, ``webp``, ``gif``; None for anything else."""
+    start = bytes(head[:SIGNATURE_LENGTH])
     if start.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if start.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -73,40 +74,43 @@ def detect_format(head: bytes | memoryview) -> str | None:
     return None
 
 
-def named_kind(head: bytes | memoryview) -> str | None:
-    """What something is that is no image that is taken, in words for a message; None where that is not known."""
-    start = bytes(head[:SIGNATURE])
-    for name, offset, magic in OTHERS:
+def describe_other_format(head: bytes | memoryview) -> str | None:
+    """Name a format that is not accepted, for an error message; None if it is unknown."""
+    start = bytes(head[:SIGNATURE_LENGTH])
+    for name, offset, magic in OTHER_SIGNATURES:
         if start[offset:].lower().startswith(magic.lower()):
             return name
-    if start and len(start) < SIGNATURE and any(signature.startswith(start) for signature in SIGNATURES):
+    if start and len(start) < SIGNATURE_LENGTH and any(signature.startswith(start) for signature in SIGNATURE_STARTS):
         return "an image, cut in its header"
     return None
 
 
-def has_header(kind: str, size: int, read_at: Callable[[int, int], bytes | memoryview]) -> bool:
-    """Whether an image goes at least to the end of its header, which tells width and height.
+def has_header(image_format: str, size: int, read_at: Callable[[int, int], bytes | memoryview]) -> bool:
+    """Return True if an image contains its whole header, which has its width and height.
 
     Args:
-        kind: What `detect_format` says.
-        size: The size of the whole, in bytes.
-        read_at: Gives so many bytes at an offset.
+        image_format: The format that `detect_format` returned.
+        size: The size of the image, in bytes.
+        read_at: Returns bytes, given an offset and a length.
     """
-    if kind == "jpeg":
+    if image_format == "jpeg":
         return _has_frame(size, read_at)
-    return size >= HEADERS[kind]
+    return size >= HEADER_LENGTHS[image_format]
 
 
 def _has_frame(size: int, read_at: Callable[[int, int], bytes | memoryview]) -> bool:
-    """Go from segment to segment, to the start of the frame (ITU-T T.81, annex B). What is no segment is not judged."""
+    """Read segment after segment up to the start of the frame (ITU-T T.81, annex B).
+
+    Return True for data that is not a segment: only a header that was cut off is refused.
+    """
     at = 2
     for _ in range(MAX_SEGMENTS):
         if at + 4 > size:
             return False
         filler, marker, high, low = bytes(read_at(at, 4))
-        if filler != 0xFF:  # noqa: PLR2004 # the byte that begins a marker
+        if filler != 0xFF:  # noqa: PLR2004 # the first byte of a marker
             return True
-        if marker == 0xFF:  # noqa: PLR2004 # any number of them may stand before a marker
+        if marker == 0xFF:  # noqa: PLR2004 # any number of fill bytes may precede a marker
             at += 1
             continue
         if marker in STANDALONE:
@@ -121,12 +125,12 @@ def _has_frame(size: int, read_at: Callable[[int, int], bytes | memoryview]) -> 
     return True
 
 
-def is_complete(kind: str, tail: bytes) -> bool:
-    """Whether an image has its end: a cut JPEG, PNG or GIF has no end marker.
+def is_complete(image_format: str, tail: bytes) -> bool:
+    """Return True if an image has its end: a truncated JPEG, PNG or GIF has no end marker.
 
     Args:
-        kind: What `detect_format` says.
-        tail: The last 4 KiB; some writers append a few bytes of their own after the marker.
+        image_format: The format that `detect_format` returned.
+        tail: The last 4 KiB; some programs append a few bytes of their own after the marker.
     """
-    marker = {"jpeg": b"\xff\xd9", "png": b"IEND\xaeB`\x82", "gif": b"\x3b"}.get(kind, b"")
+    marker = {"jpeg": b"\xff\xd9", "png": b"IEND\xaeB`\x82", "gif": b"\x3b"}.get(image_format, b"")
     return marker in tail

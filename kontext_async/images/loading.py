@@ -1,4 +1,4 @@
-"""Makes a source ready to be sent: opens it, judges it by its own bytes, and takes its digest."""
+"""Prepares a source to be sent: opens it, validates its bytes, and computes its digest."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from kontext_async.base_errors import InvalidRequest
 from kontext_async.images.contents import DataUriContent, LoadedImage, MemoryContent, MonitoredFile
-from kontext_async.images.data_uris import is_data_uri, payload_of
-from kontext_async.images.formats import KIND_NAMES, MAX_IMAGE_BYTES, SIGNATURE, detect_format, has_header
+from kontext_async.images.data_uris import is_data_uri, parse_data_uri
+from kontext_async.images.formats import FORMAT_NAMES, MAX_IMAGE_BYTES, SIGNATURE_LENGTH, detect_format, has_header
 from kontext_async.images.pillow import write_png
 from kontext_async.images.sources import OneShotReader, check_head, is_pillow, is_url
 from kontext_async.images.spooling import SPOOL_AT, Spool, TooLarge
@@ -24,75 +24,76 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "load_reader", "open_content", "read_content"]
 
-READ = 64 * 1024
+READ_BYTES = 64 * 1024
+"""Bytes that are read at once from an async reader."""
 
 
 def load(source: ImageSource, name: str, max_bytes: int = MAX_IMAGE_BYTES) -> LoadedImage:
-    """Open a source and judge it. Blocks: paths and files are read through, PIL images are encoded as PNG.
+    """Open and validate a source. Blocks: files are read in full, Pillow images are encoded as PNG.
 
-    What it returns must be closed. Bytes and data URIs are not copied, and files are not kept in memory.
+    The caller closes the image. Bytes and data URIs are not copied, and files are not kept in memory.
 
     Args:
-        source: What `check` has let through, async readers apart: see `load_reader`.
-        name: The field's name, for the error.
-        max_bytes: The largest size that is taken, in bytes.
+        source: A source that passed `check`, but not an async reader: see `load_reader`.
+        name: The field name, for the error.
+        max_bytes: The largest allowed size, in bytes.
 
     Raises:
-        InvalidRequest: The source cannot be read, is too large, is empty, or is not an image of a known kind.
+        InvalidRequest: The source is unreadable, empty, too large, or not an image in an accepted format.
     """
     if is_url(source):
         return LoadedImage.of_url(source, name=name)
-    return _judged(open_content(source, name, max_bytes), source, name, max_bytes)
+    return _validate(open_content(source, name, max_bytes), source, name, max_bytes)
 
 
 async def load_reader(source: OneShotReader, name: str, max_bytes: int = MAX_IMAGE_BYTES) -> LoadedImage:
-    """Read an async reader to its end, and judge what it gave; what it returns must be closed.
+    """Read an async reader to its end and validate the image. The caller closes it.
 
     Raises:
-        InvalidRequest: As `load`; also, it was read before.
+        InvalidRequest: As `load`; also, the reader was read before.
     """
     from anyio import to_thread  # noqa: PLC0415 # 40 ms of import that a request without a session does not need
 
     content = await read_content(source, name, max_bytes)
     if not content.on_disk:
-        return _judged(content, source.reader, name, max_bytes)
+        return _validate(content, source.reader, name, max_bytes)
     try:
-        return await to_thread.run_sync(_judged, content, source.reader, name, max_bytes)
+        return await to_thread.run_sync(_validate, content, source.reader, name, max_bytes)
     except BaseException:
         content.close()
         raise
 
 
 def open_content(source: ImageSource, name: str, max_bytes: int) -> Content:
-    """The bytes of a source, whatever they are. Blocks.
+    """Open a source without validating its bytes. Blocks.
 
     Raises:
-        InvalidRequest: They cannot be read, or are too many.
+        InvalidRequest: The source is unreadable or too large.
     """
     if isinstance(source, OneShotReader):
-        raise InvalidRequest(name, source.reader, "it must be awaited, which cannot be done here; pass what it gives")
+        raise InvalidRequest(name, source.reader, "it must be awaited, which is impossible here; pass its bytes")
     try:
-        return _opened(source, max_bytes)
-    except Exception as error:  # files and images of the user's own making may raise anything
-        raise _unreadable(error, source, name, max_bytes) from error
+        return _open(source, max_bytes)
+    except Exception as error:  # files and images of the user's own classes may raise anything
+        raise _translate_error(error, source, name, max_bytes) from error
 
 
 async def read_content(source: OneShotReader, name: str, max_bytes: int) -> Content:
-    """What an async reader gives. Disks are touched off the loop.
+    """Read an async reader to its end without validating its bytes. Disks are used in a thread.
 
     Raises:
-        InvalidRequest: It was read before, cannot be read, or gives nothing or too much.
+        InvalidRequest: The reader was read before, is unreadable, empty or too large.
     """
     if source.used:
-        rule = "an async reader is read once, when its request is submitted; make a new request with a new one"
+        rule = "an async reader is read once, when its request is submitted; make a new request with a new reader"
         raise InvalidRequest(name, source.reader, rule)
     source.used = True
     spool = Spool(max_bytes)
     try:
-        await _fill(spool, source.reader)
+        await _fill_spool(spool, source.reader)
         content = spool.finish()
-    except Exception as error:  # readers of the user's own making may raise anything
-        raise _unreadable(error, source.reader, name, max_bytes) from error
+    except Exception as error:  # readers of the user's own classes may raise anything
+        raise _translate_error(error, source.reader, name, max_bytes) from error
     finally:
         spool.close()
     if not content.size:
@@ -101,33 +102,33 @@ async def read_content(source: OneShotReader, name: str, max_bytes: int) -> Cont
     return content
 
 
-async def _fill(spool: Spool, reader: Any) -> None:
+async def _fill_spool(spool: Spool, reader: Any) -> None:
     from anyio import to_thread  # noqa: PLC0415 # as above
 
     read = getattr(reader, "read_chunk", None) or reader.read
-    while data := await read(min(READ, spool.room)):
+    while data := await read(min(READ_BYTES, spool.room)):
         if spool.fits_memory(data):
             spool.write(data)
         else:
             await to_thread.run_sync(spool.write, data)
     if spool.on_disk:
-        await to_thread.run_sync(spool.to_disk)
+        await to_thread.run_sync(spool.flush)
 
 
-def _unreadable(error: Exception, source: object, name: str, max_bytes: int) -> InvalidRequest:
+def _translate_error(error: Exception, source: object, name: str, max_bytes: int) -> InvalidRequest:
     if isinstance(error, TooLarge):
         return InvalidRequest(name, source, f"an image may have at most {max_bytes} bytes")
     return InvalidRequest(name, source, f"it must be readable: {error}")
 
 
-def _judged(content: Content, source: object, name: str, max_bytes: int) -> LoadedImage:
-    """What the gateway would refuse is refused; all else gets its digest."""
+def _validate(content: Content, source: object, name: str, max_bytes: int) -> LoadedImage:
+    """Refuse an image that the gateway would refuse, or else compute its digest; close the content on an error."""
     try:
-        head = content.read_at(0, min(SIGNATURE, content.size)) if content.size <= max_bytes else b""
+        head = content.read_at(0, min(SIGNATURE_LENGTH, content.size)) if content.size <= max_bytes else b""
         check_head(head, content.size, name, max_bytes, source)
-        kind = str(detect_format(head))
-        whole = has_header(kind, content.size, content.read_at)
-        image = LoadedImage.of_content(content, name=name, source=source) if whole else None
+        image_format = str(detect_format(head))
+        is_whole = has_header(image_format, content.size, content.read_at)
+        image = LoadedImage.of_content(content, name=name, source=source) if is_whole else None
     except Exception as error:
         content.close()
         if isinstance(error, InvalidRequest):
@@ -135,20 +136,21 @@ def _judged(content: Content, source: object, name: str, max_bytes: int) -> Load
         raise InvalidRequest(name, source, f"it must be readable: {error}") from error
     if image is None:
         content.close()
-        raise InvalidRequest(name, source, f"it must hold a whole image; this is {KIND_NAMES[kind]}, cut in its header")
+        rule = f"it must hold a whole image; this is {FORMAT_NAMES[image_format]}, cut in its header"
+        raise InvalidRequest(name, source, rule)
     return image
 
 
-def _opened(source: ImageSource, limit: int) -> Content:
+def _open(source: ImageSource, limit: int) -> Content:
     if isinstance(source, str) and is_data_uri(source):
-        payload = payload_of(source)
+        payload = parse_data_uri(source)
         return MemoryContent(payload) if isinstance(payload, bytes) else DataUriContent(payload)
     if isinstance(source, bytes | bytearray | memoryview):
         return MemoryContent(source)
     if isinstance(source, str | os.PathLike):
         return _open_path(Path(source), limit)
     if type(source) is io.BytesIO:
-        return MemoryContent(memoryview(source.getvalue())[source.tell() :])  # it shares its bytes, and copies late
+        return MemoryContent(memoryview(source.getvalue())[source.tell() :])  # copied only if it changes
     spool = Spool(limit)
     try:
         if is_pillow(source):
@@ -165,7 +167,7 @@ def _open_path(path: Path, limit: int) -> Content:
     try:
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return MonitoredFile(file, path)
-        spool = Spool(limit)  # a pipe or a device, which can be read once
+        spool = Spool(limit)  # a pipe or a device can be read only once
         try:
             _read_to_end(cast("BinaryIO", file), spool)
             content = spool.finish()
@@ -190,6 +192,6 @@ def _read_file(file: BinaryIO, spool: Spool) -> None:
 
 
 def _read_to_end(file: BinaryIO, spool: Spool) -> None:
-    """A raw file or a socket gives what is there, which may be less than was asked for: one read is not enough."""
+    """Read until there are no more bytes: one read of a raw file or a socket may return fewer than requested."""
     while data := file.read(min(SPOOL_AT, spool.room)):
         spool.write(data)

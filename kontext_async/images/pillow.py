@@ -1,4 +1,4 @@
-"""What is made of Pillow's images. Pillow is an extra: it is imported when it is needed."""
+"""Conversion of Pillow images. Pillow is an extra, and is imported when it is needed."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ if TYPE_CHECKING:
 
     from kontext_async.images.spooling import Spool
 
-__all__ = ["apply_orientation", "profile_of", "with_mode_of", "write_png"]
+__all__ = ["apply_orientation", "convert_to_mode", "find_icc_profile", "write_png"]
 
 ORIENTATION = 0x0112
 PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 PREMULTIPLIED = {"RGBa": "RGBA", "La": "LA"}
 NEAREST_MODE = {"PA": "RGBA", "I": "I;16"}
-"""What modes of Pillow's become that a format does not have, where that is not ``RGB``."""
+"""The mode to convert to if a format does not support the mode and RGB is not the nearest one."""
 
-COLOURS_OF_THEIR_OWN = frozenset({"CMYK", "YCbCr", "HSV", "LAB"})
-"""Modes whose colour profile does not fit what they become, if they become another."""
+OWN_COLOR_SPACE = frozenset({"CMYK", "YCbCr", "HSV", "LAB"})
+"""Modes whose color profile is wrong after a conversion to another mode."""
 
 
 def apply_orientation(image: Image.Image) -> Image.Image:
-    """The picture as it is to be seen: turned as its EXIF orientation says."""
+    """Return the image rotated and mirrored as its EXIF orientation says."""
     if image.getexif().get(ORIENTATION, 1) == 1:
         return image
     from PIL import ImageOps  # noqa: PLC0415 # an extra
@@ -30,8 +30,8 @@ def apply_orientation(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
-def with_mode_of(image: Image.Image, modes: frozenset[str]) -> Image.Image:
-    """The picture in one of `modes`, with its transparency if they have it."""
+def convert_to_mode(image: Image.Image, modes: frozenset[str]) -> Image.Image:
+    """Return the image in one of `modes`. It keeps its transparency if one of them supports it."""
     if image.mode in PREMULTIPLIED:
         image = image.convert(PREMULTIPLIED[image.mode])
     if image.mode in modes:
@@ -44,15 +44,15 @@ def with_mode_of(image: Image.Image, modes: frozenset[str]) -> Image.Image:
     return image.convert(nearest)
 
 
-def profile_of(image: Image.Image, mode: str) -> bytes | None:
-    """The colour profile of `image`, where it still fits when its mode has become `mode`."""
-    if mode != image.mode and image.mode in COLOURS_OF_THEIR_OWN:
+def find_icc_profile(image: Image.Image, mode: str) -> bytes | None:
+    """Return the color profile of `image`; None if there is none, or if it is wrong after a conversion to `mode`."""
+    if mode != image.mode and image.mode in OWN_COLOR_SPACE:
         return None
     return image.info.get("icc_profile")
 
 
 def write_png(image: Image.Image, spool: Spool) -> None:
-    """Write a picture as a PNG, apply_orientation, with its colour profile."""
+    """Write an image as a PNG, with its EXIF orientation applied and its color profile."""
     image = apply_orientation(image)
-    drawable = with_mode_of(image, PNG_MODES)
-    drawable.save(cast("IO[bytes]", spool), "PNG", icc_profile=profile_of(image, drawable.mode))
+    converted = convert_to_mode(image, PNG_MODES)
+    converted.save(cast("IO[bytes]", spool), "PNG", icc_profile=find_icc_profile(image, converted.mode))

@@ -1,4 +1,4 @@
-"""Makes a picture small enough for the gateway, when that is asked for: `fit`. Needs Pillow."""
+"""`fit`: makes an image small enough for the gateway. Needs Pillow."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 from attrs import frozen
 
 from kontext_async.base_errors import ConfigurationError, InvalidRequest
-from kontext_async.images.formats import MAX_IMAGE_BYTES, SIGNATURE, detect_format
+from kontext_async.images.formats import MAX_IMAGE_BYTES, SIGNATURE_LENGTH, detect_format
 from kontext_async.images.loading import open_content, read_content
-from kontext_async.images.pillow import apply_orientation, profile_of, with_mode_of
+from kontext_async.images.pillow import apply_orientation, convert_to_mode, find_icc_profile
 from kontext_async.images.sources import OneShotReader, check_type, is_pillow, is_url, normalize
 
 if TYPE_CHECKING:
@@ -25,22 +25,22 @@ __all__ = ["fit"]
 
 NAME = "source"
 MAX_SOURCE_BYTES = 1 << 30
-LOWEST, HIGHEST = 70, 95
-"""Qualities of JPEG and WebP that are tried. Below the lowest, fewer pixels look better than coarser ones."""
+MIN_QUALITY, MAX_QUALITY = 70, 95
+"""The range of qualities for JPEG and WebP. Below it, an image with fewer pixels looks better."""
 
-AIM = 0.95
-"""Where a smaller picture aims, below the goal: sizes do not shrink in proportion to pixels."""
+SIZE_MARGIN = 0.95
+"""The factor below the size limit at which a scaled image aims: sizes do not shrink in proportion to pixels."""
 
 LANCZOS = 1
-"""Pillow's number for it."""
+"""Pillow's number for the Lanczos filter."""
 
-LONGEST = 16383
-"""The longest side that WebP has."""
+MAX_SIDE = 16383
+"""The longest side that WebP supports, in pixels."""
 
 
 @frozen
 class _Format:
-    """How pictures are written: Pillow's name, the modes that it has, whether it has a quality."""
+    """An output format: Pillow's name, the supported modes, and True in `lossy` if it has a quality."""
 
     name: str
     modes: frozenset[str]
@@ -53,19 +53,22 @@ WEBP = _Format("WEBP", frozenset({"RGB", "RGBA"}), lossy=True)
 
 
 async def fit(source: ImageSource, *, max_bytes: int = MAX_IMAGE_BYTES, max_side: int | None = None) -> bytes:
-    """An image that the gateway takes, made of one that it may not take. Works in a thread.
+    """Return an image that is small enough for the gateway. The work is done in a thread.
 
-    What fits already is returned as it is, byte for byte. Of anything else, the first frame is turned as its EXIF
-    orientation says, scaled down if it must be, and written as PNG, JPEG or WebP: the kind of the source if that fits,
-    otherwise JPEG, or WebP where there is transparency. The colour profile is kept.
+    An image that fits already is returned unchanged, byte for byte. Otherwise the first frame is rotated as its EXIF
+    orientation says, scaled down if necessary, and written as PNG, JPEG or WebP: in the source's format if that fits,
+    otherwise as JPEG, or as WebP if there is transparency. The color profile is kept.
 
     Args:
-        source: Whatever may be an input image, but for a URL, and whatever else Pillow opens.
-        max_bytes: The largest size, in bytes.
-        max_side: The longest side, in pixels; None leaves it.
+        source: Any `ImageSource` except a URL, in any format that Pillow can open.
+        max_bytes: The largest allowed size, in bytes.
+        max_side: The longest allowed side, in pixels; None sets no limit.
+
+    Returns:
+        The encoded image.
 
     Raises:
-        InvalidRequest: It is no image that Pillow can open, or it cannot be made to fit.
+        InvalidRequest: Pillow cannot open the source, or the image cannot be made small enough.
         ConfigurationError: Pillow is not installed.
     """
     from anyio import to_thread  # noqa: PLC0415 # 40 ms of import that a request without a session does not need
@@ -75,10 +78,11 @@ async def fit(source: ImageSource, *, max_bytes: int = MAX_IMAGE_BYTES, max_side
         if bound is not None and (not isinstance(bound, int) or isinstance(bound, bool) or bound < 1):
             raise InvalidRequest(name, bound, "it must be an integer of at least 1")
     if is_url(source):
-        raise InvalidRequest(NAME, source, "a URL is fetched by the gateway; pass the image itself")
-    adopted = normalize(source)
-    check_type(adopted, NAME)
-    content = await read_content(adopted, NAME, MAX_SOURCE_BYTES) if isinstance(adopted, OneShotReader) else None
+        raise InvalidRequest(NAME, source, "the gateway downloads a URL itself; pass the image")
+    normalized = normalize(source)
+    check_type(normalized, NAME)
+    is_reader = isinstance(normalized, OneShotReader)
+    content = await read_content(normalized, NAME, MAX_SOURCE_BYTES) if is_reader else None
     return await to_thread.run_sync(partial(_fit, source, content, max_bytes, max_side))
 
 
@@ -86,9 +90,9 @@ def _fit(source: ImageSource, content: Content | None, max_bytes: int, max_side:
     try:
         from PIL import Image  # noqa: PLC0415 # an extra
     except ImportError:
-        raise ConfigurationError("fitting images needs Pillow: pip install 'kontext_async[images]'") from None
+        raise ConfigurationError("images.fit needs Pillow: pip install 'kontext_async[images]'") from None
     if is_pillow(source):
-        return _fitted(cast("Image.Image", source), None, max_bytes, max_side)
+        return _shrink(cast("Image.Image", source), None, max_bytes, max_side)
     content = open_content(source, NAME, MAX_SOURCE_BYTES) if content is None else content
     try:
         data = b"".join(content.chunks(1 << 20))
@@ -96,65 +100,65 @@ def _fit(source: ImageSource, content: Content | None, max_bytes: int, max_side:
         content.close()
     try:
         with Image.open(io.BytesIO(data)) as image:
-            kind = detect_format(data[:SIGNATURE])
-            if kind and len(data) <= max_bytes and (max_side is None or max(image.size) <= max_side):
+            image_format = detect_format(data[:SIGNATURE_LENGTH])
+            if image_format and len(data) <= max_bytes and (max_side is None or max(image.size) <= max_side):
                 return data
-            return _fitted(image, kind, max_bytes, max_side)
+            return _shrink(image, image_format, max_bytes, max_side)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, InvalidRequest):
             raise
         raise InvalidRequest(NAME, source, f"it must be an image that Pillow can open: {error}") from error
 
 
-def _fitted(image: Image.Image, kind: str | None, max_bytes: int, max_side: int | None) -> bytes:
-    """Try the formats one after the other, and then again with fewer pixels."""
+def _shrink(image: Image.Image, image_format: str | None, max_bytes: int, max_side: int | None) -> bytes:
+    """Encode the image in one output format after the other, and then again with fewer pixels, until one fits."""
     image = apply_orientation(image)
-    formats = _formats(image, kind)
-    side = min(max(image.size), max_side or LONGEST, LONGEST)
+    formats = _choose_formats(image, image_format)
+    side = min(max(image.size), max_side or MAX_SIDE, MAX_SIDE)
     while True:
-        scaled = _scaled(image, side)
+        scaled = _scale(image, side)
         smallest = max_bytes
-        for each in formats:
-            data = _written(scaled, each, max_bytes)
+        for output in formats:
+            data = _encode_to_fit(scaled, output, max_bytes)
             if len(data) <= max_bytes:
                 return data
             smallest = len(data)
         if side == 1:
-            raise InvalidRequest("max_bytes", max_bytes, "no picture is so small")
-        side = max(1, min(side - 1, int(side * AIM * math.sqrt(max_bytes / smallest))))
+            raise InvalidRequest("max_bytes", max_bytes, "no image is that small")
+        side = max(1, min(side - 1, int(side * SIZE_MARGIN * math.sqrt(max_bytes / smallest))))
 
 
-def _formats(image: Image.Image, kind: str | None) -> tuple[_Format, ...]:
-    """What to write, best first; the last one becomes small."""
-    last = WEBP if kind == "webp" or image.has_transparency_data else JPEG
-    lossless = kind not in ("jpeg", "webp") and image.mode != "CMYK"
-    return (PNG, last) if lossless else (last,)
+def _choose_formats(image: Image.Image, image_format: str | None) -> tuple[_Format, ...]:
+    """Return the output formats to try, the best one first. The last one is lossy and becomes the smallest."""
+    smallest = WEBP if image_format == "webp" or image.has_transparency_data else JPEG
+    may_be_lossless = image_format not in ("jpeg", "webp") and image.mode != "CMYK"
+    return (PNG, smallest) if may_be_lossless else (smallest,)
 
 
-def _scaled(image: Image.Image, side: int) -> Image.Image:
+def _scale(image: Image.Image, side: int) -> Image.Image:
     longest = max(image.size)
     if side >= longest:
         return image
-    size = tuple(max(1, round(each * side / longest)) for each in image.size)
-    if image.mode in ("1", "P", "PA"):  # of which no mean can be taken
+    width, height = (max(1, round(length * side / longest)) for length in image.size)
+    if image.mode in ("1", "P", "PA"):  # these modes have no mean of two pixels
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    return image.resize((size[0], size[1]), resample=LANCZOS)
+    return image.resize((width, height), resample=LANCZOS)
 
 
-def _written(image: Image.Image, how: _Format, max_bytes: int) -> bytes:
-    """The picture in the best quality that fits, or else in the lowest."""
-    drawable = with_mode_of(image, how.modes)
-    profile = profile_of(image, drawable.mode)
-    if not how.lossy:
-        return _saved(drawable, how, profile)
-    low, high = LOWEST, HIGHEST
-    best = _saved(drawable, how, profile, quality=high)
+def _encode_to_fit(image: Image.Image, output: _Format, max_bytes: int) -> bytes:
+    """Encode the image in the best quality that fits, or else in the lowest."""
+    converted = convert_to_mode(image, output.modes)
+    profile = find_icc_profile(image, converted.mode)
+    if not output.lossy:
+        return _encode(converted, output, profile)
+    low, high = MIN_QUALITY, MAX_QUALITY
+    best = _encode(converted, output, profile, quality=high)
     if len(best) <= max_bytes:
         return best
-    best = _saved(drawable, how, profile, quality=low)
+    best = _encode(converted, output, profile, quality=low)
     while len(best) <= max_bytes and high - low > 1:
         middle = (low + high) // 2
-        data = _saved(drawable, how, profile, quality=middle)
+        data = _encode(converted, output, profile, quality=middle)
         if len(data) <= max_bytes:
             low, best = middle, data
         else:
@@ -162,7 +166,7 @@ def _written(image: Image.Image, how: _Format, max_bytes: int) -> bytes:
     return best
 
 
-def _saved(image: Image.Image, how: _Format, profile: bytes | None, **options: int) -> bytes:
+def _encode(image: Image.Image, output: _Format, profile: bytes | None, **options: int) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, how.name, icc_profile=profile, **options)
+    image.save(buffer, output.name, icc_profile=profile, **options)
     return buffer.getvalue()

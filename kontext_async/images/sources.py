@@ -1,4 +1,4 @@
-"""What may be passed as an input image, and what is refused without any I/O.
+"""The types of an input image, and the checks that need no I/O.
 
 Rules: PROTOCOL.md, "Create: the request" (an http(s) URL, or the bytes of an image of at most 20 MB, counted before
 base64 against 20 x 1024 x 1024).
@@ -16,8 +16,14 @@ from urllib.parse import urlsplit
 from attrs import define, field
 
 from kontext_async.base_errors import InvalidRequest
-from kontext_async.images.data_uris import decoded, is_data_uri, payload_of
-from kontext_async.images.formats import KINDS, MAX_IMAGE_BYTES, SIGNATURE, detect_format, named_kind
+from kontext_async.images.data_uris import decode_payload, is_data_uri, parse_data_uri
+from kontext_async.images.formats import (
+    ACCEPTED_FORMATS,
+    MAX_IMAGE_BYTES,
+    SIGNATURE_LENGTH,
+    describe_other_format,
+    detect_format,
+)
 from kontext_async.redaction import safe_repr
 
 if TYPE_CHECKING:
@@ -40,18 +46,18 @@ __all__ = [
 ]
 
 MAX_PATH_LENGTH = 4096
-"""Linux's PATH_MAX. A longer text is no path, but most likely base64 without its ``data:`` prefix."""
+"""Linux's PATH_MAX. A longer text is not a path, but most likely base64 without its ``data:`` prefix."""
 
-CHECKED_AT_ONCE = 64 * 1024
-"""Characters of a data URI that are decoded when a request is made; the rest is when it is submitted."""
+CHECKED_BYTES = 64 * 1024
+"""Bytes of a data URI that are decoded when a request is created; the rest is decoded when it is submitted."""
 
-READING = ("read", "read_chunk")
+READ_METHODS = ("read", "read_chunk")
 
-SOURCES = "a path, bytes, a memoryview, a binary file, an async reader, an http(s) URL, a data URI or a PIL image"
+SOURCES = "a path, bytes, a memoryview, a binary file, an async reader, an http(s) URL, a data URI or a Pillow image"
 
 
 class SupportsSave(Protocol):
-    """The part of ``PIL.Image.Image`` that is used here."""
+    """The method of ``PIL.Image.Image`` that this library needs."""
 
     def save(self, fp: IO[bytes], format: str | None = None, **params: Any) -> None:  # noqa: A002 # Pillow's name
         """Write the image to `fp`."""
@@ -59,40 +65,40 @@ class SupportsSave(Protocol):
 
 
 class AsyncReader(Protocol):
-    """A binary reader that is awaited: ``anyio`` files, ``aiohttp`` and ``asyncio`` streams, Starlette's uploads."""
+    """A binary reader with an async ``read``: files of anyio, streams of aiohttp and asyncio, uploads of Starlette."""
 
     def read(self, size: int = -1, /) -> Awaitable[bytes]:
-        """Read up to `size` bytes; nothing at the end."""
+        """Read up to `size` bytes, and return no bytes at the end."""
         ...
 
 
 class PartReader(Protocol):
-    """A part of a multipart request, as ``aiohttp.web`` has it."""
+    """A part of a multipart request, such as ``aiohttp.BodyPartReader``."""
 
     def read_chunk(self, size: int = 8192) -> Awaitable[bytes]:
-        """Read up to `size` bytes; nothing at the end."""
+        """Read up to `size` bytes, and return no bytes at the end."""
         ...
 
 
 ImageSource: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | AsyncReader | PartReader | SupportsSave
 )
-"""A path, bytes, a binary file, an async reader, an http(s) URL, a data URI or a PIL image.
+"""A path, bytes, a binary file, an async reader, an http(s) URL, a data URI or a Pillow image.
 
-A string is a URL when it starts with ``http://`` or ``https://``, a data URI when it starts with ``data:``, and a
-path otherwise. A binary file is read from where it stands, and put back there if it can seek. An async reader is read
-once, when the request is submitted: the request cannot be submitted again. Bytes are not copied: do not change a
-``bytearray`` before the request is accepted.
+A string is a URL if it starts with ``http://`` or ``https://``, a data URI if it starts with ``data:``, and otherwise a
+path. A binary file is read from its current position, which is restored afterwards if the file can seek. An async
+reader is read once, when the request is submitted, so the request cannot be submitted again. Bytes are not copied: do
+not change a ``bytearray`` before the request is accepted.
 """
 
 
 @define(eq=False)
 class OneShotReader:
-    """An async reader in a request: what it gives, it gives once.
+    """An async reader in a request. It can be read only once.
 
     Attributes:
-        reader: What the user passed.
-        used: Whether it was read already.
+        reader: The user's reader.
+        used: True once reading has begun.
     """
 
     reader: Any = field(repr=safe_repr)
@@ -106,19 +112,19 @@ class OneShotReader:
 
 
 def normalize(source: Any) -> Any:
-    """What a request holds for a source: itself, but for an async reader, which can be used once."""
+    """Return the source as a request stores it: an async reader wrapped in `OneShotReader`, any other one unchanged."""
     return OneShotReader(source) if is_async_reader(source) else source
 
 
 def check(source: object, name: str) -> None:
-    """Refuse what cannot be an input image, as far as that is known without I/O.
+    """Check that a source can be an input image, as far as this is known without I/O.
 
     Args:
-        source: What the user passed.
-        name: The field's name, for the error.
+        source: The user's source.
+        name: The field name, for the error.
 
     Raises:
-        InvalidRequest: With `name`, the value and the rule.
+        InvalidRequest: It cannot. The error has `name`, the value and the rule.
     """
     if isinstance(source, bytes | bytearray | memoryview):
         _check_bytes(source, name)
@@ -129,7 +135,7 @@ def check(source: object, name: str) -> None:
 
 
 def check_type(source: object, name: str) -> None:
-    """Refuse what cannot be read as an image, whatever it holds.
+    """Check only the type of a source, not its contents.
 
     Raises:
         InvalidRequest: As `check`.
@@ -145,45 +151,46 @@ def check_type(source: object, name: str) -> None:
         raise InvalidRequest(name, source, f"it must be {SOURCES}")
 
 
-def check_head(head: bytes | memoryview, size: int, name: str, limit: int, shown: object) -> None:
-    """Refuse what is too small, too large, or no image of a kind that is taken.
+def check_head(head: bytes | memoryview, size: int, name: str, limit: int, source: object) -> None:
+    """Check the size and the format of an image.
 
     Args:
         head: The first 12 bytes.
-        size: How many there are.
-        name: The field's name, for the error.
-        limit: How many there may be.
-        shown: What the user passed, for the error.
+        size: The size of the image, in bytes.
+        name: The field name, for the error.
+        limit: The largest allowed size, in bytes.
+        source: The user's source, for the error.
 
     Raises:
-        InvalidRequest: With `name`, `shown` and the rule.
+        InvalidRequest: The image is empty, too large, or not in an accepted format.
     """
     if not size:
-        raise InvalidRequest(name, shown, "an image must not be empty")
+        raise InvalidRequest(name, source, "an image must not be empty")
     if size > limit:
-        raise InvalidRequest(name, shown, f"an image may have at most {limit} bytes")
+        raise InvalidRequest(name, source, f"an image may have at most {limit} bytes")
     if detect_format(head) is None:
-        actual = named_kind(head)
-        raise InvalidRequest(name, shown, f"it must hold an image: {KINDS}" + (f"; this is {actual}" if actual else ""))
+        actual = describe_other_format(head)
+        note = f"; this is {actual}" if actual else ""
+        raise InvalidRequest(name, source, f"it must hold an image: {ACCEPTED_FORMATS}{note}")
 
 
 def is_url(text: object) -> TypeGuard[str]:
-    """Whether a source is a URL, which the gateway fetches itself."""
+    """Return True for a URL. The gateway downloads the image itself."""
     return isinstance(text, str) and text[:8].lower().startswith(("http://", "https://"))
 
 
 def is_reader(source: object) -> bool:
-    """Whether a source can be read, with or without being awaited: such a thing may also be iterable."""
-    return isinstance(source, OneShotReader) or any(callable(getattr(source, name, None)) for name in READING)
+    """Return True for a source with a read method, synchronous or not. Such a source may be iterable too."""
+    return isinstance(source, OneShotReader) or any(callable(getattr(source, name, None)) for name in READ_METHODS)
 
 
 def is_async_reader(source: object) -> bool:
-    """Whether a source must be awaited to be read."""
-    return any(inspect.iscoroutinefunction(getattr(source, name, None)) for name in READING)
+    """Return True for a source with an async read method."""
+    return any(inspect.iscoroutinefunction(getattr(source, name, None)) for name in READ_METHODS)
 
 
 def is_pillow(source: object) -> TypeGuard[SupportsSave]:
-    """Whether a source is an image of Pillow's, which cannot be there without it."""
+    """Return True for a Pillow image. If Pillow was never imported, there can be none."""
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(source, pillow.Image)
 
@@ -200,19 +207,19 @@ def _check_text(source: str, name: str) -> None:
 
 def _check_bytes(data: bytes | bytearray | memoryview, name: str) -> None:
     view = memoryview(data)
-    head = view.cast("B")[:SIGNATURE] if view.c_contiguous and view.nbytes else b""
+    head = view.cast("B")[:SIGNATURE_LENGTH] if view.c_contiguous and view.nbytes else b""
     check_head(head, view.nbytes, name, MAX_IMAGE_BYTES, data)
 
 
 def _check_data_uri(source: str, name: str) -> None:
-    """All of a small one; of a large one, its beginning and its size, so that nobody waits."""
+    """Check a small data URI in full, and of a large one the start and the size, so that the caller does not wait."""
     try:
-        payload = payload_of(source)
-        if isinstance(payload, bytes) or payload.size <= CHECKED_AT_ONCE:
-            data = decoded(payload)
-            head, size = data[:SIGNATURE], len(data)
+        payload = parse_data_uri(source)
+        if isinstance(payload, bytes) or payload.size <= CHECKED_BYTES:
+            data = decode_payload(payload)
+            head, size = data[:SIGNATURE_LENGTH], len(data)
         else:
-            head, size = payload.read_at(0, CHECKED_AT_ONCE)[:SIGNATURE], payload.size
+            head, size = payload.read_at(0, CHECKED_BYTES)[:SIGNATURE_LENGTH], payload.size
     except ValueError as error:
         raise InvalidRequest(name, source, f"a data URI must decode: {error}") from None
     check_head(head, size, name, MAX_IMAGE_BYTES, source)

@@ -1,4 +1,4 @@
-"""Keeps what can be read but once: a little of it in memory, all else in a temporary file."""
+"""A buffer for a source that can be read only once: in memory while it is small, then in a temporary file."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 __all__ = ["SPOOL_AT", "Spool", "TooLarge"]
 
 SPOOL_AT = 256 * 1024
-"""Bytes that are kept in memory: 32 requests at once then take 8 MiB for each of their images."""
+"""Bytes of an image that are kept in memory. 32 requests with one image each then need 8 MiB."""
 
 
 class TooLarge(ValueError):
-    """More came than an image may have."""
+    """The source has more bytes than allowed."""
 
 
 class Spool:
-    """Takes the bytes of one image. `finish` or `close` must be called in the end; a disk may block.
+    """Collects the bytes of one image. Call `finish` or `close` at the end. Writing to the disk may block.
 
     Args:
-        limit: How many bytes are taken, at most.
+        limit: The most bytes to accept.
     """
 
     def __init__(self, limit: int) -> None:
@@ -35,54 +35,54 @@ class Spool:
 
     @property
     def room(self) -> int:
-        """Bytes that are worth asking for: one more than may still come."""
+        """The number of bytes worth reading: one more than is still allowed."""
         return self._limit - self.size + 1
 
     @property
     def on_disk(self) -> bool:
-        """Whether it has outgrown the memory."""
+        """True if the bytes are in a temporary file."""
         return self._file is not None
 
     def fits_memory(self, data: bytes) -> bool:
-        """Whether taking `data` touches no disk."""
+        """Return True if writing `data` does not touch the disk."""
         return len(self._buffer) + len(data) <= SPOOL_AT
 
     def write(self, data: bytes) -> int:
-        """Take more bytes.
+        """Append bytes.
 
         Raises:
-            TypeError: They are no bytes.
-            TooLarge: That is more than the limit.
+            TypeError: `data` is not bytes.
+            TooLarge: The image is now larger than the limit.
         """
         if not isinstance(data, bytes | bytearray | memoryview):
-            raise TypeError(f"reading it must give bytes, not {type(data).__name__}")
+            raise TypeError(f"reading it must return bytes, not {type(data).__name__}")
         self.size += len(data)
         if self.size > self._limit:
             raise TooLarge
         if not self.fits_memory(data):
-            self.to_disk()
+            self.flush()
         self._buffer += data
         return len(data)
 
     def finish(self) -> Content:
-        """What was taken, to be read from now on."""
+        """Return the collected bytes as content to read. The caller closes it."""
         if self._file is None:
             return MemoryContent(bytes(self._buffer))
         if self._buffer:
-            self.to_disk()
+            self.flush()
         file, self._file = self._file, None
         return FileContent(file, self.size)
 
     def close(self) -> None:
-        """Forget what was taken, unless `finish` gave it away."""
+        """Discard the collected bytes, unless `finish` returned them."""
         self._buffer.clear()
         if self._file:
             self._file.close()
             self._file = None
 
-    def to_disk(self) -> None:
-        """Write to the disk what is still in memory."""
+    def flush(self) -> None:
+        """Write the bytes in memory to the temporary file."""
         if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="kontext_async-")  # noqa: SIM115 # it lives as long as the spool
+            self._file = tempfile.TemporaryFile(prefix="kontext_async-")  # noqa: SIM115 # closed by `close`, or by the content that `finish` returns
         self._file.write(self._buffer)
         self._buffer.clear()

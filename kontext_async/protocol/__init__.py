@@ -1,4 +1,23 @@
-"""PROTOCOL.md without I/O: models to bytes, bytes and status codes to models and errors. No await, no clock."""
+"""The wire protocol as pure functions: models to bytes, and bytes and status codes to models and errors.
+
+No I/O (but an image's own), no await, no clock. PROTOCOL.md describes the wire. The modules, in the order in which a
+request passes them:
+
+``endpoints``
+    URLs, and the rules for a task ID in a URL.
+``requests``
+    The create request: its body and its fingerprint.
+``decoding``
+    JSON bytes to Python values.
+``values``
+    Python values to money, numbers and times.
+``responses``
+    A task: the response to a create request or a status request.
+``estimates``
+    A price: the response to a precharge request.
+``errors``
+    Every other HTTP response, as an error; and the ``Retry-After`` header.
+"""
 
 from kontext_async.protocol.endpoints import check_task_id, create_url, precharge_url, status_url
 from kontext_async.protocol.errors import error_from_response, retry_after

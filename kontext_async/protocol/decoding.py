@@ -1,7 +1,8 @@
-"""JSON as it comes from the gateway. No I/O in here.
+"""JSON bytes to Python values.
 
-orjson takes an eighth of the standard library's CPU for an answer to a status request, and so a tenth of all that one
-costs (``python -m benchmarks --only status_cpu``). It is also stricter, and what a task is worth is not lost over that.
+orjson needs an eighth of the standard library's CPU for the response to a status request, which saves a tenth of the
+CPU of the whole request (``python -m benchmarks --only status_cpu``). It is stricter than the standard library; a
+billed task is not lost over that.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ __all__ = ["loads_lenient"]
 
 
 def loads_lenient(body: bytes) -> object:
-    """What a body says.
+    """Parse a response body as JSON.
 
     Raises:
         ValueError: It is not JSON.
@@ -22,5 +23,5 @@ def loads_lenient(body: bytes) -> object:
     """
     try:
         return orjson.loads(body)
-    except orjson.JSONDecodeError:  # a byte order mark, for one, or NaN in a field that hardly matters
+    except orjson.JSONDecodeError:  # for example a byte order mark, or NaN in a field that hardly matters
         return json.loads(body)

@@ -1,9 +1,10 @@
-"""What an HTTP status and body other than success mean: PROTOCOL.md, "Errors over HTTP". No I/O in here."""
+"""Errors from HTTP responses other than success, and the ``Retry-After`` header: PROTOCOL.md, "Errors over HTTP"."""
 
 from __future__ import annotations
 
 import math
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -17,20 +18,20 @@ from kontext_async.errors import (
     RequestRejected,
 )
 from kontext_async.protocol.decoding import loads_lenient
-from kontext_async.redaction import body_excerpt, truncate
+from kontext_async.redaction import truncate, truncate_body
 
 if TYPE_CHECKING:
     from datetime import datetime
 
 __all__ = ["error_from_response", "retry_after"]
 
-KINDS: dict[int, type[GatewayError]] = {
-    401: AuthenticationFailed,
-    402: PermissionDenied,
-    403: PermissionDenied,
-    429: RateLimited,
+ERROR_CLASSES: dict[int, type[GatewayError]] = {
+    HTTPStatus.UNAUTHORIZED: AuthenticationFailed,
+    HTTPStatus.PAYMENT_REQUIRED: PermissionDenied,
+    HTTPStatus.FORBIDDEN: PermissionDenied,
+    HTTPStatus.TOO_MANY_REQUESTS: RateLimited,
 }
-SERVER_ERRORS = 500
+"""The error class of a status that has its own. Others are `RequestRejected` or, from 500 on, `GatewayUnavailable`."""
 
 
 @frozen(kw_only=True)
@@ -43,36 +44,37 @@ class _Explanation:
 def error_from_response(
     status: int, body: bytes, *, request_id: str | None = None, task_id: str | None = None
 ) -> GatewayError:
-    """The error that an HTTP answer other than success means.
+    """Return the error for an HTTP response other than success.
 
     Args:
         status: The HTTP status.
-        body: The answer's body: any of the shapes in PROTOCOL.md, HTML, or nothing.
-        request_id: The request's id, if a header named it; the body's goes first.
-        task_id: The task that was asked about, if it was one.
+        body: The response body: any of the shapes in PROTOCOL.md, HTML, or nothing.
+        request_id: The request ID from a header, if there was one; an ID in the body takes precedence.
+        task_id: The ID of the polled task, if it was a status request.
     """
-    told = _explanation(body)
-    kind = KINDS.get(status, GatewayUnavailable if status >= SERVER_ERRORS else RequestRejected)
-    reason = told.message or body_excerpt(body, 100) or "without a reason"
-    return kind(
-        f"the gateway answered {status}: {truncate(reason)}",
+    explanation = _parse_explanation(body)
+    is_server_error = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    error_class = ERROR_CLASSES.get(status, GatewayUnavailable if is_server_error else RequestRejected)
+    reason = explanation.message or truncate_body(body, 100) or "no reason was given"
+    return error_class(
+        f"the gateway returned HTTP {status}: {truncate(reason)}",
         status=status,
-        code=told.code,
-        body=body_excerpt(body),
-        request_id=told.request_id or request_id,
+        code=explanation.code,
+        body=truncate_body(body),
+        request_id=explanation.request_id or request_id,
         task_id=task_id,
     )
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:
-    """The seconds that a ``Retry-After`` header asks to wait.
+    """Return the wait that a ``Retry-After`` header asks for, in seconds.
 
     Args:
-        value: The header: seconds, or an HTTP date; None where there was none.
+        value: The header: seconds, or an HTTP date; None if there was no header.
         now: The present time, for a date.
 
     Returns:
-        Seconds, at least 0; None where there was no header, or none that can be read.
+        Seconds, at least 0; None if there was no header, or it is invalid.
     """
     if value is None:
         return None
@@ -87,7 +89,7 @@ def retry_after(value: str | None, now: datetime) -> float | None:
     return None if math.isnan(seconds) else max(0.0, seconds)
 
 
-def _explanation(body: bytes) -> _Explanation:
+def _parse_explanation(body: bytes) -> _Explanation:
     try:
         payload = loads_lenient(body)
     except (ValueError, RecursionError):
@@ -105,14 +107,14 @@ def _explanation(body: bytes) -> _Explanation:
         payload.get("detail"),
     )
     return _Explanation(
-        code=_first(inner.get("code"), payload.get("code")),
-        message=_first(*candidates),
-        request_id=_first(payload.get("request_id"), inner.get("request_id")),
+        code=_first_text(inner.get("code"), payload.get("code")),
+        message=_first_text(*candidates),
+        request_id=_first_text(payload.get("request_id"), inner.get("request_id")),
     )
 
 
-def _first(*candidates: object) -> str | None:
-    """The first that is text or a number, as bounded text."""
+def _first_text(*candidates: object) -> str | None:
+    """Return the first candidate that is text or an integer, as bounded text."""
     for value in candidates:
         if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
             return truncate(str(value))

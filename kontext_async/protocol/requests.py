@@ -1,7 +1,7 @@
-"""The create request: PROTOCOL.md, "Create: the request". No I/O in here but an image's own.
+"""The create request: PROTOCOL.md, "Create: the request". The only I/O is an image's own.
 
-A body is a list of pieces. Its length is known before it is sent, and it can be sent again from the start. Images
-are put into base64 while they are sent, so that a body takes no memory beyond its images.
+A body is a list of parts. Its length is known before it is sent, and it can be sent again from the start. Images are
+encoded in base64 while they are sent, so that a body needs no memory beyond its images.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ if TYPE_CHECKING:
 __all__ = ["CreateBody", "ImagePart", "TextPart", "encode_create", "fingerprint"]
 
 PIECE = 48 * 1024
-"""Bytes of an image that are encoded at once: divisible by three, small enough not to hold the loop (FIGURES.md)."""
+"""Bytes of an image that are encoded at once: divisible by three, and few enough not to block the event loop
+(``python -m benchmarks --only uploads``)."""
 
 TEXT_PIECE = 64 * 1024
 """Bytes of JSON text that are sent at once."""
 
 PLAIN_FIELDS = ("prompt", "seed", "aspect_ratio", "output_format", "prompt_upsampling", "safety_tolerance")
+IMAGE_FIELDS = ("input_image", "input_image_2", "input_image_3", "input_image_4")
 CLOSING = b"}}]}"
 
 
 @frozen
 class TextPart:
-    """A stretch of a body that is JSON as it stands.
+    """A part of a body that is ready-made JSON.
 
     Attributes:
         text: The JSON.
-        on_disk: Whether its pieces may have to be read from a disk.
+        on_disk: True if reading the pieces may block on a disk.
     """
 
     text: bytes = field(repr=False)
@@ -45,18 +47,18 @@ class TextPart:
 
     @property
     def length(self) -> int:
-        """Its bytes in the body."""
+        """The number of bytes in the body."""
         return len(self.text)
 
     def pieces(self) -> Iterator[bytes]:
-        """Its bytes, in pieces."""
+        """Yield the bytes in pieces."""
         for start in range(0, len(self.text), TEXT_PIECE):
             yield self.text[start : start + TEXT_PIECE]
 
 
 @frozen
 class ImagePart:
-    """A stretch of a body that is an image in base64.
+    """A part of a body that is an image in base64.
 
     Attributes:
         image: The image.
@@ -66,19 +68,19 @@ class ImagePart:
 
     @property
     def length(self) -> int:
-        """Its bytes in the body."""
+        """The number of bytes in the body."""
         return 4 * ((self.image.size + 2) // 3)
 
     @property
     def on_disk(self) -> bool:
-        """Whether its pieces may have to be read from a disk."""
+        """True if reading the pieces may block on a disk."""
         return self.image.on_disk
 
     def pieces(self) -> Iterator[bytes]:
-        """Its base64, in pieces.
+        """Yield the base64 in pieces.
 
         Raises:
-            InvalidRequest: The image is not what it was when it was loaded.
+            InvalidRequest: The image changed since it was loaded, or is no longer readable.
         """
         return map(b64encode, self.image.chunks(PIECE))
 
@@ -91,24 +93,24 @@ class CreateBody:
     """The body of a create request.
 
     Attributes:
-        parts: JSON text and images in turn, in the order in which they are sent. The last one is text.
-        length: The size of the whole, in bytes, images in base64.
+        parts: JSON text and images in turn, in the order in which they are sent. The last part is text.
+        length: The size of the body in bytes, with images in base64.
     """
 
     parts: tuple[Part, ...]
     length: int
 
     def pieces(self) -> Iterator[bytes]:
-        """The body from its start, in pieces small enough to be sent one at a time."""
+        """Yield the body from its start, in pieces small enough to be sent one at a time."""
         for part in self.parts:
             yield from part.pieces()
 
 
 def encode_create(request: KontextRequest, images: Sequence[LoadedImage]) -> CreateBody:
-    """The body that creates a task for `request`, whose input images have been loaded."""
-    params = _plain_params(request)
+    """Return the body of the create request for `request`, with its loaded input images."""
+    params = _collect_params(request)
     inline: list[tuple[str, LoadedImage]] = []
-    for name, image in zip(_image_names(), images, strict=False):
+    for name, image in zip(IMAGE_FIELDS, images, strict=False):
         if image.url is None:
             inline.append((name, image))
         else:
@@ -124,23 +126,19 @@ def encode_create(request: KontextRequest, images: Sequence[LoadedImage]) -> Cre
 
 
 def fingerprint(request: KontextRequest, images: Sequence[LoadedImage]) -> str:
-    """A digest of every field and of the contents of every image: equal requests have equal ones.
+    """Return a digest of all fields and of the contents of all images: equal requests have equal fingerprints.
 
     Returns:
-        64 hexadecimal characters: SHA-256 of the canonical JSON.
+        64 hexadecimal characters: the SHA-256 of canonical JSON.
     """
     content = {
         "model": request.model,
-        "params": _plain_params(request),
+        "params": _collect_params(request),
         "images": [image.digest for image in images],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _plain_params(request: KontextRequest) -> dict[str, object]:
-    """The fields that were given, without the images: a field that was not given is never sent as null."""
+def _collect_params(request: KontextRequest) -> dict[str, object]:
+    """Return the given fields except the images. A field that was not given is left out, never sent as null."""
     return {name: value for name in PLAIN_FIELDS if (value := getattr(request, name)) is not None}
-
-
-def _image_names() -> tuple[str, ...]:
-    return "input_image", "input_image_2", "input_image_3", "input_image_4"

@@ -1,16 +1,14 @@
-"""What the gateway says of a task: PROTOCOL.md, "The task". No I/O in here.
+"""A task, from the response to a create request or a status request: PROTOCOL.md, "The task".
 
-Strict in what decides about money and pictures (the id, the status word, the output), lenient in the rest: a wrong
-type there loses the detail, never the task. Unknown keys are kept.
+Strict in the fields that decide about money and images (the ID, the status and the output), lenient in the rest: a
+wrong type there loses the detail, never the task. Unknown keys are kept.
 """
 
 from __future__ import annotations
 
-import math
 import sys
-from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
-from functools import cache, lru_cache
+from functools import cache
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cattrs
@@ -21,20 +19,13 @@ from kontext_async.errors import InvalidResponse
 from kontext_async.models import GeneratedImage, TaskErrorDetail, TaskState, TaskStatus, Usage
 from kontext_async.protocol.decoding import loads_lenient
 from kontext_async.protocol.endpoints import is_task_id
-from kontext_async.redaction import body_excerpt, truncate
+from kontext_async.protocol.values import read_fraction, read_money, read_number, read_text, read_time
+from kontext_async.redaction import truncate, truncate_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "InProgress",
-    "accepted_despite_error",
-    "read_created",
-    "read_money",
-    "read_number",
-    "read_poll",
-    "read_status",
-]
+__all__ = ["InProgress", "accepted_despite_error", "read_created", "read_poll", "read_status"]
 
 IN_PROGRESS = "in_progress"
 STATES = {
@@ -44,20 +35,17 @@ STATES = {
     "succeeded": TaskState.COMPLETED,
     "failed": TaskState.FAILED,
 }
-LONGEST_WORD = 80
-FIRST_MILLISECONDS = 1e11
-"""Times from here on are milliseconds: as seconds they would be after the year 5000."""
+MAX_STATUS_LENGTH = 80
 
-
-DIGITS_OF_MONEY = 12
-"""Before the point. More are nonsense, and could not be added up."""
+DESCRIBED_KEYS = frozenset({"id", "status", "model", "progress", "error", "output", "usage", "created_at", "metadata"})
+"""The keys of a task that PROTOCOL.md describes. Others go to `TaskStatus.extra`."""
 
 
 class InProgress(NamedTuple):
-    """A task that is not finished.
+    """A poll's result for a task that is still in progress.
 
     Attributes:
-        progress: What it says of it, from 0 to 1.
+        progress: 0.0 to 1.0; None if the gateway did not report it.
     """
 
     progress: float | None
@@ -82,34 +70,35 @@ class _Task:
     output: list[_Group] | None = None
 
 
-def _text(value: object, _: object) -> str:
+def _structure_text(value: object, _: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected text, not {type(value).__name__}")
     return value
 
 
 @cache
-def _converter(*, detailed: bool) -> cattrs.Converter:
-    """The package's converter; the detailed one is slower, and names the path of what is wrong."""
+def _make_converter(*, detailed: bool) -> cattrs.Converter:
+    """Return the package's converter. The detailed one is slower, and its errors name the path of the wrong value."""
     converter = cattrs.Converter(detailed_validation=detailed)
-    converter.register_structure_hook(str, _text)
+    converter.register_structure_hook(str, _structure_text)
     content = make_dict_structure_fn(_Content, converter, job_id=override(rename="jobId"))
-    converter.register_structure_hook(_Content, _object_only(content))
-    for kind in (_Group, _Task):
-        converter.register_structure_hook(kind, _object_only(make_dict_structure_fn(kind, converter)))
+    converter.register_structure_hook(_Content, _require_object(content))
+    for structured_class in (_Group, _Task):
+        structure = make_dict_structure_fn(structured_class, converter)
+        converter.register_structure_hook(structured_class, _require_object(structure))
     return converter
 
 
-def _object_only(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    def guarded(value: object, kind: type) -> object:
+def _require_object(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def structure_object(value: object, target: type) -> object:
         if not isinstance(value, dict):
             raise TypeError(f"expected an object, not {type(value).__name__}")
-        return structure(value, kind)
+        return structure(value, target)
 
-    return guarded
+    return structure_object
 
 
-def read_status(body: bytes, task_id: str, status: int = 200) -> TaskStatus:
+def read_status(body: bytes, task_id: str, status: int = HTTPStatus.OK.value) -> TaskStatus:
     """Read the response to a status request.
 
     Args:
@@ -120,13 +109,13 @@ def read_status(body: bytes, task_id: str, status: int = 200) -> TaskStatus:
     Raises:
         InvalidResponse: The body is not JSON, an important field has the wrong type, or it is about another task.
     """
-    return _read_status(_object(body, status), body, task_id, status)
+    return _read_status(_load_object(body, status), body, task_id, status)
 
 
-def read_poll(body: bytes, task_id: str, status: int = 200) -> InProgress | TaskStatus:
-    """Read the response to a status request, but no more of it than the schedule needs if it says "not yet".
+def read_poll(body: bytes, task_id: str, status: int = HTTPStatus.OK.value) -> InProgress | TaskStatus:
+    """Read the response to a status request, but only its progress if the task is in progress.
 
-    Nearly all responses do, and few of them are looked at any closer: `read_status` does that, for any response.
+    Nearly all responses are of that kind, and few of them are needed in full: `read_status` reads any response in full.
 
     Args:
         body: The response body.
@@ -136,100 +125,111 @@ def read_poll(body: bytes, task_id: str, status: int = 200) -> InProgress | Task
     Raises:
         InvalidResponse: As `read_status`.
     """
-    payload = _object(body, status)
+    payload = _load_object(body, status)
     if payload.get("status") == IN_PROGRESS and payload.get("output") is None and payload.get("id", task_id) == task_id:
-        return InProgress(_fraction(payload.get("progress")))
+        return InProgress(read_fraction(payload.get("progress")))
     return _read_status(payload, body, task_id, status)
 
 
 def _read_status(payload: dict[str, Any], body: bytes, task_id: str, status: int) -> TaskStatus:
     payload.setdefault("id", task_id)
-    read = _read(payload, body, status)
-    if read.task_id != task_id:
-        raise _malformed(f"the response is about task {truncate(read.task_id, 80)!r}", body, status)
-    return read
+    task = _read_task(payload, body, status)
+    if task.task_id != task_id:
+        raise _make_error(f"the response is about task {truncate(task.task_id, 80)!r}", body, status)
+    return task
 
 
-def read_created(body: bytes, *, status: int = 200) -> TaskStatus:
-    """The answer to a create request.
+def read_created(body: bytes, *, status: int = HTTPStatus.OK.value) -> TaskStatus:
+    """Read the response to a create request.
+
+    Args:
+        body: The response body.
+        status: The HTTP status, for the error.
 
     Raises:
-        InvalidResponse: It is not JSON, holds no id, or a field that matters has the wrong type.
+        InvalidResponse: The body is not JSON, has no task ID, or an important field has the wrong type.
     """
-    return _read(_object(body, status), body, status)
+    return _read_task(_load_object(body, status), body, status)
 
 
 def accepted_despite_error(body: bytes) -> TaskStatus | None:
-    """The task in an answer whose HTTP status says failure: with an id and a status in it, it was accepted."""
+    """Return the task in an error response to a create request; None if it has none.
+
+    A response with a task ID and a status means that the gateway accepted the task, despite the HTTP status.
+    """
     try:
-        read = read_created(body)
+        task = read_created(body)
     except InvalidResponse:
         return None
-    return None if read.state is TaskState.FAILED else read
+    return None if task.state is TaskState.FAILED else task
 
 
-def _object(body: bytes, status: int) -> dict[str, Any]:
+def _load_object(body: bytes, status: int) -> dict[str, Any]:
     try:
         payload = loads_lenient(body)
     except (ValueError, RecursionError) as error:
-        raise _malformed(f"the answer is not JSON: {truncate(str(error), 100)}", body, status) from None
+        raise _make_error(f"the response is not JSON: {truncate(str(error), 100)}", body, status) from None
     if not isinstance(payload, dict):
-        raise _malformed(f"the answer is not an object, but {type(payload).__name__}", body, status)
+        raise _make_error(f"the response is not a JSON object, but {type(payload).__name__}", body, status)
     return payload
 
 
-def _read(payload: dict[str, Any], body: bytes, status: int) -> TaskStatus:
-    task = _structured(payload, body, status)
+def _read_task(payload: dict[str, Any], body: bytes, status: int) -> TaskStatus:
+    task = _structure(payload, body, status)
     if not is_task_id(task.id):
-        raise _malformed(f"the answer cannot be read: {truncate(repr(task.id), 80)} is no id", body, status)
-    word = task.status
-    state = STATES.get(word) or STATES.get(word.strip().lower(), TaskState.UNKNOWN)
+        raise _make_error(f"the response is invalid: {truncate(repr(task.id), 80)} is not a task ID", body, status)
+    raw = task.status
+    state = STATES.get(raw) or STATES.get(raw.strip().lower(), TaskState.UNKNOWN)
     failed = state is TaskState.FAILED or payload.get("error")
     return TaskStatus(
         task_id=task.id,
         state=state,
-        raw_status=_once(word if len(word) < LONGEST_WORD else truncate(word, LONGEST_WORD)),
-        model=_once(model) if isinstance(model := payload.get("model"), str) else None,
-        progress=_fraction(payload.get("progress")),
-        error=_problem(payload) if failed else None,
-        images=tuple(_images(task)) if task.output else (),
-        usage=_usage(payload.get("usage")),
-        created_at=_time(payload.get("created_at")),
+        # interned: many responses repeat the same few texts
+        raw_status=sys.intern(raw if len(raw) < MAX_STATUS_LENGTH else truncate(raw, MAX_STATUS_LENGTH)),
+        model=sys.intern(model) if isinstance(model := payload.get("model"), str) else None,
+        progress=read_fraction(payload.get("progress")),
+        error=_read_error(payload) if failed else None,
+        images=tuple(_read_images(task)) if task.output else (),
+        usage=_read_usage(payload.get("usage")),
+        created_at=read_time(payload.get("created_at")),
         metadata=value if isinstance(value := payload.get("metadata"), dict) else {},
-        extra={} if payload.keys() <= DESCRIBED else {k: v for k, v in payload.items() if k not in DESCRIBED},
+        extra=_collect_undescribed(payload),
     )
 
 
-def _structured(payload: dict[str, Any], body: bytes, status: int) -> _Task:
-    """What decides about money and pictures, with its types checked."""
+def _collect_undescribed(payload: dict[str, Any]) -> dict[str, Any]:
+    if payload.keys() <= DESCRIBED_KEYS:
+        return {}
+    return {key: value for key, value in payload.items() if key not in DESCRIBED_KEYS}
+
+
+def _structure(payload: dict[str, Any], body: bytes, status: int) -> _Task:
+    """Return the fields that decide about money and images, with their types checked."""
     try:
-        return _converter(detailed=False).structure(payload, _Task)
-    except Exception:  # noqa: BLE001 # whatever cattrs meets in foreign data is the answer's fault
-        raise _malformed(f"the answer cannot be read: {_wrong(payload)}", body, status) from None
+        return _make_converter(detailed=False).structure(payload, _Task)
+    except Exception:  # noqa: BLE001 # any error that cattrs raises about foreign data means an invalid response
+        raise _make_error(f"the response is invalid: {_describe_mismatch(payload)}", body, status) from None
 
 
-DESCRIBED = {"id", "status", "model", "progress", "error", "output", "usage", "created_at", "metadata"}
-
-
-def _wrong(payload: dict[str, Any]) -> str:
-    """What is wrong, with its path: read again with the converter that keeps account."""
+def _describe_mismatch(payload: dict[str, Any]) -> str:
+    """Return the path and the reason of each mismatch, by structuring again with the detailed converter."""
     try:
-        _converter(detailed=True).structure(payload, _Task)
+        _make_converter(detailed=True).structure(payload, _Task)
     except Exception as error:  # noqa: BLE001 # as above
-        return truncate("; ".join(cattrs.transform_error(error, path="answer")), 300)
+        return truncate("; ".join(cattrs.transform_error(error, path="response")), 300)
     return "it is not a task"
 
 
-def _malformed(message: str, body: bytes, status: int) -> InvalidResponse:
-    return InvalidResponse(message, status=status, body=body_excerpt(body))
+def _make_error(message: str, body: bytes, status: int) -> InvalidResponse:
+    return InvalidResponse(message, status=status, body=truncate_body(body))
 
 
-def _images(task: _Task) -> list[GeneratedImage]:
+def _read_images(task: _Task) -> list[GeneratedImage]:
     return [
         GeneratedImage(
             url=item.url,
-            type=_text_or_none(item.type) or "image",
-            job_id=None if item.job_id is None else _words(item.job_id),
+            type=read_text(item.type) or "image",
+            job_id=None if item.job_id is None else _to_text(item.job_id),
             task_id=task.id,
         )
         for group in task.output or ()
@@ -238,7 +238,7 @@ def _images(task: _Task) -> list[GeneratedImage]:
     ]
 
 
-def _problem(payload: dict[str, Any]) -> TaskErrorDetail:
+def _read_error(payload: dict[str, Any]) -> TaskErrorDetail:
     error = payload.get("error")
     if isinstance(error, dict):
         message = error.get("message") or error.get("error_message") or ""
@@ -246,70 +246,20 @@ def _problem(payload: dict[str, Any]) -> TaskErrorDetail:
     else:
         message, code = error, None
     message = message or payload.get("error_message") or payload.get("message") or "no reason was given"
-    return TaskErrorDetail(code=None if code is None else truncate(_words(code), 80), message=truncate(_words(message)))
+    return TaskErrorDetail(
+        code=None if code is None else truncate(_to_text(code), 80), message=truncate(_to_text(message))
+    )
 
 
-def _words(value: object) -> str:
+def _to_text(value: object) -> str:
     try:
         return str(value)
-    except RecursionError:  # what can be loads_lenient cannot always be shown
+    except RecursionError:  # not every nested value that can be parsed can be printed
         return "nested too deeply"
 
 
-def _usage(value: object) -> Usage | None:
+def _read_usage(value: object) -> Usage | None:
     if not isinstance(value, dict):
         return None
     extra = {key: item for key, item in value.items() if key not in {"cost", "discount"}}
     return Usage(cost=read_money(value.get("cost")), discount=read_number(value.get("discount")), extra=extra)
-
-
-def read_money(value: object) -> Decimal | None:
-    """An amount, as text or as a number; None for what is none."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    try:
-        amount = Decimal(str(value).strip())
-    except InvalidOperation:
-        return None
-    return amount if amount.is_finite() and amount.adjusted() < DIGITS_OF_MONEY else None
-
-
-def read_number(value: object) -> float | None:
-    """A finite number; None for what is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _fraction(value: object) -> float | None:
-    if type(value) is float and 0 <= value <= 1:
-        return value
-    number = read_number(value)
-    return None if number is None else min(1.0, max(0.0, number))
-
-
-def _time(value: object) -> datetime | None:
-    number = read_number(value)
-    return None if number is None else _moment(number)
-
-
-@lru_cache(maxsize=1024)
-def _moment(number: float) -> datetime | None:
-    """A time is told again with every answer about a task, and tasks of one moment have it in common."""
-    try:
-        return datetime.fromtimestamp(number / 1000 if abs(number) >= FIRST_MILLISECONDS else number, UTC)
-    except (OverflowError, OSError, ValueError):
-        return None
-
-
-def _once(word: str) -> str:
-    """The same text, held once however many answers say it: few are ever said, of tasks that may be many."""
-    return sys.intern(word)
-
-
-def _text_or_none(value: object) -> str | None:
-    return value if isinstance(value, str) else None

@@ -1,6 +1,11 @@
-"""For users' own tests: a clock that is turned by hand, settings that poll fast, and pytest fixtures.
+"""Helpers for the tests of your own code.
 
-The fixtures are in `kontext_async.testing.plugin`: ``pytest_plugins = ["kontext_async.testing.plugin"]``.
+``clock``
+    `ManualClock`, a clock that your test advances by hand.
+``settings``
+    `FAST`, settings that poll every few milliseconds.
+``plugin``
+    Pytest fixtures that start the emulator: ``pytest_plugins = ["kontext_async.testing.plugin"]``.
 """
 
 from kontext_async.testing.clock import ManualClock

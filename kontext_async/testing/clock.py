@@ -1,4 +1,4 @@
-"""A clock that stands still until it is turned by hand."""
+"""A clock that stands still until a test advances it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class _Timer:
 
 @define(eq=False)
 class ManualClock:
-    """Time for a `KontextSession` and, by `unix`, for an `Emulator`: it passes only when `advance` is called.
+    """A clock for a `KontextSession` and, through `unix`, for an `Emulator`. Only `advance` moves it.
 
     Attributes:
-        started: The date and time at which it begins.
+        started: The date and time at which the clock starts.
     """
 
     started: datetime = datetime(2026, 1, 1, tzinfo=UTC)
@@ -36,19 +36,19 @@ class ManualClock:
     _sequence: int = field(default=0, init=False)
 
     def time(self) -> float:
-        """Seconds since the clock was made."""
+        """Return the seconds since the clock started."""
         return self._now
 
     def utcnow(self) -> datetime:
-        """The date and time."""
+        """Return the date and time."""
         return self.started + timedelta(seconds=self._now)
 
     def unix(self) -> float:
-        """Seconds since the epoch, as an `Emulator` wants them."""
+        """Return the seconds since the epoch, as an `Emulator` expects them."""
         return self.utcnow().timestamp()
 
     def call_at(self, when: float, callback: Callable[[], None]) -> _Timer:
-        """Call `callback` when the clock is turned to `when` or past it; at once, if that is not ahead."""
+        """Call `callback` once the clock reaches `when`; at once if it already has."""
         timer = _Timer(callback)
         self._sequence += 1
         heapq.heappush(self._timers, (when, self._sequence, timer))
@@ -57,7 +57,7 @@ class ManualClock:
         return timer
 
     def advance(self, seconds: float) -> None:
-        """Turn the clock on; what was to happen on the way happens, in order, each at its time."""
+        """Move the clock forward. Callbacks that become due run in order, each at its own time."""
         until = self._now + seconds
         while self._timers and self._timers[0][0] <= until:
             when, _, timer = heapq.heappop(self._timers)
@@ -68,5 +68,5 @@ class ManualClock:
 
     @property
     def next_at(self) -> float | None:
-        """When the next thing is to happen, None when nothing is."""
+        """The time of the next callback; None if there is none."""
         return min((when for when, _, timer in self._timers if timer.callback), default=None)

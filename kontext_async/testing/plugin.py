@@ -1,7 +1,7 @@
-"""Pytest fixtures over the emulator: ``pytest_plugins = ["kontext_async.testing.plugin"]``.
+"""Pytest fixtures that start the emulator: ``pytest_plugins = ["kontext_async.testing.plugin"]``.
 
-The emulator runs in a thread of its own, so the fixtures serve tests under pytest-asyncio, under anyio's plugin, and
-those that are not async at all.
+The emulator runs in its own thread, so the fixtures work with pytest-asyncio, with anyio's plugin, and in synchronous
+tests.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ __all__ = ["kontext_emulator", "kontext_emulator_options", "kontext_settings"]
 
 @pytest.fixture
 def kontext_emulator_options() -> dict[str, Any]:
-    """What `kontext_emulator` is made with; override it in a module or a class. Tasks take a few milliseconds."""
+    """Return the arguments of the `Emulator`; override this in a module or class. Tasks take a few milliseconds."""
     return {"service_time": 0.01, "pixels": 64 * 64}
 
 
 @pytest.fixture
 def kontext_emulator(kontext_emulator_options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """A running `Emulator`; the environment leads every `KontextSession()` that is made in the test to it."""
+    """Start an `Emulator`, and set the environment variables that point every `KontextSession()` in the test at it."""
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(Emulator(**kontext_emulator_options)) as emulator,
@@ -42,5 +42,5 @@ def kontext_emulator(kontext_emulator_options: dict[str, Any], monkeypatch: pyte
 
 @pytest.fixture
 def kontext_settings() -> Settings:
-    """Settings that poll every few milliseconds: pass them to the sessions under test."""
+    """Return settings that poll every few milliseconds; pass them to the sessions under test."""
     return FAST

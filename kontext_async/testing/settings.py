@@ -1,4 +1,4 @@
-"""Settings for tests against an emulator: what is seconds in life is milliseconds here."""
+"""Settings for tests against an emulator: milliseconds instead of seconds."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ FAST = Settings(
     polling=Polling(initial_delay=0.005, interval=0.01, min_interval=0.005, max_interval=0.1, poll_cost=0.001),
     retries=Retries(backoff_initial=0.01, backoff_max=0.05, failure_budget=2.0, not_found_grace=0.2),
 )
-"""Polls every few milliseconds, backs off for as long, and gives up within seconds."""
+"""Settings that poll and back off within milliseconds, and give up within seconds."""

@@ -1,15 +1,17 @@
+"""The tree of errors: `kontext_async.base_errors` and `kontext_async.errors`."""
+
 from __future__ import annotations
 
 import io
 import pickle
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_type_hints
 
 import pytest
 from hypothesis import given, strategies as st
 
-from kontext_async import errors
+from kontext_async import base_errors, errors
 from kontext_async.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -24,6 +26,8 @@ from kontext_async.errors import (
     RateLimited,
     RequestRejected,
     SessionClosed,
+    SessionCrashed,
+    SessionError,
     SubmissionUncertain,
     TaskError,
     TaskFailed,
@@ -41,7 +45,9 @@ TREE: dict[type[KontextError], type[Exception]] = {
     UsageError: KontextError,
     InvalidRequest: UsageError,
     ConfigurationError: UsageError,
-    SessionClosed: UsageError,
+    SessionError: KontextError,
+    SessionClosed: SessionError,
+    SessionCrashed: SessionError,
     GatewayError: KontextError,
     AuthenticationFailed: GatewayError,
     PermissionDenied: GatewayError,
@@ -60,7 +66,16 @@ TREE: dict[type[KontextError], type[Exception]] = {
 RETRYABLE = {RateLimited, GatewayUnavailable, TaskTimeout, DownloadFailed}
 MAY_BE_CHARGED = {SubmissionUncertain, TaskError, TaskFailed, TaskNotFound, TaskTimeout, DownloadFailed}
 
-PLAIN = (KontextError, UsageError, ConfigurationError, SessionClosed, TaskError, TaskNotFound)
+PLAIN = (
+    KontextError,
+    UsageError,
+    ConfigurationError,
+    SessionError,
+    SessionClosed,
+    SessionCrashed,
+    TaskError,
+    TaskNotFound,
+)
 GATEWAY = (
     GatewayError,
     AuthenticationFailed,
@@ -75,19 +90,19 @@ STATUS = TaskStatus(
 )
 
 
-def plain(kind: type[KontextError]) -> KontextError:
-    return kind("words", task_id="t1", request_id="r1", retryable=True, may_be_charged=True)
+def build_plain_error(error_class: type[KontextError]) -> KontextError:
+    return error_class("words", task_id="t1", request_id="r1", retryable=True, may_be_charged=True)
 
 
-def of_gateway(kind: type[GatewayError]) -> KontextError:
-    error = kind("words", status=429, code="SLOW", body="{}", task_id="t1", request_id="r1", may_be_charged=True)
+def build_gateway_error(error_class: type[GatewayError]) -> KontextError:
+    error = error_class("words", status=429, code="SLOW", body="{}", task_id="t1", request_id="r1", may_be_charged=True)
     if isinstance(error, RateLimited):
         error.retry_after = 3.5
     return error
 
 
-def with_attributes(kind: type[KontextError]) -> KontextError:
-    """One of `kind`, with every attribute set."""
+def build_full_error(error_class: type[KontextError]) -> KontextError:
+    """Return an error of the class with every attribute set."""
     others: dict[type[KontextError], Callable[[], KontextError]] = {
         InvalidRequest: lambda: InvalidRequest("aspect_ratio", "1:100", "it must be less"),
         SubmissionUncertain: lambda: SubmissionUncertain(
@@ -101,80 +116,101 @@ def with_attributes(kind: type[KontextError]) -> KontextError:
         DownloadFailed: lambda: DownloadFailed(url="https://cdn/a.jpg", reason="cut", status=206, task_id="t1"),
         CostLimitReached: lambda: CostLimitReached(spent=Decimal("1.50"), limit=Decimal(2)),
     }
-    if kind in others:
-        return others[kind]()
-    if issubclass(kind, GatewayError):
-        return of_gateway(kind)
-    return plain(kind)
+    if error_class in others:
+        return others[error_class]()
+    if issubclass(error_class, GatewayError):
+        return build_gateway_error(error_class)
+    return build_plain_error(error_class)
 
 
-def bare(kind: type[KontextError]) -> KontextError:
-    """One of `kind`, with as little as its constructor takes."""
-    return kind("words") if kind in PLAIN + GATEWAY else with_attributes(kind)
+def build_minimal_error(error_class: type[KontextError]) -> KontextError:
+    """Return an error of the class with only the required arguments."""
+    return error_class("words") if error_class in PLAIN + GATEWAY else build_full_error(error_class)
 
 
-ALL = pytest.mark.parametrize("kind", TREE)
+EACH_CLASS = pytest.mark.parametrize("error_class", TREE)
 
 
-def test_the_tree_is_all_that_is_exported() -> None:
-    assert {kind.__name__ for kind in TREE} == set(errors.__all__)
+def test_the_tree_has_every_exported_error() -> None:
+    assert {error_class.__name__ for error_class in TREE} == set(errors.__all__)
 
 
-@ALL
-def test_each_error_has_its_place_in_the_tree(kind: type[KontextError]) -> None:
-    assert kind.__bases__[0] is TREE[kind]
+@EACH_CLASS
+def test_each_error_has_its_parent_in_the_tree(error_class: type[KontextError]) -> None:
+    assert error_class.__bases__[0] is TREE[error_class]
 
 
 def test_an_invalid_request_is_a_value_error() -> None:
     assert issubclass(InvalidRequest, ValueError)
 
 
-@ALL
-def test_each_error_is_drawn_in_the_docstring(kind: type[KontextError]) -> None:
-    assert kind.__name__ in (errors.__doc__ or "")
+def test_a_task_timeout_is_a_timeout_error() -> None:
+    assert issubclass(TaskTimeout, TimeoutError)
+    error = TaskTimeout(task_id="t1", waited=12.34, last_status=STATUS)
+    for twin in (error.copy(), pickle.loads(pickle.dumps(error))):  # noqa: S301 # pickled on this line
+        assert isinstance(twin, TaskTimeout)
+        assert isinstance(twin, TimeoutError)
+        assert (twin.task_id, twin.waited, twin.last_status) == ("t1", 12.34, STATUS)
+        assert str(twin) == str(error)
 
 
-@ALL
-def test_each_error_says_whether_to_try_again_and_whether_it_may_cost(kind: type[KontextError]) -> None:
-    error = bare(kind)
-    assert error.retryable is (kind in RETRYABLE)
-    assert error.may_be_charged is (kind in MAY_BE_CHARGED)
+@pytest.mark.parametrize("name", base_errors.__all__)
+def test_errors_exports_the_base_errors_unchanged(name: str) -> None:
+    assert getattr(errors, name) is getattr(base_errors, name)
 
 
-@pytest.mark.parametrize("kind", PLAIN)
+def test_the_type_hints_of_errors_with_models_resolve() -> None:
+    assert get_type_hints(SubmissionUncertain.__init__)["request"] == KontextRequest | None
+    assert get_type_hints(TaskTimeout.__init__)["last_status"] == TaskStatus | None
+    assert get_type_hints(CostLimitReached.__init__)["spent"] is Decimal
+
+
+@EACH_CLASS
+def test_the_module_docstring_names_each_error(error_class: type[KontextError]) -> None:
+    assert error_class.__name__ in (errors.__doc__ or "")
+
+
+@EACH_CLASS
+def test_each_error_class_sets_retryable_and_may_be_charged(error_class: type[KontextError]) -> None:
+    error = build_minimal_error(error_class)
+    assert error.retryable is (error_class in RETRYABLE)
+    assert error.may_be_charged is (error_class in MAY_BE_CHARGED)
+
+
+@pytest.mark.parametrize("error_class", PLAIN)
 @pytest.mark.parametrize("value", [True, False])
-def test_what_a_class_says_can_be_overridden(kind: type[KontextError], value: bool) -> None:  # noqa: FBT001 # a parameter
-    error = kind("words", retryable=value, may_be_charged=value)
+def test_an_instance_can_override_retryable_and_may_be_charged(error_class: type[KontextError], value: bool) -> None:  # noqa: FBT001 # a parameter
+    error = error_class("words", retryable=value, may_be_charged=value)
     assert (error.retryable, error.may_be_charged) == (value, value)
 
 
-@ALL
-def test_each_error_survives_pickling(kind: type[KontextError]) -> None:
-    error = with_attributes(kind)
+@EACH_CLASS
+def test_each_error_survives_pickling(error_class: type[KontextError]) -> None:
+    error = build_full_error(error_class)
     error.add_note("seen at noon")
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        twin = pickle.loads(pickle.dumps(error, protocol))  # noqa: S301 # made on the line above
-        assert type(twin) is kind
+        twin = pickle.loads(pickle.dumps(error, protocol))  # noqa: S301 # pickled on the line above
+        assert type(twin) is error_class
         assert twin.args == error.args
         assert vars(twin) == vars(error)
         assert str(twin) == str(error)
         assert (twin.retryable, twin.may_be_charged) == (error.retryable, error.may_be_charged)
 
 
-@ALL
-def test_a_copy_is_the_same_error_and_another_object(kind: type[KontextError]) -> None:
-    error = with_attributes(kind)
+@EACH_CLASS
+def test_a_copy_has_the_attributes_and_the_cause_of_the_error(error_class: type[KontextError]) -> None:
+    error = build_full_error(error_class)
     cause = OSError("reset")
     error.__cause__ = cause
     twin = error.copy()
     assert twin is not error
-    assert type(twin) is kind
+    assert type(twin) is error_class
     assert twin.args == error.args
     assert vars(twin) == vars(error)
     assert twin.__cause__ is cause
 
 
-def test_a_copy_does_not_share_its_traceback() -> None:
+def test_a_copy_has_no_traceback() -> None:
     error = KontextError("words")
     try:
         raise error
@@ -182,24 +218,32 @@ def test_a_copy_does_not_share_its_traceback() -> None:
         assert error.copy().__traceback__ is None
 
 
-def test_a_copy_can_be_changed_alone() -> None:
+def test_changing_a_copy_leaves_the_error_unchanged() -> None:
     error = GatewayUnavailable("words")
     error.copy().with_task("t2")
     assert error.task_id is None
 
 
-def test_an_error_can_be_told_which_task_it_is_about() -> None:
+def test_with_task_sets_the_task_id() -> None:
     error = GatewayUnavailable("words")
     assert error.with_task("t1", may_be_charged=True) is error
     assert (error.task_id, error.may_be_charged) == ("t1", True)
 
 
-def test_an_error_that_knows_its_task_keeps_it() -> None:
+def test_redact_replaces_the_secret_in_every_text() -> None:
+    error = GatewayError("bad key k-1", code="k-1", body="key=k-1", request_id="r-k-1").with_task("t1")
+    assert error.redact("k-1") is error
+    assert (error.code, error.body, error.request_id, error.task_id) == ("***", "key=***", "r-***", "t1")
+    assert str(error) == "bad key *** (task t1, request r-***)"
+    assert error.status is None
+
+
+def test_with_task_keeps_an_earlier_task_id() -> None:
     error = TaskNotFound("words", task_id="t1").with_task("t2")
     assert (error.task_id, error.may_be_charged) == ("t1", True)
 
 
-def test_the_text_names_task_and_request() -> None:
+def test_the_text_of_an_error_names_task_and_request() -> None:
     assert str(KontextError("words", task_id="t1", request_id="r1")) == "words (task t1, request r1)"
     assert str(KontextError("words", task_id="t1")) == "words (task t1)"
     assert str(KontextError("words")) == "words"
@@ -222,7 +266,7 @@ PAYLOAD = "QUJD" * 1000
         DownloadFailed(url=HUGE, reason=HUGE),
     ],
 )
-def test_texts_are_bounded(error: KontextError) -> None:
+def test_the_text_of_an_error_is_bounded(error: KontextError) -> None:
     assert len(str(error)) < 2500
     assert len(repr(error)) < 2500
 
@@ -246,7 +290,7 @@ SECRETS = ("c2VjcmV0" * 20, "signature", "\\xff\\xd8", "QUJDQUJD" * 20)
         DownloadFailed(url="data:image/png;base64," + "c2VjcmV0" * 20, reason="QUJDQUJD" * 20),
     ],
 )
-def test_texts_hold_no_payload_and_no_signature(error: KontextError) -> None:
+def test_the_text_of_an_error_has_no_payload_and_no_signature(error: KontextError) -> None:
     for secret in SECRETS:
         assert secret not in str(error)
         assert secret not in repr(error)
@@ -258,54 +302,54 @@ def test_an_invalid_request_names_field_value_and_rule() -> None:
     assert str(error) == "seed: 'x' is not allowed; it must be an integer"
 
 
-def test_a_rate_limit_has_no_wait_until_one_is_named() -> None:
+def test_rate_limited_has_no_retry_after_by_default() -> None:
     assert RateLimited("words").retry_after is None
 
 
-def test_an_uncertain_submission_names_its_fingerprint_and_what_was_seen() -> None:
+def test_submission_uncertain_names_its_fingerprint_and_the_failure() -> None:
     error = SubmissionUncertain(request=None, fingerprint="0123456789abcdef", seen="connection reset")
     assert "0123456789ab" in str(error)
     assert "connection reset" in str(error)
 
 
-def test_a_failed_task_names_code_and_message() -> None:
+def test_task_failed_names_code_and_message() -> None:
     assert str(TaskFailed(task_id="t1", code="002", message="no")) == "the task failed: no [002] (task t1)"
     assert str(TaskFailed(task_id="t1", code=None, message="no")) == "the task failed: no (task t1)"
 
 
-def test_a_timeout_says_how_to_go_on() -> None:
+def test_task_timeout_names_the_wait_and_how_to_resume() -> None:
     error = TaskTimeout(task_id="t1", waited=12.34, last_status=None)
     assert "attach('t1')" in str(error)
     assert "12.3 s" in str(error)
 
 
-def test_a_cost_limit_names_both_amounts() -> None:
+def test_cost_limit_reached_names_both_amounts() -> None:
     error = CostLimitReached(spent=Decimal("1.50"), limit=Decimal("2.00"))
     assert (error.spent, error.limit) == (Decimal("1.50"), Decimal("2.00"))
     assert "1.50 USD" in str(error)
     assert "2.00 USD" in str(error)
 
 
-def test_an_uncertain_submission_survives_pickling_without_an_open_file(tmp_path: Path) -> None:
+def test_pickling_submission_uncertain_drops_a_request_with_an_open_file(tmp_path: Path) -> None:
     path = tmp_path / "fox.jpg"
     path.write_bytes(b"\xff\xd8\xff")
     with path.open("rb") as file:
         request = KontextRequest("a fox", input_images=[file])
     error = SubmissionUncertain(request=request, fingerprint="f" * 64, seen="reset", request_id="r1")
-    twin = pickle.loads(pickle.dumps(error))  # noqa: S301 # made on this line
+    twin = pickle.loads(pickle.dumps(error))  # noqa: S301 # pickled on this line
     assert twin.request is None
     assert error.request is request
     assert (twin.fingerprint, twin.seen, twin.request_id) == ("f" * 64, "reset", "r1")
 
 
-def test_an_uncertain_submission_keeps_what_can_be_pickled() -> None:
+def test_pickling_submission_uncertain_keeps_any_other_request() -> None:
     request = KontextRequest("a fox", input_images=[io.BytesIO(b"\xff\xd8\xff"), Path("fox.png")])
     error = SubmissionUncertain(request=request, fingerprint="f", seen="reset")
     assert pickle.loads(pickle.dumps(error)).request.input_images[1] == Path("fox.png")  # noqa: S301 # as above
 
 
 @given(st.text(), st.text(), st.text())
-def test_any_text_makes_an_error_that_survives(message: str, task_id: str, request_id: str) -> None:
+def test_an_error_with_any_text_survives_pickling(message: str, task_id: str, request_id: str) -> None:
     error = GatewayError(message, body=message, task_id=task_id, request_id=request_id)
     twin = pickle.loads(pickle.dumps(error))  # noqa: S301 # as above
     assert (str(twin), vars(twin)) == (str(error), vars(error))

@@ -1,3 +1,5 @@
+"""The session events as values."""
+
 from __future__ import annotations
 
 import pickle
@@ -42,40 +44,40 @@ EVENTS: list[Event] = [
     Abandoned(at=AT, task_id="t1", reason="its caller has gone"),
     Downloaded(at=AT, task_id="t1", image=IMAGE, path=Path("a.jpg"), size=3),
 ]
-EACH = pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+EACH_EVENT = pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
 
 
-def test_every_event_is_shown_here() -> None:
+def test_these_examples_cover_every_event() -> None:
     assert {type(event) for event in EVENTS} == set(get_args(Event))
     assert {type(event).__name__ for event in EVENTS} | {"Event"} == set(events.__all__)
 
 
-@EACH
+@EACH_EVENT
 def test_events_are_frozen(event: Any) -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         event.at = AT
 
 
-@EACH
+@EACH_EVENT
 def test_events_survive_pickling(event: Event) -> None:
-    twin = pickle.loads(pickle.dumps(event))  # noqa: S301 # made on this line
+    twin = pickle.loads(pickle.dumps(event))  # noqa: S301 # pickled on this line
     assert type(twin) is type(event)
-    if not isinstance(event, Failed):  # errors are told apart by identity
+    if not isinstance(event, Failed):  # errors are equal only if they are identical
         assert twin == event
 
 
-@EACH
-def test_events_hide_queries(event: Event) -> None:
+@EACH_EVENT
+def test_the_repr_of_an_event_hides_queries(event: Event) -> None:
     assert "secret" not in repr(event)
 
 
-@EACH
-def test_events_need_no_more_than_a_time(event: Event) -> None:
-    make: Callable[..., Any] = type(event)
+@EACH_EVENT
+def test_task_id_and_fingerprint_of_an_event_are_optional(event: Event) -> None:
+    event_class: Callable[..., Any] = type(event)
     own = {
         a.name: getattr(event, a.name)
         for a in attrs.fields(type(event))
         if a.name not in ("at", "task_id", "fingerprint")
     }
-    bare = make(at=AT, **own)
+    bare = event_class(at=AT, **own)
     assert (bare.task_id, bare.fingerprint) == (None, None)

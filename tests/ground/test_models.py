@@ -1,3 +1,5 @@
+"""Requests and results as values: validation, equality, pickling, reprs."""
+
 from __future__ import annotations
 
 import enum
@@ -34,14 +36,14 @@ if TYPE_CHECKING:
 JPEG = b"\xff\xd8\xff\xe0" + bytes(12)
 
 
-def refused(**fields: Any) -> InvalidRequest:
-    """The error of a request with these fields."""
+def catch_error(**fields: Any) -> InvalidRequest:
+    """Return the error that a request with these fields raises."""
     with pytest.raises(InvalidRequest) as caught:
         KontextRequest(**{"prompt": "a fox", **fields})
     return caught.value
 
 
-def test_a_prompt_is_enough() -> None:
+def test_a_request_needs_only_a_prompt() -> None:
     request = KontextRequest("a fox")
     assert attrs.asdict(request) == {
         "prompt": "a fox",
@@ -55,7 +57,7 @@ def test_a_prompt_is_enough() -> None:
     }
 
 
-BAD = [
+INVALID = [
     ("prompt", "", "not blank"),
     ("prompt", " \t\n", "not blank"),
     ("prompt", None, "not blank"),
@@ -110,20 +112,20 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "rule"), BAD)
-def test_a_bad_field_is_refused_with_its_name_the_value_and_the_rule(name: str, value: object, rule: str) -> None:
-    error = refused(**{name: value})
+@pytest.mark.parametrize(("name", "value", "rule"), INVALID)
+def test_an_invalid_field_is_refused_with_its_name_the_value_and_the_rule(name: str, value: object, rule: str) -> None:
+    error = catch_error(**{name: value})
     assert error.field == name
     assert rule in error.rule
     assert error.value in str(error)
     assert (error.retryable, error.may_be_charged) == (False, False)
 
 
-def test_every_field_has_a_rule() -> None:
-    assert {name for name, _, _ in BAD} == set(attrs.fields_dict(KontextRequest))
+def test_the_invalid_examples_cover_every_field() -> None:
+    assert {name for name, _, _ in INVALID} == set(attrs.fields_dict(KontextRequest))
 
 
-GOOD = [
+VALID = [
     ("prompt", "a 🦊 in snow"),
     ("prompt", " x "),
     ("seed", 0),
@@ -150,13 +152,13 @@ GOOD = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value"), GOOD)
-def test_a_good_field_is_kept_as_it_is(name: str, value: Any) -> None:
+@pytest.mark.parametrize(("name", "value"), VALID)
+def test_a_valid_field_is_kept_unchanged(name: str, value: Any) -> None:
     request = KontextRequest(**{"prompt": "a fox", name: value})
     assert getattr(request, name) == value
 
 
-def test_an_integer_enumeration_is_an_integer() -> None:
+def test_safety_tolerance_accepts_an_integer_enumeration() -> None:
     class Strictness(enum.IntEnum):
         STRICT = 1
 
@@ -164,7 +166,7 @@ def test_an_integer_enumeration_is_an_integer() -> None:
 
 
 @given(st.integers(1, 99999), st.integers(1, 99999))
-def test_a_ratio_is_allowed_exactly_between_both_ends(width: int, height: int) -> None:
+def test_an_aspect_ratio_is_valid_exactly_between_both_ends(width: int, height: int) -> None:
     allowed = Fraction(9, 21) <= Fraction(width, height) <= Fraction(21, 9)
     try:
         KontextRequest("a", aspect_ratio=f"{width}:{height}")
@@ -174,7 +176,7 @@ def test_a_ratio_is_allowed_exactly_between_both_ends(width: int, height: int) -
         assert allowed
 
 
-anything: st.SearchStrategy[Any] = st.one_of(
+any_value: st.SearchStrategy[Any] = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(),
@@ -187,31 +189,31 @@ anything: st.SearchStrategy[Any] = st.one_of(
 )
 
 
-@given(st.sampled_from(sorted(attrs.fields_dict(KontextRequest))), anything)
-def test_whatever_is_passed_is_taken_or_refused_as_an_invalid_request(name: str, value: Any) -> None:
+@given(st.sampled_from(sorted(attrs.fields_dict(KontextRequest))), any_value)
+def test_any_value_is_accepted_or_raises_invalid_request(name: str, value: Any) -> None:
     fields: dict[str, Any] = {"prompt": "a fox", name: value}
-    refusals: list[InvalidRequest] = []
+    errors: list[InvalidRequest] = []
     try:
         KontextRequest(**fields)
     except InvalidRequest as error:
-        refusals.append(error)
-    assert all(error.field.startswith(name) and len(str(error)) < 1000 for error in refusals)
+        errors.append(error)
+    assert all(error.field.startswith(name) and len(str(error)) < 1000 for error in errors)
 
 
 @pytest.mark.parametrize(
     "image",
     [JPEG, bytearray(JPEG), memoryview(JPEG), "fox.jpg", Path("fox.jpg"), "https://host/fox.jpg", io.BytesIO(JPEG)],
 )
-def test_one_image_is_taken_for_a_list_of_one(image: Any) -> None:
+def test_a_single_image_becomes_a_tuple_of_one(image: Any) -> None:
     assert KontextRequest("a", input_images=image).input_images == (image,)
 
 
-def test_one_pillow_image_is_taken_for_a_list_of_one() -> None:
+def test_a_single_pillow_image_becomes_a_tuple_of_one() -> None:
     image = Image.new("RGB", (2, 2))
     assert KontextRequest("a", input_images=image).input_images == (image,)
 
 
-def test_images_may_come_from_any_iterable() -> None:
+def test_input_images_accepts_any_iterable() -> None:
     def lazily() -> Iterator[str]:
         yield "a.jpg"
         yield "b.jpg"
@@ -230,34 +232,34 @@ def test_images_may_come_from_any_iterable() -> None:
         (["fox.jpg", "https://"], "input_images[1]"),
     ],
 )
-def test_a_bad_image_is_named_by_its_place(given: Any, field: str) -> None:
-    assert refused(input_images=given).field == field
+def test_the_error_of_an_invalid_image_has_its_index(given: Any, field: str) -> None:
+    assert catch_error(input_images=given).field == field
 
 
-def test_too_many_images_are_counted() -> None:
-    assert refused(input_images=["a"] * 5).value == "'5 images'"
+def test_the_error_of_too_many_images_has_their_number() -> None:
+    assert catch_error(input_images=["a"] * 5).value == "'5 images'"
 
 
-def test_a_request_does_not_show_its_images() -> None:
+def test_the_repr_of_a_request_hides_its_images() -> None:
     assert repr(KontextRequest("a", input_images=[JPEG])) == (
         "KontextRequest(prompt='a', input_images=<1>, seed=None, aspect_ratio=None, output_format=None, "
         "prompt_upsampling=None, safety_tolerance=None, model='flux_kontext_pro')"
     )
 
 
-def test_a_request_is_made_of_a_prompt() -> None:
+def test_of_builds_a_request_from_a_prompt() -> None:
     assert KontextRequest.of("a fox", seed=7) == KontextRequest("a fox", seed=7)
 
 
 @pytest.mark.parametrize("kind", [dict, MappingProxyType])
-def test_a_request_is_made_of_a_mapping_and_fields_go_on_top(kind: Any) -> None:
+def test_of_builds_a_request_from_a_mapping_and_overriding_fields(kind: Any) -> None:
     given = kind({"prompt": "a fox", "seed": 1})
     assert KontextRequest.of(given) == KontextRequest("a fox", seed=1)
     assert KontextRequest.of(given, seed=2) == KontextRequest("a fox", seed=2)
     assert given == {"prompt": "a fox", "seed": 1}
 
 
-def test_a_request_is_taken_as_it_is_and_fields_go_on_top() -> None:
+def test_of_returns_a_request_unchanged_or_with_overriding_fields() -> None:
     request = KontextRequest("a fox", seed=1, model="flux_kontext_max", input_images=["a.jpg"])
     assert KontextRequest.of(request) is request
     changed = KontextRequest.of(request, seed=None, aspect_ratio="1:1")
@@ -280,14 +282,16 @@ def test_a_request_is_taken_as_it_is_and_fields_go_on_top() -> None:
         ({"prompt": "a", "x" * 10_000: 3}, {}, "x" * 10),
     ],
 )
-def test_what_is_no_request_is_refused(given: Any, fields: dict[str, Any], field: str) -> None:
+def test_of_refuses_unknown_fields_missing_prompts_and_other_types(
+    given: Any, fields: dict[str, Any], field: str
+) -> None:
     with pytest.raises(InvalidRequest) as caught:
         KontextRequest.of(given, **fields)
     assert caught.value.field.startswith(field) or caught.value.field == "…"
     assert len(str(caught.value)) < 1000
 
 
-def test_an_unknown_field_is_answered_with_the_known_ones() -> None:
+def test_the_error_of_an_unknown_field_lists_the_known_ones() -> None:
     with pytest.raises(InvalidRequest, match="aspect_ratio, output_format"):
         KontextRequest.of({"prompt": "a", "ratio": "1:1"})
 
@@ -301,7 +305,7 @@ def test_an_unknown_field_is_answered_with_the_known_ones() -> None:
         (TaskState.UNKNOWN, False),
     ],
 )
-def test_only_completed_and_failed_are_terminal(state: TaskState, terminal: bool) -> None:  # noqa: FBT001 # a parameter
+def test_only_the_states_completed_and_failed_are_terminal(state: TaskState, terminal: bool) -> None:  # noqa: FBT001 # a parameter
     assert state.is_terminal is terminal
 
 
@@ -317,7 +321,7 @@ GENERATION = Generation(
     elapsed=9.5,
     metadata={"in_queue_at": 1},
 )
-FIGURES: dict[str, Any] = {a.name: 1 for a in attrs.fields(SessionStatistics)} | {"spent": Decimal("0.04")}
+COUNTERS: dict[str, Any] = {a.name: 1 for a in attrs.fields(SessionStatistics)} | {"spent": Decimal("0.04")}
 MODELS: list[Any] = [
     REQUEST,
     TaskErrorDetail(code="002", message="no"),
@@ -338,7 +342,7 @@ MODELS: list[Any] = [
     GENERATION,
     Outcome(index=0, request=REQUEST, task_id="t1", generation=GENERATION),
     Outcome(index=1, request=None, error=TaskNotFound("gone", task_id="t1")),
-    SessionStatistics(**FIGURES),
+    SessionStatistics(**COUNTERS),
 ]
 EACH_MODEL = pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
 
@@ -363,15 +367,20 @@ def test_models_are_comparable(model: Any) -> None:
 
 @EACH_MODEL
 def test_models_are_picklable(model: Any) -> None:
-    twin = pickle.loads(pickle.dumps(model))  # noqa: S301 # made on this line
+    twin = pickle.loads(pickle.dumps(model))  # noqa: S301 # pickled on this line
     assert twin == model
     assert type(twin) is type(model)
 
 
-def test_an_outcome_keeps_its_error_in_pickling() -> None:
+def test_an_outcome_keeps_its_error_when_pickled() -> None:
     outcome = pickle.loads(pickle.dumps(MODELS[7]))  # noqa: S301 # as above
     assert isinstance(outcome.error, TaskNotFound)
     assert outcome.error.task_id == "t1"
+
+
+def test_the_image_of_a_generation_is_its_first_one() -> None:
+    second = attrs.evolve(IMAGE, job_id="j2")
+    assert attrs.evolve(GENERATION, images=(IMAGE, second)).image is IMAGE
 
 
 def test_an_outcome_is_ok_when_there_is_a_generation() -> None:
@@ -379,12 +388,12 @@ def test_an_outcome_is_ok_when_there_is_a_generation() -> None:
     assert not Outcome(index=0, request=REQUEST, error=TaskNotFound("gone")).ok
 
 
-def test_reprs_hide_queries_and_payloads() -> None:
+def test_the_reprs_of_models_hide_queries_and_payloads() -> None:
     assert "secret" not in repr(GENERATION)
     assert "cdn.example/out.jpg" in repr(GENERATION)
     assert "QUJD" not in repr(GeneratedImage(url="data:image/png;base64," + "QUJD" * 100))
 
 
-def test_requests_differ_when_a_field_differs() -> None:
+def test_requests_with_different_fields_are_not_equal() -> None:
     assert KontextRequest("a", seed=1) != KontextRequest("a", seed=2)
     assert KontextRequest("a", input_images=["a", "b"]) != KontextRequest("a", input_images=["b", "a"])

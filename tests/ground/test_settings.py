@@ -1,3 +1,5 @@
+"""Settings as values, and the environment variables for the API key and the base URL."""
+
 from __future__ import annotations
 
 import pickle
@@ -15,8 +17,8 @@ from kontext_async.settings import (
     Retries,
     Settings,
     Timeouts,
-    api_key_from,
-    base_url_from,
+    find_api_key,
+    find_base_url,
 )
 
 COUNTS: list[tuple[type[Any], str]] = [
@@ -47,7 +49,7 @@ GROUPS: list[tuple[type[Any], str]] = [
     (Settings, "retries"),
 ]
 
-NO_NUMBERS: list[Any] = [
+NOT_NUMBERS: list[Any] = [
     True,
     False,
     "1",
@@ -61,24 +63,26 @@ NO_NUMBERS: list[Any] = [
     object(),
     10**400,
 ]
-NO_GROUPS: list[Any] = [None, {}, Settings, 3]
+NOT_GROUPS: list[Any] = [None, {}, Settings, 3]
 CASES: list[tuple[type[Any], str, Any, str]] = [
     *((kind, name, value, "integer of at least 1") for kind, name in COUNTS for value in (0, -1, 1.0, True, "1", None)),
-    *((kind, name, value, "above 0") for kind, name in POSITIVE for value in (0, 0.0, -0.5, *NO_NUMBERS)),
-    *((kind, name, value, "at least 0") for kind, name in NOT_NEGATIVE for value in (-1, -1e-9, *NO_NUMBERS)),
+    *((kind, name, value, "above 0") for kind, name in POSITIVE for value in (0, 0.0, -0.5, *NOT_NUMBERS)),
+    *((kind, name, value, "at least 0") for kind, name in NOT_NEGATIVE for value in (-1, -1e-9, *NOT_NUMBERS)),
     *((kind, name, value, "True or False") for kind, name in FLAGS for value in (0, 1, "yes", None)),
-    *((kind, name, value, "it must be a ") for kind, name in GROUPS for value in NO_GROUPS),
+    *((kind, name, value, "it must be a ") for kind, name in GROUPS for value in NOT_GROUPS),
 ]
 
 
-def test_every_field_is_covered_here() -> None:
+def test_these_cases_cover_every_field() -> None:
     here = {(kind, name) for group in (COUNTS, POSITIVE, NOT_NEGATIVE, FLAGS, GROUPS) for kind, name in group}
     there = {(kind, a.name) for kind in (Limits, Timeouts, Polling, Retries, Settings) for a in attrs.fields(kind)}
     assert here == there
 
 
 @pytest.mark.parametrize(("kind", "name", "value", "rule"), CASES)
-def test_a_bad_value_is_refused_with_group_field_and_rule(kind: type[Any], name: str, value: object, rule: str) -> None:
+def test_an_invalid_value_is_refused_with_group_field_and_rule(
+    kind: type[Any], name: str, value: object, rule: str
+) -> None:
     with pytest.raises(ConfigurationError) as caught:
         kind(**{name: value})
     assert str(caught.value).startswith(f"{kind.__name__}.{name}: ")
@@ -87,11 +91,11 @@ def test_a_bad_value_is_refused_with_group_field_and_rule(kind: type[Any], name:
 
 
 @pytest.mark.parametrize(("kind", "name"), NOT_NEGATIVE)
-def test_zero_is_allowed_where_nothing_is_a_choice(kind: type[Any], name: str) -> None:
+def test_settings_that_may_be_zero_accept_zero(kind: type[Any], name: str) -> None:
     assert getattr(kind(**{name: 0}), name) == 0
 
 
-def test_the_defaults_are_those_of_the_documentation() -> None:
+def test_the_defaults_are_the_documented_ones() -> None:
     settings = Settings()
     assert attrs.asdict(settings.limits) == {
         "max_in_flight": 24,
@@ -137,12 +141,12 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         (Retries, {"backoff_initial": 31.0}, "Retries.backoff_initial"),
     ],
 )
-def test_contradictions_are_refused(kind: type[Any], fields: dict[str, Any], named: str) -> None:
+def test_contradictory_settings_are_refused(kind: type[Any], fields: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):
         kind(**fields)
 
 
-def test_bounds_may_be_equal() -> None:
+def test_a_lower_bound_may_equal_the_upper_one() -> None:
     assert Limits(max_polls_in_flight=99).max_polls_in_flight == 99
     assert Polling(min_interval=15.0).min_interval == 15.0
     assert Retries(backoff_initial=30.0).backoff_initial == 30.0
@@ -152,43 +156,43 @@ def test_settings_are_frozen_hashable_comparable_and_picklable() -> None:
     settings = Settings(limits=Limits(max_in_flight=3))
     assert settings == Settings(limits=Limits(max_in_flight=3))
     assert hash(settings) == hash(Settings(limits=Limits(max_in_flight=3)))
-    assert pickle.loads(pickle.dumps(settings)) == settings  # noqa: S301 # made on this line
+    assert pickle.loads(pickle.dumps(settings)) == settings  # noqa: S301 # pickled on this line
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        settings.limits.max_in_flight = 4  # type: ignore[misc] # what is tested
+        settings.limits.max_in_flight = 4  # type: ignore[misc] # the test
 
 
-def test_a_changed_copy_is_checked_too() -> None:
+def test_evolved_settings_are_validated() -> None:
     with pytest.raises(ConfigurationError, match=r"Limits\.max_in_flight"):
         attrs.evolve(Limits(), max_in_flight=0)
 
 
-def test_a_key_that_is_passed_goes_before_the_environment() -> None:
-    assert api_key_from("given", {"KONTEXT_API_KEY": "found"}) == "given"
-    assert api_key_from(None, {"KONTEXT_API_KEY": "found"}) == "found"
+def test_a_given_api_key_takes_precedence_over_the_environment() -> None:
+    assert find_api_key("given", {"KONTEXT_API_KEY": "found"}) == "given"
+    assert find_api_key(None, {"KONTEXT_API_KEY": "found"}) == "found"
 
 
-def test_a_key_is_taken_without_the_line_end_of_its_file() -> None:
-    assert api_key_from(" key\n", {}) == "key"
-    assert api_key_from(None, {"KONTEXT_API_KEY": "key\r\n"}) == "key"
+def test_an_api_key_is_stripped_of_surrounding_blanks() -> None:
+    assert find_api_key(" key\n", {}) == "key"
+    assert find_api_key(None, {"KONTEXT_API_KEY": "key\r\n"}) == "key"
 
 
 @pytest.mark.parametrize("given", [None, "", " \n"])
-def test_without_a_key_the_error_says_how_to_pass_one(given: str | None) -> None:
+def test_the_error_for_a_missing_api_key_names_the_variable(given: str | None) -> None:
     with pytest.raises(ConfigurationError, match="KONTEXT_API_KEY"):
-        api_key_from(given, {})
+        find_api_key(given, {})
 
 
 @pytest.mark.parametrize("given", ["sécret", "sec ret", "sec\nret", "sec\x00ret", "sec\x7fret", b"secret", 7])
-def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(given: Any) -> None:
+def test_an_api_key_that_a_header_cannot_carry_is_refused_and_not_shown(given: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        api_key_from(given, {})
+        find_api_key(given, {})
     assert "ret" not in str(caught.value)
 
 
 @given(st.text(min_size=1))
-def test_a_key_is_either_refused_or_can_stand_in_a_header(given: str) -> None:
+def test_any_api_key_is_refused_or_valid_in_a_header(given: str) -> None:
     try:
-        key = api_key_from(given, {})
+        key = find_api_key(given, {})
     except ConfigurationError:
         return
     assert key == given.strip()
@@ -197,15 +201,15 @@ def test_a_key_is_either_refused_or_can_stand_in_a_header(given: str) -> None:
     assert " " not in key
 
 
-def test_a_base_url_is_the_one_passed_the_one_found_or_the_default() -> None:
-    assert base_url_from("https://given", {"KONTEXT_BASE_URL": "https://found"}) == "https://given"
-    assert base_url_from(None, {"KONTEXT_BASE_URL": "https://found"}) == "https://found"
-    assert base_url_from(None, {"KONTEXT_BASE_URL": ""}) == DEFAULT_BASE_URL
-    assert base_url_from(None, {}) == DEFAULT_BASE_URL == "https://cloud.vtrix.ai"
+def test_the_base_url_is_the_given_one_or_from_the_environment_or_the_default() -> None:
+    assert find_base_url("https://given", {"KONTEXT_BASE_URL": "https://found"}) == "https://given"
+    assert find_base_url(None, {"KONTEXT_BASE_URL": "https://found"}) == "https://found"
+    assert find_base_url(None, {"KONTEXT_BASE_URL": ""}) == DEFAULT_BASE_URL
+    assert find_base_url(None, {}) == DEFAULT_BASE_URL == "https://cloud.vtrix.ai"
 
 
 @pytest.mark.parametrize(
-    ("given", "taken"),
+    ("given", "expected"),
     [
         ("https://host/", "https://host"),
         ("https://host///", "https://host"),
@@ -215,8 +219,8 @@ def test_a_base_url_is_the_one_passed_the_one_found_or_the_default() -> None:
         ("HTTPS://host", "HTTPS://host"),
     ],
 )
-def test_a_base_url_loses_only_what_stands_around_it(given: str, taken: str) -> None:
-    assert base_url_from(given, {}) == taken
+def test_a_base_url_is_stripped_of_blanks_and_trailing_slashes(given: str, expected: str) -> None:
+    assert find_base_url(given, {}) == expected
 
 
 @pytest.mark.parametrize(
@@ -233,7 +237,7 @@ def test_a_base_url_loses_only_what_stands_around_it(given: str, taken: str) -> 
         "https://host:port",
         "https://[::1",
         "https://user@host",
-        "https://user:word@host",
+        "https://user:password@host",
         "https://@host",
         "https://host?key=1",
         "https://host/?",
@@ -246,19 +250,19 @@ def test_a_base_url_loses_only_what_stands_around_it(given: str, taken: str) -> 
         7,
     ],
 )
-def test_what_is_no_base_url_is_refused(given: Any) -> None:
+def test_an_invalid_base_url_is_refused(given: Any) -> None:
     with pytest.raises(ConfigurationError, match="base URL must be"):
-        base_url_from(given, {})
+        find_base_url(given, {})
 
 
-def test_the_environment_is_read_when_none_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_of_the_process_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KONTEXT_API_KEY", "found")
     monkeypatch.setenv("KONTEXT_BASE_URL", "http://found")
-    assert api_key_from(None) == "found"
-    assert base_url_from(None) == "http://found"
+    assert find_api_key(None) == "found"
+    assert find_base_url(None) == "http://found"
 
 
-def test_making_settings_does_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_creating_settings_does_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in (Limits, Timeouts, Polling, Retries):
         for a in attrs.fields(kind):
             monkeypatch.setenv(f"KONTEXT_{a.name.upper()}", "0")

@@ -1,3 +1,5 @@
+"""The URLs of the gateway, and task IDs in them."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -13,22 +15,22 @@ from kontext_async.protocol.endpoints import MAX_ID_LENGTH, is_task_id
 BASE = "https://cloud.vtrix.ai"
 
 
-def test_a_task_is_created_at_its_address() -> None:
+def test_create_url_is_the_documented_one() -> None:
     assert create_url(BASE) == "https://cloud.vtrix.ai/model/v1/generation"
 
 
-def test_a_status_is_asked_for_at_its_address() -> None:
+def test_status_url_is_the_documented_one() -> None:
     assert status_url(BASE, "d8ejq1de878c739e2lrg") == (
         "https://cloud.vtrix.ai/model/v1/generation/task/d8ejq1de878c739e2lrg"
     )
 
 
-def test_a_base_url_may_have_a_path() -> None:
+def test_create_url_keeps_the_path_of_the_base_url() -> None:
     assert create_url("http://127.0.0.1:8080/proxy") == "http://127.0.0.1:8080/proxy/model/v1/generation"
 
 
 @given(st.text(min_size=1, max_size=50).filter(is_task_id))
-def test_an_id_cannot_lead_elsewhere(task_id: str) -> None:
+def test_a_task_id_cannot_change_the_path_of_the_status_url(task_id: str) -> None:
     url = urlsplit(status_url(BASE, task_id))
     assert (url.scheme, url.netloc, url.query, url.fragment) == ("https", "cloud.vtrix.ai", "", "")
     head, _, last = url.path.rpartition("/")
@@ -38,25 +40,25 @@ def test_an_id_cannot_lead_elsewhere(task_id: str) -> None:
 
 
 @pytest.mark.parametrize("task_id", ["d8ejq1de878c739e2lrg", "a/b", "../../x", "a.b", "x" * MAX_ID_LENGTH, "ä", "a b"])
-def test_what_may_be_an_id_is_taken(task_id: str) -> None:
+def test_check_task_id_accepts_a_possible_task_id(task_id: str) -> None:
     assert check_task_id(task_id) == task_id
 
 
-def test_an_id_loses_the_blanks_around_it() -> None:
+def test_check_task_id_strips_surrounding_blanks() -> None:
     assert check_task_id(" t1\n") == "t1"
 
 
 @pytest.mark.parametrize(
     "task_id", ["", " ", "\n", ".", "..", "...", " .. ", "x" * (MAX_ID_LENGTH + 1), "\ud800", None, 7, b"t1", ["t1"]]
 )
-def test_what_cannot_be_an_id_is_refused(task_id: Any) -> None:
+def test_check_task_id_refuses_an_impossible_task_id(task_id: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
         check_task_id(task_id)
     assert caught.value.field == "task_id"
 
 
 @given(st.text())
-def test_an_id_that_is_taken_can_be_asked_for(text: str) -> None:
+def test_an_accepted_task_id_makes_an_ascii_status_url(text: str) -> None:
     try:
         checked = check_task_id(text)
     except InvalidRequest:

@@ -1,3 +1,5 @@
+"""The body and the fingerprint of a create request."""
+
 from __future__ import annotations
 
 import base64
@@ -21,11 +23,11 @@ if TYPE_CHECKING:
 NAMES = ("input_image", "input_image_2", "input_image_3", "input_image_4")
 
 
-def inline(data: bytes) -> LoadedImage:
+def load_bytes(data: bytes) -> LoadedImage:
     return LoadedImage.of_bytes(data)
 
 
-def linked(url: str) -> LoadedImage:
+def load_url(url: str) -> LoadedImage:
     return LoadedImage.of_url(url)
 
 
@@ -46,15 +48,15 @@ sizes = st.integers(0, 9) | st.builds(
     lambda pieces, offset: max(0, pieces * PIECE + offset), st.integers(0, 2), st.integers(-4, 4)
 )
 images = st.one_of(
-    sizes.map(lambda size: inline(bytes(index * 7 % 251 for index in range(min(size, 251))) * (size // 251 + 1))),
-    st.builds(lambda size: inline(bytes(size)), sizes),
-    st.binary(max_size=50).map(inline),
-    st.sampled_from(['https://host/a.png?x="1"', "http://host/ä"]).map(linked),
+    sizes.map(lambda size: load_bytes(bytes(index * 7 % 251 for index in range(min(size, 251))) * (size // 251 + 1))),
+    st.builds(lambda size: load_bytes(bytes(size)), sizes),
+    st.binary(max_size=50).map(load_bytes),
+    st.sampled_from(['https://host/a.png?x="1"', "http://host/ä"]).map(load_url),
 )
 
 
-def meaning(request: KontextRequest, loaded: list[LoadedImage]) -> dict[str, Any]:
-    """What the body must mean, said in the plainest way."""
+def expected_payload(request: KontextRequest, loaded: list[LoadedImage]) -> dict[str, Any]:
+    """Return the JSON that the body must contain, built in the simplest way."""
     fields = ("prompt", "seed", "aspect_ratio", "output_format", "prompt_upsampling", "safety_tolerance")
     params = {name: getattr(request, name) for name in fields if getattr(request, name) is not None}
     for name, image in zip(NAMES, loaded, strict=False):
@@ -62,24 +64,29 @@ def meaning(request: KontextRequest, loaded: list[LoadedImage]) -> dict[str, Any
     return {"model": request.model, "input": [{"params": params}]}
 
 
-def nothing_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    assert len(dict(pairs)) == len(pairs), "a key is given twice"
+def refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    assert len(dict(pairs)) == len(pairs), "a key is repeated"
     return dict(pairs)
 
 
 @given(requests, st.lists(images, max_size=4))
 @example(KontextRequest("}}]}"), [])
-@example(KontextRequest("a"), [inline(b"x" * PIECE), linked("https://host/a"), inline(b"y"), linked("https://host/b")])
-def test_a_body_means_what_was_asked_for(request: KontextRequest, loaded: list[LoadedImage]) -> None:
+@example(
+    KontextRequest("a"),
+    [load_bytes(b"x" * PIECE), load_url("https://host/a"), load_bytes(b"y"), load_url("https://host/b")],
+)
+def test_a_body_is_the_json_of_the_request(request: KontextRequest, loaded: list[LoadedImage]) -> None:
     body = encode_create(request, loaded)
     text = b"".join(body.pieces())
-    assert json.loads(text, object_pairs_hook=nothing_twice) == meaning(request, loaded)
+    assert json.loads(text, object_pairs_hook=refuse_duplicate_keys) == expected_payload(request, loaded)
     assert len(text) == body.length
     assert b"null" not in text or "null" in request.prompt
 
 
 @given(requests, st.lists(images, max_size=4))
-def test_a_body_can_be_sent_again_from_its_start(request: KontextRequest, loaded: list[LoadedImage]) -> None:
+def test_the_pieces_of_a_body_can_be_read_again_from_the_start(
+    request: KontextRequest, loaded: list[LoadedImage]
+) -> None:
     body = encode_create(request, loaded)
     first = list(body.pieces())
     begun = body.pieces()
@@ -118,7 +125,7 @@ def test_every_field_of_the_protocol_is_sent_under_its_name() -> None:
         safety_tolerance=0,
         model="flux_kontext_max",
     )
-    loaded = [inline(b"one"), linked("https://host/two"), inline(b"three"), inline(b"four")]
+    loaded = [load_bytes(b"one"), load_url("https://host/two"), load_bytes(b"three"), load_bytes(b"four")]
     assert json.loads(b"".join(encode_create(request, loaded).pieces())) == {
         "model": "flux_kontext_max",
         "input": [
@@ -140,9 +147,9 @@ def test_every_field_of_the_protocol_is_sent_under_its_name() -> None:
     }
 
 
-def test_a_body_does_not_show_its_images() -> None:
-    assert "b25l" not in repr(encode_create(KontextRequest("a"), [inline(b"one")]))
-    assert "one" not in repr(encode_create(KontextRequest("a"), [inline(b"one")]))
+def test_the_repr_of_a_body_hides_its_images() -> None:
+    assert "b25l" not in repr(encode_create(KontextRequest("a"), [load_bytes(b"one")]))
+    assert "one" not in repr(encode_create(KontextRequest("a"), [load_bytes(b"one")]))
 
 
 few_requests = st.builds(
@@ -154,38 +161,40 @@ few_requests = st.builds(
     model=st.sampled_from(["flux_kontext_pro", "flux_kontext_max"]),
 )
 few_images = st.lists(
-    st.sampled_from([inline(b"one"), inline(b"two"), linked("https://host/one"), inline(b"https://host/two")]),
+    st.sampled_from(
+        [load_bytes(b"one"), load_bytes(b"two"), load_url("https://host/one"), load_bytes(b"https://host/two")]
+    ),
     max_size=3,
 )
 
 
 @given(few_requests, few_images, few_requests, few_images)
-def test_fingerprints_are_equal_exactly_where_the_content_is(
+def test_fingerprints_are_equal_exactly_if_the_payloads_are(
     one: KontextRequest, ones: list[LoadedImage], two: KontextRequest, twos: list[LoadedImage]
 ) -> None:
-    same = meaning(one, ones) == meaning(two, twos)
+    same = expected_payload(one, ones) == expected_payload(two, twos)
     assert (fingerprint(one, ones) == fingerprint(two, twos)) is same
 
 
 def test_a_fingerprint_is_64_hexadecimal_characters() -> None:
-    digest = fingerprint(KontextRequest("ä"), [inline(b"one")])
+    digest = fingerprint(KontextRequest("ä"), [load_bytes(b"one")])
     assert len(digest) == 64
     assert int(digest, 16) >= 0
 
 
-def test_a_fingerprint_stays_the_same_from_version_to_version() -> None:
+def test_a_fingerprint_never_changes_between_versions() -> None:
     request = KontextRequest("a red fox in snow", aspect_ratio="16:9", seed=42)
-    digest = "8b00c24655183b6537677d1bdec04610ab6fcb9ef7eb9f418b5636461832398b"  # what journals on disk hold
-    assert fingerprint(request, [inline(b"one")]) == digest
+    digest = "8b00c24655183b6537677d1bdec04610ab6fcb9ef7eb9f418b5636461832398b"  # journals on disk contain it
+    assert fingerprint(request, [load_bytes(b"one")]) == digest
 
 
-def test_the_order_of_images_matters() -> None:
+def test_the_order_of_images_changes_the_fingerprint() -> None:
     request = KontextRequest("a")
-    one, two = inline(b"one"), inline(b"two")
+    one, two = load_bytes(b"one"), load_bytes(b"two")
     assert fingerprint(request, [one, two]) != fingerprint(request, [two, one])
 
 
-def test_it_does_not_matter_how_the_same_bytes_were_passed(tmp_path: Path) -> None:
+def test_the_source_type_does_not_change_the_fingerprint(tmp_path: Path) -> None:
     data = b"GIF89a the very same"
     path = tmp_path / "fox.jpg"
     path.write_bytes(data)
@@ -210,6 +219,6 @@ def test_it_does_not_matter_how_the_same_bytes_were_passed(tmp_path: Path) -> No
         {"model": "flux_kontext_max"},
     ],
 )
-def test_every_field_counts_in_a_fingerprint(changed: dict[str, Any]) -> None:
+def test_every_field_changes_the_fingerprint(changed: dict[str, Any]) -> None:
     request = KontextRequest("a", seed=1)
     assert fingerprint(KontextRequest.of(request, **changed), []) != fingerprint(request, [])

@@ -1,4 +1,4 @@
-"""What users' editors show of the public API. mypy and pyright read this file; nothing in it is sent anywhere."""
+"""The types that an editor shows for the public API. mypy and pyright check this file; none of it is sent."""
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, assert_type, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Unpack, assert_never, assert_type, get_type_hints
 
 import attrs
 import pytest
@@ -26,6 +26,8 @@ from kontext_async import (
     KontextSession,
     Limits,
     Outcome,
+    Polling,
+    RequestFields,
     RequestLike,
     Retries,
     SessionStatistics,
@@ -35,10 +37,20 @@ from kontext_async import (
     TaskState,
     TaskStatus,
     TaskTimeout,
+    Timeouts,
     Usage,
 )
-from kontext_async.events import Completed, Event, Failed, StatusReceived
-from kontext_async.models import RequestFields
+from kontext_async.events import (
+    Abandoned,
+    Accepted,
+    Completed,
+    Downloaded,
+    Event,
+    Failed,
+    StatusReceived,
+    Submitting,
+    Throttled,
+)
 
 if TYPE_CHECKING:
     import io
@@ -48,7 +60,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-async def one_picture(session: KontextSession, timeout: float | None) -> None:
+async def generate_one_image(session: KontextSession, timeout: float | None) -> None:
     assert_type(await session.generate("a fox"), Generation)
     assert_type(await session.generate({"prompt": "a fox"}, timeout=300), Generation)
     assert_type(await session.generate(KontextRequest("a fox"), timeout=timeout, seed=7), Generation)
@@ -65,7 +77,20 @@ async def one_picture(session: KontextSession, timeout: float | None) -> None:
     )
 
 
-async def keywords_are_checked(session: KontextSession) -> None:
+async def wrap_generate(session: KontextSession, prompt: str, **fields: Unpack[RequestFields]) -> Path:
+    """A user's wrapper, whose keywords are checked as those of `KontextSession.generate`."""
+    generation = await session.generate(prompt, timeout=60, **fields)
+    return await session.save(generation.image, "fox.jpg")
+
+
+async def use_the_wrapper(session: KontextSession) -> None:
+    assert_type(await wrap_generate(session, "a fox", seed=7, aspect_ratio="16:9"), Path)
+    await wrap_generate(session, "a fox", sed=7)  # type: ignore[call-arg]
+    await wrap_generate(session, "a fox", seed="7")  # type: ignore[arg-type]
+    await wrap_generate(session, "a fox", timeout=60)  # type: ignore[call-arg]
+
+
+async def refuse_wrong_keywords(session: KontextSession) -> None:
     await session.generate("a fox", sed=7)  # type: ignore[call-arg]
     await session.generate("a fox", seed="7")  # type: ignore[arg-type]
     await session.generate("a fox", output_format="webp")  # type: ignore[arg-type]
@@ -79,7 +104,7 @@ async def keywords_are_checked(session: KontextSession) -> None:
     await session.submit("a fox", aspect_ratio=(16, 9))  # type: ignore[arg-type]
 
 
-async def a_task(session: KontextSession) -> None:
+async def use_a_task(session: KontextSession) -> None:
     task = session.attach("d8ejq1de878c739e2lrg")
     assert_type(task, GenerationTask)
     assert_type(task.id, str)
@@ -95,7 +120,9 @@ async def a_task(session: KontextSession) -> None:
     session.attach(7)  # type: ignore[arg-type]
 
 
-async def many_pictures(session: KontextSession, lines: Iterator[str], rows: AsyncIterator[Mapping[str, Any]]) -> None:
+async def generate_many_images(
+    session: KontextSession, lines: Iterator[str], rows: AsyncIterator[Mapping[str, Any]]
+) -> None:
     assert_type(session.generate_many(lines), AsyncGenerator[Outcome, None])
     async for outcome in session.generate_many(rows, fail_fast=True):
         assert_type(outcome, Outcome)
@@ -112,18 +139,27 @@ async def many_pictures(session: KontextSession, lines: Iterator[str], rows: Asy
     session.generate_many(7)  # type: ignore[arg-type]
 
 
-async def downloads(session: KontextSession, image: GeneratedImage, made: Generation, path: PathLike[str]) -> None:
+async def download_images(
+    session: KontextSession, image: GeneratedImage, generation: Generation, path: PathLike[str]
+) -> None:
     assert_type(await session.read(image), bytes)
     assert_type(await session.save(image, "fox.jpg"), Path)
     assert_type(await session.save(image, path), Path)
-    assert_type(await session.save(made, path), list[Path])
-    await session.read(made)  # type: ignore[arg-type]
+    assert_type(await session.save(generation, path), list[Path])
+    assert_type(await session.save(generation.image, path), Path)
+    assert_type(await session.save(generation.image, path, durable=True), Path)
+    assert_type(await session.read(generation.image), bytes)
+    await session.read(generation)  # type: ignore[arg-type]
     await session.save("https://host/fox.jpg", path)  # type: ignore[call-overload]
 
 
-async def a_session(session: KontextSession, callback: Callable[[Event], None]) -> None:
-    async with KontextSession() as opened:
-        assert_type(opened, KontextSession)
+def show_completed(event: Completed) -> None:
+    """A callback for one kind of event."""
+
+
+async def use_a_session(session: KontextSession, callback: Callable[[Event], None]) -> None:
+    async with KontextSession() as running:
+        assert_type(running, KontextSession)
     assert_type(await KontextSession("key", base_url="http://host", settings=Settings()).start(), KontextSession)
     await session.aclose()
     assert_type(session.statistics(), SessionStatistics)
@@ -131,14 +167,23 @@ async def a_session(session: KontextSession, callback: Callable[[Event], None]) 
     assert_type(session.subscribe(callback), Callable[[], None])
     session.subscribe(print)
     session.subscribe(lambda event: event.at)
+    session.subscribe(lambda event: event.generation, Completed)
+    session.subscribe(lambda event: event.task_id, Completed, Downloaded)
+    assert_type(session.subscribe(show_completed, Completed), Callable[[], None])
+    session.subscribe(show_completed)  # type: ignore[arg-type]
+    session.subscribe(show_completed, Failed)  # type: ignore[arg-type]
+    session.subscribe(callback, "Completed")  # type: ignore[call-overload]
     KontextSession("key", "http://host")  # type: ignore[call-arg]
     KontextSession(limits=Limits(max_in_flight=3))
+    KontextSession(limits=Limits(max_in_flight=3), timeouts=Timeouts(wait=900), polling=Polling(), retries=Retries())
     KontextSession(limits=Retries())  # type: ignore[arg-type]
+    KontextSession(timeouts=30)  # type: ignore[arg-type]
+    assert_type(session.is_closed, bool)
     with session:  # type: ignore[attr-defined]
         pass
 
 
-def requests(file: io.BytesIO, image: Image.Image, path: Path, like: RequestLike) -> None:
+def build_requests(file: io.BytesIO, image: Image.Image, path: Path, like: RequestLike) -> None:
     request = KontextRequest("a fox", input_images=[file, image, path, b"", "fox.jpg", memoryview(b"")], seed=7)
     assert_type(request.prompt, str)
     assert_type(request.input_images, tuple[ImageSource, ...])
@@ -163,27 +208,28 @@ def requests(file: io.BytesIO, image: Image.Image, path: Path, like: RequestLike
     request.seed = 8  # type: ignore[misc]
 
 
-def results(made: Generation, status: TaskStatus) -> None:
-    assert_type(made.task_id, str)
-    assert_type(made.model, str | None)
-    assert_type(made.request, KontextRequest | None)
-    assert_type(made.images, tuple[GeneratedImage, ...])
-    assert_type(made.images[0].url, str)
-    assert_type(made.images[0].job_id, str | None)
-    assert_type(made.usage, Usage)
-    assert_type(made.usage.cost, Decimal | None)
-    assert_type(made.usage.discount, float | None)
-    assert_type(made.created_at, datetime | None)
-    assert_type(made.elapsed, float)
-    assert_type(made.metadata, Mapping[str, Any])
+def read_results(generation: Generation, status: TaskStatus) -> None:
+    assert_type(generation.task_id, str)
+    assert_type(generation.model, str | None)
+    assert_type(generation.request, KontextRequest | None)
+    assert_type(generation.images, tuple[GeneratedImage, ...])
+    assert_type(generation.image, GeneratedImage)
+    assert_type(generation.images[0].url, str)
+    assert_type(generation.images[0].job_id, str | None)
+    assert_type(generation.usage, Usage)
+    assert_type(generation.usage.cost, Decimal | None)
+    assert_type(generation.usage.discount, float | None)
+    assert_type(generation.created_at, datetime | None)
+    assert_type(generation.elapsed, float)
+    assert_type(generation.metadata, Mapping[str, Any])
     assert_type(status.state, TaskState)
     assert_type(status.state.is_terminal, bool)
     assert_type(status.progress, float | None)
     assert_type(status.error, TaskErrorDetail | None)
-    made.elapsed = 1.0  # type: ignore[misc]
+    generation.elapsed = 1.0  # type: ignore[misc]
 
 
-def errors(error: KontextError) -> None:
+def match_errors(error: KontextError) -> None:
     assert_type(error.task_id, str | None)
     assert_type(error.request_id, str | None)
     assert_type(error.retryable, bool)
@@ -199,20 +245,34 @@ def errors(error: KontextError) -> None:
         case TaskTimeout():
             assert_type(error.last_status, TaskStatus | None)
             assert_type(error.waited, float)
+            timeout: TimeoutError = error
+            timeout.with_traceback(None)
 
 
-def events(event: Event) -> None:
+def match_events(event: Event) -> None:
     assert_type(event.at, datetime)
     assert_type(event.task_id, str | None)
+    assert_type(event.fingerprint, str | None)
     match event:
+        case Submitting():
+            assert_type(event.attempt, int)
+        case Accepted():
+            assert_type(event.status, TaskStatus)
+        case Throttled():
+            assert_type(event.seconds, float)
+            assert_type(event.scope, Literal["submit", "poll"])
         case Completed():
             assert_type(event.generation, Generation)
         case Failed():
             assert_type(event.error, KontextError)
         case StatusReceived():
             assert_type(event.status, TaskStatus)
+        case Abandoned():
+            assert_type(event.reason, str)
+        case Downloaded():
+            assert_type((event.image, event.path, event.size), tuple[GeneratedImage, Path | None, int])
         case _:
-            pass
+            assert_never(event)
 
 
 def test_the_keywords_of_generate_are_the_fields_of_a_request() -> None:
@@ -222,8 +282,8 @@ def test_the_keywords_of_generate_are_the_fields_of_a_request() -> None:
     assert not RequestFields.__required_keys__
 
 
-@pytest.mark.parametrize("name", sorted(set(kontext_async.__all__) - {"Event", "ImageSource", "RequestLike"}))
-def test_every_public_name_can_be_had_and_is_documented(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(set(kontext_async.__all__) - {"ImageSource", "RequestLike"}))
+def test_every_public_name_is_importable_and_documented(name: str) -> None:
     found = getattr(kontext_async, name)
     assert name == "__version__" or inspect.getdoc(found)
 
@@ -242,7 +302,7 @@ def test_every_public_method_has_types_and_a_docstring(kind: type) -> None:
         assert "return" in function.__annotations__
 
 
-def test_models_resolve_their_own_types() -> None:
+def test_the_type_hints_of_models_resolve() -> None:
     for kind in (KontextRequest, Generation, TaskStatus, Outcome, Settings):
         assert set(get_type_hints(kind)) >= {a.name for a in attrs.fields(kind)}
 

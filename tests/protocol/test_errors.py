@@ -1,3 +1,5 @@
+"""Errors from HTTP responses, and the ``Retry-After`` header."""
+
 from __future__ import annotations
 
 import base64
@@ -25,7 +27,7 @@ from kontext_async.protocol import error_from_response, retry_after
 NOW = datetime(2026, 1, 9, 12, 0, 0, tzinfo=UTC)
 LONG_RUN = re.compile(r"[A-Za-z0-9+/=_-]{120,}")
 
-KINDS: dict[int, type[GatewayError]] = {
+ERROR_CLASSES: dict[int, type[GatewayError]] = {
     301: RequestRejected,
     307: RequestRejected,
     400: RequestRejected,
@@ -66,8 +68,8 @@ BODIES: list[tuple[bytes, str | None, str, str | None]] = [
     (b'{"error": true, "message": "too fast"}', None, "too fast", None),
     ('{"message": "zu schnell ä"}'.encode(), None, "zu schnell ä", None),
     (b"<html><body>502 Bad Gateway</body></html>", None, "502 Bad Gateway", None),
-    (b"", None, "without a reason", None),
-    (b"   ", None, "without a reason", None),
+    (b"", None, "no reason was given", None),
+    (b"   ", None, "no reason was given", None),
     (b"upstream connect error", None, "upstream connect error", None),
     (b'{"error": {"mess', None, '{"error": {"mess', None),
     (b'["too fast"]', None, '["too fast"]', None),
@@ -80,17 +82,17 @@ BODIES: list[tuple[bytes, str | None, str, str | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("status", "kind"), KINDS.items())
+@pytest.mark.parametrize(("status", "error_class"), ERROR_CLASSES.items())
 @pytest.mark.parametrize(("body", "code", "message", "request_id"), BODIES)
-def test_each_body_with_each_status_becomes_the_right_error(
-    status: int, kind: type[GatewayError], body: bytes, code: str | None, message: str, request_id: str | None
+def test_each_status_and_body_becomes_the_right_error(
+    status: int, error_class: type[GatewayError], body: bytes, code: str | None, message: str, request_id: str | None
 ) -> None:
     error = error_from_response(status, body, request_id="header", task_id="t1")
-    assert type(error) is kind
+    assert type(error) is error_class
     assert error.status == status
     assert error.code == code
     assert message in str(error)
-    assert f"the gateway answered {status}" in str(error)
+    assert f"the gateway returned HTTP {status}" in str(error)
     assert error.request_id == (request_id or "header")
     assert error.task_id == "t1"
     assert error.body is not None
@@ -98,9 +100,9 @@ def test_each_body_with_each_status_becomes_the_right_error(
 
 
 @pytest.mark.parametrize("status", range(300, 600))
-def test_every_status_but_success_has_an_error(status: int) -> None:
+def test_every_status_from_300_on_has_an_error(status: int) -> None:
     error = error_from_response(status, b"")
-    expected = KINDS.get(status, GatewayUnavailable if status >= 500 else RequestRejected)
+    expected = ERROR_CLASSES.get(status, GatewayUnavailable if status >= 500 else RequestRejected)
     assert type(error) is expected
     assert error.retryable is (status == 429 or status >= 500)
     assert not error.may_be_charged
@@ -119,7 +121,7 @@ IMAGE = base64.b64encode(bytes(range(256)) * 40).decode()
         {"message": "words " * 10_000},
     ],
 )
-def test_a_body_that_echoes_the_request_is_cut(body: dict[str, Any]) -> None:
+def test_an_echoed_image_is_cut_out_of_the_error(body: dict[str, Any]) -> None:
     error = error_from_response(400, json.dumps(body).encode())
     for text in (str(error), repr(error), error.body or "", error.code or "", error.request_id or ""):
         assert not LONG_RUN.search(text)
@@ -150,7 +152,7 @@ def test_any_body_becomes_an_error_that_survives_pickling(status: int, body: byt
     error = error_from_response(status, body)
     assert isinstance(error, GatewayError)
     assert len(str(error)) < 1500
-    twin = pickle.loads(pickle.dumps(error))  # noqa: S301 # made on the line above
+    twin = pickle.loads(pickle.dumps(error))  # noqa: S301 # pickled on the line above
     assert (type(twin), vars(twin)) == (type(error), vars(error))
 
 
@@ -185,28 +187,28 @@ def test_any_body_becomes_an_error_that_survives_pickling(status: int, body: byt
         ("Fri, 09 Jan 2026 12:00:00 +9999", None),
     ],
 )
-def test_a_named_wait_is_read(value: str | None, seconds: float | None) -> None:
+def test_retry_after_reads_seconds_and_dates(value: str | None, seconds: float | None) -> None:
     assert retry_after(value, NOW) == seconds
 
 
-def test_a_date_is_read_against_a_clock_in_any_zone() -> None:
+def test_retry_after_accepts_a_clock_in_any_time_zone() -> None:
     elsewhere = NOW.astimezone(timezone(timedelta(hours=-7)))
     assert retry_after("Fri, 09 Jan 2026 12:00:30 GMT", elsewhere) == 30.0
 
 
 @given(st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001 # set beside
-def test_any_http_date_is_read(date: datetime) -> None:
+def test_retry_after_reads_any_http_date(date: datetime) -> None:
     date = date.replace(microsecond=0)
     assert retry_after(format_datetime(date, usegmt=True), NOW) == max(0.0, (date - NOW).total_seconds())
 
 
 @given(st.text(max_size=40) | st.from_regex(r"\A\w{3}, \d{1,2} \w{3} \d{1,5} \d\d:\d\d:\d\d [+-]?\w{1,6}\Z"))
-def test_any_header_is_a_wait_or_none(value: str) -> None:
+def test_retry_after_of_any_text_is_not_negative_or_none(value: str) -> None:
     seconds = retry_after(value, NOW)
     assert seconds is None or seconds >= 0
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_a_proxy_may_write_its_reason_in_any_unicode(encoding: str) -> None:
+def test_the_reason_is_read_from_json_in_any_unicode_encoding(encoding: str) -> None:
     error = error_from_response(502, '{"message": "overloaded"}'.encode(encoding))
     assert "overloaded" in str(error)

@@ -1,0 +1,59 @@
+"""A price, read from the response to a precharge request."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from kontext_async.errors import InvalidResponse
+from kontext_async.models import Estimate
+from kontext_async.protocol import read_estimate
+
+
+def encode_estimate(**data: Any) -> bytes:
+    return json.dumps({"status": "success", "data": data}).encode()
+
+
+def test_a_price_is_read() -> None:
+    body = encode_estimate(model="flux_kontext_pro", cost="0.0357", currency="USD", discount=0.7, sample_count=4)
+    assert read_estimate(body) == Estimate(cost=Decimal("0.0357"), discount=0.7, model="flux_kontext_pro")
+
+
+def test_an_unknown_price_has_a_reason_and_no_cost() -> None:
+    body = b'{"status": "failed", "data": {"cost": null, "reason": "COST_CACHE_MISS"}}'
+    assert read_estimate(body) == Estimate(reason="COST_CACHE_MISS")
+
+
+def test_a_price_in_another_currency_is_not_a_cost() -> None:
+    assert read_estimate(encode_estimate(cost="4", currency="credit")) == Estimate(currency="credit")
+
+
+@pytest.mark.parametrize("cost", ["-1", "free", None, [], True])
+def test_an_invalid_cost_is_none(cost: Any) -> None:
+    assert read_estimate(encode_estimate(cost=cost)).cost is None
+
+
+@pytest.mark.parametrize("data", [None, [], "x", 7])
+def test_data_that_is_not_an_object_has_no_cost(data: Any) -> None:
+    assert read_estimate(json.dumps({"data": data}).encode()) == Estimate()
+
+
+@pytest.mark.parametrize("body", [b"", b"<html></html>", b"[]", b"null", b"[" * 100_000])
+def test_a_body_that_is_not_a_json_object_is_invalid(body: bytes) -> None:
+    with pytest.raises(InvalidResponse, match="not a JSON object") as caught:
+        read_estimate(body, status=203)
+    assert caught.value.status == 203
+
+
+@given(st.binary(max_size=100))
+def test_any_body_is_an_estimate_or_an_invalid_response(body: bytes) -> None:
+    try:
+        estimate = read_estimate(body)
+    except InvalidResponse as error:
+        assert error.status == 200  # noqa: PT017 # both results are right
+    else:
+        assert estimate.cost is None or estimate.cost >= 0

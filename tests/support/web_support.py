@@ -1,0 +1,43 @@
+"""Web applications under real servers, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import uvicorn
+from aiohttp.test_utils import TestClient, TestServer
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+
+async def get_from_aiohttp(app: web.Application, *paths: str) -> list[tuple[int, bytes]]:
+    """Serve an aiohttp application, and request all paths at once."""
+    async with TestClient(TestServer(app)) as client:
+        return await asyncio.gather(*(_get(client, path) for path in paths))
+
+
+async def get_from_asgi(app: Any, *paths: str) -> list[tuple[int, bytes]]:
+    """Serve an ASGI application with uvicorn, and request all paths at once."""
+    config = uvicorn.Config(app, port=0, lifespan="on", log_level="warning")
+    server = uvicorn.Server(config)
+    listening = config.bind_socket()
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        while not server.started:
+            await asyncio.sleep(0)
+            assert not serving.done(), "the server did not start"
+        host, port = listening.getsockname()[:2]
+        async with aiohttp.ClientSession(f"http://{host}:{port}") as client:
+            return await asyncio.gather(*(_get(client, path) for path in paths))
+    finally:
+        server.should_exit = True
+        await serving
+        listening.close()
+
+
+async def _get(client: Any, path: str) -> tuple[int, bytes]:
+    async with client.get(path) as response:
+        return response.status, await response.read()
