@@ -1,4 +1,4 @@
-"""The asyncio-first Python SDK for FLUX.1 Kontext [pro]: one picture or thousands, each paid for exactly once."""
+"""The asyncio-first Python SDK for FLUX.1 Kontext [pro]: one image or thousands, each paid for exactly once."""
 
 from typing import TYPE_CHECKING, Any
 

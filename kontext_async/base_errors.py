@@ -94,8 +94,15 @@ def _without(secret: str, value: object) -> object:
     return value.replace(secret, "***") if isinstance(value, str) else value
 
 
+def unwrap_group(error: Exception) -> Exception:
+    """Return the first error inside an exception group, or the error itself."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 class UsageError(KontextError):
-    """The caller misused the library; nothing was sent."""
+    """The call is wrong; nothing was sent."""
 
 
 class InvalidRequest(UsageError, ValueError):

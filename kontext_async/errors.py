@@ -1,9 +1,9 @@
 """Every error that this library raises.
 
-The tree has one root. Usage errors are the caller's mistake, and nothing was sent; the others are not::
+The tree has one root. Usage errors say that the call is wrong, and nothing was sent. The others do not::
 
     KontextError                     task_id, request_id, retryable, may_be_charged: on every error
-    ├── UsageError                   the caller misused the library; nothing was sent
+    ├── UsageError                   the call is wrong; nothing was sent
     │   ├── InvalidRequest           also a ValueError: field, value, rule
     │   └── ConfigurationError       no key, bad URL, contradictory settings
     ├── SessionError                 the session cannot be used, or ended while the caller waited
@@ -24,7 +24,7 @@ The tree has one root. Usage errors are the caller's mistake, and nothing was se
     ├── DownloadFailed               url (without its query), reason
     └── CostLimitReached             spent, limit
 
-Texts are bounded and contain no key, no header and no image. All errors can be pickled, with their class and attributes.
+Texts are bounded and contain no key, no header and no image. All errors can be pickled, with class and attributes.
 """
 
 from __future__ import annotations
@@ -207,7 +207,8 @@ class TaskTimeout(TaskError, TimeoutError):
         self.waited = waited
         self.last_status = last_status
         super().__init__(
-            f"not finished after {waited:.1f} s; the task keeps running and is billed: resume it with attach({task_id!r})",
+            f"not finished after {waited:.1f} s; the task keeps running and is billed: "
+            f"resume it with attach({task_id!r})",
             task_id=task_id,
         )
 

@@ -1,7 +1,7 @@
 """Session events, as frozen classes: progress displays, journals, logs and metrics all listen to this one stream.
 
-Subscribe with `KontextSession.subscribe`. Every event has `at`, an aware UTC datetime; `task_id`, the gateway's task ID,
-if there is one; and `fingerprint`, the request's fingerprint, if the request is known.
+Subscribe with `KontextSession.subscribe`. Every event has `at`, an aware UTC datetime; `task_id`, the gateway's task
+ID, if there is one; and `fingerprint`, the request's fingerprint, if the request is known.
 """
 
 from __future__ import annotations

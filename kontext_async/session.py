@@ -17,13 +17,13 @@ from kontext_async.engine.task_record import TaskRecord
 from kontext_async.errors import GatewayUnavailable, InvalidRequest, KontextError, SubmissionUncertain, TaskTimeout
 from kontext_async.models import GeneratedImage, Generation, KontextRequest, TaskStatus
 from kontext_async.protocol import check_task_id, read_created
-from kontext_async.settings import Settings, api_key_from, base_url_from
+from kontext_async.settings import Settings, find_api_key, find_base_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from os import PathLike
     from types import TracebackType
-    from typing import Self, Unpack
+    from typing import Self, TypeVar, Unpack
 
     import aiohttp
 
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from kontext_async.events import Event
     from kontext_async.models import Estimate, Outcome, RequestFields, RequestLike, SessionStatistics
     from kontext_async.settings import Limits, Polling, Retries, Timeouts
+
+    EventT = TypeVar("EventT", bound=Event)
+    OtherT = TypeVar("OtherT", bound=Event)
 
 __all__ = ["GenerationTask", "KontextSession"]
 
@@ -79,8 +82,8 @@ class KontextSession:
             polling=settings.polling if polling is None else polling,
             retries=settings.retries if retries is None else retries,
         )
-        self._base_url = base_url_from(base_url)
-        self._engine = Engine(api_key_from(api_key), self._base_url, settings, http, clock or LoopClock())
+        self._base_url = find_base_url(base_url)
+        self._engine = Engine(find_api_key(api_key), self._base_url, settings, http, clock or LoopClock())
 
     async def start(self) -> Self:
         """Open the session; close it with `aclose`.
@@ -280,7 +283,29 @@ class KontextSession:
         """Return the current counts of queued, pending and finished tasks, and the amount spent."""
         return self._engine.statistics()
 
-    def subscribe(self, callback: Callable[[Any], object], *kinds: type[Event]) -> Callable[[], None]:
+    @overload
+    def subscribe(self, callback: Callable[[Event], object], /) -> Callable[[], None]: ...
+
+    @overload
+    def subscribe(self, callback: Callable[[EventT], object], kind: type[EventT], /) -> Callable[[], None]: ...
+
+    @overload
+    def subscribe(
+        self, callback: Callable[[EventT | OtherT], object], kind: type[EventT], other: type[OtherT], /
+    ) -> Callable[[], None]: ...
+
+    @overload
+    def subscribe(
+        self,
+        callback: Callable[[Any], object],
+        kind: type[Event],
+        other: type[Event],
+        third: type[Event],
+        /,
+        *kinds: type[Event],
+    ) -> Callable[[], None]: ...
+
+    def subscribe(self, callback: Callable[[Any], object], /, *kinds: type[Any]) -> Callable[[], None]:
         """Call `callback` with every event from now on, in order, on the session's loop. It must not block.
 
         Args:

@@ -1,4 +1,4 @@
-"""The version, in the one place that the package's build and its `User-Agent` read."""
+"""The version. The build and the ``User-Agent`` header read it from here."""
 
 __all__ = ["__version__"]
 

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import pytest
 from hypothesis import settings
 
@@ -12,7 +10,7 @@ from kontext_async.emulator import Emulator
 from kontext_async.testing import FAST
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from kontext_async.events import Event
 
@@ -27,6 +25,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def emulator_options() -> dict[str, Any]:
+    """The arguments of `emulator`; override it in a module or with `parametrize`."""
     return {"service_time": 0.01, "pixels": 64 * 64}
 
 
@@ -44,19 +43,7 @@ async def session(emulator: Emulator) -> AsyncIterator[KontextSession]:
 
 @pytest.fixture
 def events(session: KontextSession) -> list[Event]:
-    """Everything that happens in `session`."""
+    """All events of `session`."""
     seen: list[Event] = []
     session.subscribe(seen.append)
     return seen
-
-
-@pytest.fixture
-def until() -> Callable[[Callable[[], object]], Any]:
-    """Let the loop turn until something is true."""
-
-    async def turn(condition: Callable[[], object]) -> None:
-        with anyio.fail_after(10):
-            while not condition():
-                await asyncio.sleep(0)
-
-    return turn

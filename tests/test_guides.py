@@ -1,40 +1,60 @@
-"""Every Python example of the README runs, in order, against an emulator, as it would in ``python -m asyncio``."""
+"""Every Python example of the README and the guides runs against an emulator, as in ``python -m asyncio``."""
 
 from __future__ import annotations
 
 import ast
 import asyncio
 import inspect
-from pathlib import Path
-from typing import TYPE_CHECKING
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from package_syntax import PACKAGE, REPOSITORY
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser
+from web_support import get_from_aiohttp, get_from_asgi
+
+from kontext_async import KontextSession
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from sybil.example import Example
 
     from kontext_async.emulator import Emulator
 
 pytest_plugins = ["kontext_async.testing.plugin"]
 
-README = Path(__file__).parent.parent / "README.md"
+README = REPOSITORY / "README.md"
+GUIDES = sorted((PACKAGE / "guides").glob("*.md"))
+WITHOUT_PYTHON = {"command_line.md"}
 
 
 def run(example: Example) -> None:
-    """Run a block as asyncio's own prompt does, where ``await`` stands at the top."""
+    """Run a block as asyncio's own prompt does, where ``await`` may stand at the top."""
     example.namespace.setdefault("__name__", "__main__")
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     code = compile(example.parsed, f"{example.path}:{example.line}", "exec", flags=flags, dont_inherit=True)
-    result = eval(code, example.namespace)  # noqa: S307 # our own README
+    result = eval(code, example.namespace)  # noqa: S307 # our own documents
     if inspect.iscoroutine(result):
         asyncio.run(result)
 
 
-def examples() -> list[Example]:
-    document = Sybil([CodeBlockParser("python", run)], path=str(README.parent)).parse(README)
+def examples(path: Path) -> list[Example]:
+    document = Sybil([CodeBlockParser("python", run)], path=str(path.parent)).parse(path)
     return list(document.examples())
+
+
+def evaluate(path: Path) -> dict[str, Any]:
+    """Run all blocks of a document, and return what they define."""
+    found = examples(path)
+    assert found
+    for example in found:
+        example.evaluate()
+    return dict(found[-1].namespace)
 
 
 @pytest.fixture
@@ -42,37 +62,81 @@ def kontext_emulator_options() -> dict[str, object]:
     return {"service_time": 0.3, "pixels": 64 * 64}
 
 
-def test_the_examples_run(
-    kontext_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found = examples()
-    assert len(found) >= 8
-    for example in found:
-        example.evaluate()
+
+
+def test_the_readme_runs(kontext_emulator: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(README)
     assert (tmp_path / "fox.jpg").stat().st_size
     assert len(list((tmp_path / "out").iterdir())) == 20
-    printed = capsys.readouterr().out
-    assert "aspect_ratio | '3:1' | it must be" in printed
-    assert "0.04 USD" in printed
-    assert "1 billed" in printed
-    assert kontext_emulator.ledger.billed >= 37
     assert len(list((tmp_path / "foxes").glob("*.jpg"))) == 10
     assert (tmp_path / "foxes" / "index.html").stat().st_size
-    assert "uncertain" in printed
+    printed = capsys.readouterr().out
+    assert "0.04 USD" in printed
+    assert "0.40 USD, 0 uncertain" in printed
 
 
-def test_the_web_server_of_the_readme_serves(kontext_emulator: Emulator) -> None:
-    from aiohttp.test_utils import TestClient, TestServer
+def test_the_test_of_the_readme_passes(kontext_emulator: Emulator) -> None:
+    defined: dict[str, Any] = {"KontextSession": KontextSession}
+    exec(examples(README)[-1].parsed, defined)  # noqa: S102 # our own README
+    asyncio.run(defined["test_a_fox_is_billed_once"](kontext_emulator))
 
-    block = next(example for example in examples() if "web.Application()" in example.parsed)
-    block.evaluate()
 
-    async def ask() -> bytes:
-        async with TestClient(TestServer(block.namespace["app"])) as client:
-            answers = await asyncio.gather(*(client.get("/picture", params={"prompt": f"fox {n}"}) for n in range(5)))
-            assert [answer.status for answer in answers] == [200] * 5
-            return await answers[0].read()
+def test_the_readme_can_be_pasted_into_the_asyncio_prompt(kontext_emulator: Emulator, tmp_path: Path) -> None:
+    """A blank line inside a block would end it there, so no block has one."""
+    environment = {
+        **os.environ,
+        "KONTEXT_BASE_URL": kontext_emulator.base_url,
+        "KONTEXT_API_KEY": kontext_emulator.api_key or "",
+    }
+    pasted = "\n\n".join(example.parsed for example in examples(README)) + "\n\nprint('the end')\n"
+    prompt = subprocess.run(
+        [sys.executable, "-m", "asyncio"], input=pasted, capture_output=True, text=True, env=environment, check=False
+    )
+    assert "the end" in prompt.stdout
+    assert "Error" not in prompt.stderr, prompt.stderr
+    assert (tmp_path / "fox.jpg").stat().st_size
 
-    assert asyncio.run(ask()).startswith(b"\xff\xd8\xff")
+
+@pytest.mark.parametrize("guide", [guide.name for guide in GUIDES if guide.name not in WITHOUT_PYTHON])
+def test_a_guide_runs(guide: str, kontext_emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(PACKAGE / "guides" / guide)
+    expected = {
+        "bulk.md": "10 skipped, 0 USD",
+        "errors_and_money.md": "not finished, and billed; resume",
+        "images.md": "aspect_ratio | '3:1' | it must be",
+        "settings.md": "completed",
+        "testing.md": "1 billed",
+    }
+    assert expected.get(guide, "") in capsys.readouterr().out
+
+
+def test_the_guide_to_testing_has_a_test_that_passes(
+    kontext_emulator: Emulator, kontext_settings: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    defined = evaluate(PACKAGE / "guides" / "testing.md")
+    defined["test_an_image_is_billed_once"](kontext_emulator, kontext_settings)
+
+
+SERVERS = pytest.mark.parametrize(("name", "get"), [("app", get_from_aiohttp), ("starlette_app", get_from_asgi)])
+
+
+@SERVERS
+def test_the_web_servers_of_the_guide_serve(name: str, get: Callable[..., Any], kontext_emulator: Emulator) -> None:
+    defined = evaluate(PACKAGE / "guides" / "web_server.md")
+    paths = [f"/image?prompt=fox+{number}" for number in range(5)]
+    served = asyncio.run(get(defined[name], *paths, "/image"))
+    assert [status for status, _ in served] == [200] * 5 + [400]
+    assert served[0][1].startswith(b"\xff\xd8\xff")
     assert kontext_emulator.ledger.billed == 5
+
+
+@SERVERS
+@pytest.mark.parametrize("kontext_emulator_options", [{"balance": "0.01"}])
+def test_the_web_servers_of_the_guide_respond_when_the_balance_is_empty(
+    name: str, get: Callable[..., Any], kontext_emulator: Emulator
+) -> None:
+    defined = evaluate(PACKAGE / "guides" / "web_server.md")
+    assert asyncio.run(get(defined[name], "/image?prompt=fox")) == [(503, b"no image can be generated at the moment")]

@@ -1,1 +1,18 @@
-"""What moves: connections, the scheduler, the poll loop, downloads, and the task that owns them."""
+"""Performs what `kontext_async.decisions` decides, over one connection pool.
+
+The rooms, in the order in which a request passes them:
+
+- `engine`: joins the parts; its owner task runs everything that is async
+- `batch`, `outcome_queue`: read many requests lazily, and yield their outcomes
+- `uploads`: opens input images, and encodes bodies while they are sent
+- `scheduler`: submits a request, and retries it where that is safe
+- `slots`: the semaphore under which tasks are in flight
+- `submission_journal`: the interface of a journal that records a submission
+- `transport`: HTTP over aiohttp, and nothing else
+- `task_record`: an accepted task, and who waits for it
+- `poll_loop`, `poll_workers`: poll all pending tasks, and end their waits
+- `downloader`, `sinks`: download images into memory or files
+- `estimator`: asks for prices
+- `event_hub`: delivers events, and counts them
+- `context`, `clock`, `shared_timeout`: what the others need
+"""

@@ -1,4 +1,4 @@
-"""What every part of the engine needs, in one object."""
+"""The surroundings of the engine's parts, in one object."""
 
 from __future__ import annotations
 

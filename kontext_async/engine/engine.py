@@ -1,8 +1,8 @@
 """The engine's parts, and the owner task that runs them.
 
-The owner task enters and leaves its anyio task group itself; everybody else only signals it. So a session can be started
-in one task and closed in another, as pytest fixtures and web servers do. A task group held across a ``yield`` would fail
-with "exit cancel scope in a different task".
+The owner task enters and leaves its anyio task group itself; everybody else only signals it. So a session can be
+started in one task and closed in another, as pytest fixtures and web servers do. A task group held across a ``yield``
+would fail with "exit cancel scope in a different task".
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from kontext_async.base_errors import unwrap_group
 from kontext_async.decisions.concurrency import AdaptiveLimit
 from kontext_async.engine.context import Context
 from kontext_async.engine.downloader import Downloader
@@ -52,7 +53,7 @@ __all__ = ["Engine"]
 
 
 class Life(enum.Enum):
-    """Where an engine is in its life."""
+    """The states of an engine."""
 
     NEW = enum.auto()
     RUNNING = enum.auto()
@@ -62,7 +63,7 @@ class Life(enum.Enum):
 
 
 class Signal(enum.Enum):
-    """What moves an engine from one state to the next."""
+    """The signals that move an engine from one state to the next."""
 
     START = enum.auto()
     CLOSE = enum.auto()
@@ -137,10 +138,14 @@ class Engine:
         self._signal(Signal.START)
         self._owner = self._loop.create_task(self._run(ready), name="kontext_async session")
         try:
-            await asyncio.shield(ready)
+            await asyncio.wait([ready, self._owner], return_when=asyncio.FIRST_COMPLETED)
         except BaseException:
             self._signal(Signal.CLOSE)  # the caller has no session to close
             raise
+        if not ready.done():  # the loop cancelled the owner task before its first step
+            self._signal(Signal.END)
+            await self.transport.aclose()
+            raise self._end_error()
 
     async def aclose(self) -> None:
         """Close the engine, and fail all waiters with `SessionClosed`, which carries the task ID.
@@ -166,8 +171,10 @@ class Engine:
         if self._life is Life.NEW:
             raise SessionClosed("the session was not started: use 'async with', or await start() first")
         self._check_loop()
-        if self._life is not Life.RUNNING or self._group is None:
+        if self._life is not Life.RUNNING:
             raise self._end_error()
+        if self._group is None:
+            raise SessionClosed("the session is still starting: await start() first")
 
     def start_soon(self, work: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
         """Run a coroutine function as a child of the owner task.
@@ -247,10 +254,3 @@ class Engine:
             if self._loop in (None, asyncio.get_running_loop()):
                 return
         raise SessionClosed("the session belongs to another event loop; create one for each loop")
-
-
-def unwrap_group(error: Exception) -> Exception:
-    """Return the first error inside an exception group, or the error itself."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error

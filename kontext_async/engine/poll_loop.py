@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from kontext_async.decisions.polling.adaptive import AdaptiveTiming
-from kontext_async.decisions.polling.failures import FailureAction, PollFailure, after_failure
+from kontext_async.decisions.polling.failures import FailureAction, PollFailure, record_failure
 from kontext_async.decisions.polling.queue import GRAIN, PollQueue
 from kontext_async.decisions.resend import retry_delay
 from kontext_async.engine.poll_workers import PollWorkers
@@ -222,7 +222,7 @@ class PollLoop:
 
     def _on_poll_failed(self, task: TaskRecord, error: KontextError, now: float) -> None:
         failure = _failure_of(error)
-        action = after_failure(task, failure, now, self._retries)
+        action = record_failure(task, failure, now, self._retries)
         if action is FailureAction.FAIL_ALL:
             self.fail_all(error)
         elif action is FailureAction.FAIL_TASK:

@@ -1,8 +1,8 @@
 """Submits requests under the slots, and pays for each once. `decisions.resend` says what may be retried.
 
-Each attempt in flight is a child of the owner task: cancelling the caller does not touch it, so the session always learns
-the ID of a task that it pays for. `decisions.submission` says what a cancellation, a deadline or the end of the session
-means for a submission.
+Each attempt in flight is a child of the owner task: cancelling the caller does not touch it, so the session always
+learns the ID of a task that it pays for. `decisions.submission` says what a cancellation, a deadline or the end of the
+session means for a submission.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ class Scheduler:
         return result
 
     async def _on_caller_cancelled(self, submission: Submission, done: asyncio.Future[AttemptResult]) -> None:
-        """Stay until a request in flight is answered, for a bounded time, so that the task's ID becomes known."""
+        """Wait for the response to a request in flight, for a bounded time, so that the task's ID becomes known."""
         submission.caller_cancelled = True
         if done.done():  # the response came in the same turn of the loop in which the caller was cancelled
             self._report_orphaned(submission, done.result())
@@ -260,7 +260,7 @@ class Scheduler:
 
     def _handle_refusal(self, submission: Submission, response: Response, slot: Slot) -> TaskRecord | FailedAttempt:
         requested = retry_after(response.retry_after, self._clock.utcnow())
-        outcome = outcome_of_response(response.status, names_wait=requested is not None)
+        outcome = outcome_of_response(response.status, has_retry_after=requested is not None)
         if outcome is AttemptOutcome.UNKNOWN and (status := accepted_despite_error(response.body)):
             return self._accept(submission, status, response.body, slot)
         error = self._transport.redact(

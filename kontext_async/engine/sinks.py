@@ -1,4 +1,4 @@
-"""Where the bytes of a download go: into memory, or into a temporary file that is renamed at the end."""
+"""Sinks for the bytes of a download: memory, or a temporary file that is renamed at the end."""
 
 from __future__ import annotations
 

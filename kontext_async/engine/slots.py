@@ -15,7 +15,7 @@ __all__ = ["ConcurrencySlots", "Slot"]
 
 
 class Slot:
-    """One slot, for a create request. It is released once, or passed to the accepted task, which holds it to its end."""
+    """One slot for a create request: released once, or passed to the accepted task, which holds it until it ends."""
 
     __slots__ = ("_sent_at", "_slots")
 
@@ -31,14 +31,14 @@ class Slot:
         """
         slots, self._slots = self._slots, None
         if slots:
-            slots.adaptive_limit.accepted(self._sent_at)
+            slots.adaptive_limit.record_accepted(self._sent_at)
             slots.admit()  # the limit may have grown
         return slots
 
     def refused(self, now: float, pause: float) -> None:
         """Release the slot because the gateway throttled its request; admit no other for `pause` seconds."""
         if self._slots:
-            self._slots.adaptive_limit.refused(self._sent_at, now, pause)
+            self._slots.adaptive_limit.record_throttled(self._sent_at, now, pause)
         self.release()
 
     def release(self) -> None:

@@ -1,7 +1,8 @@
 """HTTP over aiohttp. No other module of the engine knows aiohttp, and its errors are translated here.
 
-aiohttp's own total timeout also counts the wait for a connection, so this module sets none. The engine bounds connections
-before the pool instead, and a deadline starts when a request has its place (ARCHITECTURE.md, "Paying once").
+aiohttp's own total timeout also counts the wait for a connection, so this module sets none. The engine bounds
+connections before the pool instead, and a deadline starts when a request has its place (ARCHITECTURE.md, "Paying
+once").
 """
 
 from __future__ import annotations
@@ -93,12 +94,12 @@ class Transport:
     """The connections of a session: one pool for create requests, one for status requests, one for downloads.
 
     Connections for create requests are never old, and connections for downloads never see the key. The engine keeps to
-    `Limits.max_connections` before the pools: the poll loop bounds status requests, and `connection_slots` bounds create
-    requests and downloads, so that neither starves the other.
+    `Limits.max_connections` before the pools: the poll loop bounds status requests, and `connection_slots` bounds
+    create requests and downloads, so that neither starves the other.
 
     Attributes:
-        connection_slots: One slot for each connection that create requests and downloads share. The transport takes one
-            for a create request; a downloader holds one for all requests of a download.
+        connection_slots: One slot for each connection that create requests and downloads share. The transport holds
+            one for a create request; the downloader holds one for all requests of a download.
     """
 
     def __init__(self, api_key: str, base_url: str, settings: Settings, http: aiohttp.ClientSession | None) -> None:

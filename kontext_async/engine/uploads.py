@@ -1,7 +1,8 @@
 """Input images while they are needed, and request bodies on their way.
 
-A body is encoded while it is sent, a piece at a time. A thread reads pieces from disk, a few ahead, and the loop gets its
-turn between two pieces: a fast socket never makes aiohttp wait, and would otherwise hold the loop to the end of the body.
+A body is encoded while it is sent, a piece at a time. A thread reads pieces from disk, a few ahead, and the loop gets
+its turn between two pieces: a fast socket never makes aiohttp wait, and would otherwise block the loop to the end of
+the body.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""Cancelled at every await: nothing hangs, no slot leaks, and no id of what was paid for is lost."""
+"""Callers that are cancelled at every await: nothing hangs, no slot leaks, and the ID of no billed task is lost."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import attrs
 import pytest
+from session_support import events_of, new_session, until
 
-from kontext_async import KontextSession, Limits, SessionClosed, SubmissionUncertain, TaskTimeout, Timeouts
+from kontext_async import KontextSession, Limits, SubmissionUncertain, TaskTimeout, Timeouts
 from kontext_async.emulator import Emulator, Fault, FaultKind
 from kontext_async.events import Abandoned, Accepted, Completed, Event, Failed
 from kontext_async.testing import FAST
@@ -17,15 +18,17 @@ from kontext_async.testing import FAST
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
     from pathlib import Path
+    from typing import Any
 
 pytestmark = pytest.mark.anyio
 
-A_JPEG = b"\xff\xd8\xff" + bytes(200_000)
-STEPS = 400
+JPEG = b"\xff\xd8\xff" + bytes(200_000)
+MAX_TURNS = 400
 """Turns of the loop after which every operation here is over."""
 
 
-async def operation(name: str, session: KontextSession, folder: Path) -> None:
+async def operate(name: str, session: KontextSession, folder: Path) -> None:
+    """Perform an operation of `OPERATIONS`."""
     if name == "generate":
         await session.generate("a fox")
     elif name == "generate with a timeout":
@@ -60,7 +63,7 @@ OPERATIONS = (
 
 
 async def cancel_natively(work: Coroutine[Any, Any, None], turns: int) -> bool:
-    """Cancel after so many turns of the loop; says whether there was something left to cancel."""
+    """Cancel the asyncio task after a number of turns; return False if it was done by then."""
     task = asyncio.create_task(work)
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -71,6 +74,7 @@ async def cancel_natively(work: Coroutine[Any, Any, None], turns: int) -> bool:
 
 
 async def cancel_by_scope(work: Coroutine[Any, Any, None], turns: int) -> bool:
+    """Cancel an anyio scope after a number of turns; return False if its body was done by then."""
     scope = anyio.CancelScope()
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
@@ -88,37 +92,35 @@ async def cancel_by_scope(work: Coroutine[Any, Any, None], turns: int) -> bool:
 
 @pytest.mark.parametrize("cancel", [cancel_natively, cancel_by_scope])
 @pytest.mark.parametrize("name", OPERATIONS)
-async def test_at_every_turn_of_the_loop(
+async def test_an_operation_can_be_cancelled_at_every_turn_of_the_loop(
     name: str,
     cancel: Callable[[Coroutine[Any, Any, None], int], Awaitable[bool]],
     session: KontextSession,
     emulator: Emulator,
     events: list[Event],
-    until: Callable[..., Any],
     tmp_path: Path,
 ) -> None:
-    turns, cancelled, finished_in_a_row = 0, 0, 0
-    while finished_in_a_row < 3 and turns < STEPS:
-        was_cancelled = await cancel(operation(name, session, tmp_path), turns)
+    turns, cancelled, completed_in_a_row = 0, 0, 0
+    while completed_in_a_row < 3 and turns < MAX_TURNS:
+        was_cancelled = await cancel(operate(name, session, tmp_path), turns)
         cancelled += was_cancelled
-        finished_in_a_row = 0 if was_cancelled else finished_in_a_row + 1
+        completed_in_a_row = 0 if was_cancelled else completed_in_a_row + 1
         turns += 1 if turns < 40 else 7
     assert cancelled > 10
     await until(lambda: session.statistics().in_flight == 0)
     assert session.statistics().queued == session.statistics().pending == 0
-    told = {event.task_id for event in events if isinstance(event, Accepted)}
-    assert told == set(emulator.ledger.task_ids)
+    assert {event.task_id for event in events_of(Accepted, events)} == set(emulator.ledger.task_ids)
     assert session.statistics().uncertain == 0
     assert not list(tmp_path.glob(".*")), "a temporary file was left behind"
     assert (await session.generate("still works")).images
 
 
-A_WHILE = pytest.mark.parametrize("emulator_options", [{"service_time": 0.5, "pixels": 4096}])
+SLOW_TASKS = pytest.mark.parametrize("emulator_options", [{"service_time": 0.5, "pixels": 4096}])
 
 
-@A_WHILE
-async def test_a_create_that_is_on_the_wire_is_waited_for(
-    session: KontextSession, emulator: Emulator, events: list[Event], until: Callable[..., Any]
+@SLOW_TASKS
+async def test_a_cancelled_caller_waits_for_the_response_to_its_create_request(
+    session: KontextSession, emulator: Emulator, events: list[Event]
 ) -> None:
     emulator.faults.script("create", [Fault(kind=FaultKind.SLOW_AFTER_ACCEPT, seconds=0.2)])
     task = asyncio.create_task(session.generate("a fox"))
@@ -126,35 +128,34 @@ async def test_a_create_that_is_on_the_wire_is_waited_for(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    accepted, abandoned = (
-        [event.task_id for event in events if isinstance(event, kind)] for kind in (Accepted, Abandoned)
-    )
+    accepted = [event.task_id for event in events_of(Accepted, events)]
+    abandoned = [event.task_id for event in events_of(Abandoned, events)]
     assert accepted == abandoned == list(emulator.ledger.task_ids)
     assert abandoned[0] is not None
     assert (await session.attach(abandoned[0]).wait(5)).images
 
 
-async def test_but_not_for_ever(emulator: Emulator, until: Callable[..., Any]) -> None:
+async def test_a_cancelled_caller_waits_for_the_response_for_a_bounded_time(emulator: Emulator) -> None:
     settings = attrs.evolve(FAST, timeouts=Timeouts(cancel=0.05, submit=0.4))
     emulator.faults.script("create", [FaultKind.STALL_AFTER_ACCEPT])
     events: list[Event] = []
-    async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings) as session:
+    async with new_session(emulator, settings) as session:
         session.subscribe(events.append)
         task = asyncio.create_task(session.generate("a fox"))
         await until(lambda: emulator.ledger.accepted)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert [event.reason for event in events if isinstance(event, Abandoned)] == [
-            "cancelled before it was answered"
-        ]
-        await until(lambda: session.statistics().uncertain)  # the request itself goes on to its deadline
+        (abandoned,) = events_of(Abandoned, events)
+        assert abandoned.reason == "the caller was cancelled before the gateway responded"
+        assert abandoned.task_id is None
+        await until(lambda: session.statistics().uncertain)  # the request itself keeps running to its deadline
         assert session.statistics().in_flight == 0
 
 
-@A_WHILE
-async def test_an_impatient_second_cancellation_goes_through_at_once(
-    session: KontextSession, emulator: Emulator, events: list[Event], until: Callable[..., Any]
+@SLOW_TASKS
+async def test_a_second_cancellation_ends_the_wait_for_the_response_at_once(
+    session: KontextSession, emulator: Emulator, events: list[Event]
 ) -> None:
     emulator.faults.script("create", [Fault(kind=FaultKind.SLOW_AFTER_ACCEPT, seconds=0.3)])
     task = asyncio.create_task(session.generate("a fox"))
@@ -165,13 +166,13 @@ async def test_an_impatient_second_cancellation_goes_through_at_once(
         await asyncio.sleep(0)
     await asyncio.wait([task], timeout=0.1)
     assert task.cancelled()
-    assert not [event for event in events if isinstance(event, Accepted)]
-    await until(lambda: [event for event in events if isinstance(event, Abandoned)])
-    await until(lambda: [event for event in events if isinstance(event, Completed)])
+    assert not events_of(Accepted, events)
+    await until(lambda: events_of(Abandoned, events))
+    await until(lambda: events_of(Completed, events))
 
 
-async def test_a_refused_create_whose_caller_has_gone_is_not_sent_again(
-    session: KontextSession, emulator: Emulator, events: list[Event], until: Callable[..., Any]
+async def test_a_failed_create_request_is_not_retried_after_its_caller_left(
+    session: KontextSession, emulator: Emulator, events: list[Event]
 ) -> None:
     emulator.faults.script("create", [Fault(kind=FaultKind.HTTP_STATUS_AFTER_ACCEPT, status=500)])
     task = asyncio.create_task(session.generate("a fox"))
@@ -179,34 +180,14 @@ async def test_a_refused_create_whose_caller_has_gone_is_not_sent_again(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    failed = [event.error for event in events if isinstance(event, Failed)]
-    assert [type(error) for error in failed] == [SubmissionUncertain]
+    assert [type(event.error) for event in events_of(Failed, events)] == [SubmissionUncertain]
     assert session.statistics().in_flight == 0
 
 
-@A_WHILE
-async def test_a_timeout_while_the_create_is_out_keeps_the_id(session: KontextSession, emulator: Emulator) -> None:
-    emulator.faults.script("create", [Fault(kind=FaultKind.SLOW_AFTER_ACCEPT, seconds=0.2)])
-    with pytest.raises(TaskTimeout) as caught:
-        await session.generate("a fox", timeout=0.05)
-    assert [caught.value.task_id] == list(emulator.ledger.task_ids)
-
-
-async def test_a_timeout_while_nobody_knows(emulator: Emulator) -> None:
-    settings = attrs.evolve(FAST, timeouts=Timeouts(cancel=0.05, submit=0.4))
-    emulator.faults.script("create", [FaultKind.STALL_AFTER_ACCEPT])
-    async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings) as session:
-        with pytest.raises(SubmissionUncertain) as caught:
-            await session.generate("a fox", timeout=0.05)
-        assert len(caught.value.fingerprint) == 64
-
-
-async def test_a_caller_who_goes_before_the_first_byte_is_not_billed(
-    emulator: Emulator, until: Callable[..., Any]
-) -> None:
+async def test_a_caller_that_is_cancelled_before_the_first_byte_is_not_billed(emulator: Emulator) -> None:
     settings = attrs.evolve(FAST, limits=Limits(max_connections=2, max_polls_in_flight=1, max_in_flight=10))
     emulator.faults.script("create", [Fault(kind=FaultKind.SLOW, seconds=0.2)])
-    async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings) as session:
+    async with new_session(emulator, settings) as session:
         first = asyncio.create_task(session.submit("has the only connection"))
         await until(lambda: emulator.requests)
         second = asyncio.create_task(session.submit("waits for it"))
@@ -220,9 +201,7 @@ async def test_a_caller_who_goes_before_the_first_byte_is_not_billed(
     assert emulator.ledger.accepted == 1
 
 
-async def test_one_waiters_cancellation_touches_nobody_else(
-    session: KontextSession, emulator: Emulator, until: Callable[..., Any]
-) -> None:
+async def test_a_cancelled_waiter_affects_no_other(session: KontextSession, emulator: Emulator) -> None:
     emulator.faults.script("create", [FaultKind.TASK_HANGS])
     task = await session.submit("a fox")
     waits = [asyncio.create_task(task.wait()) for _ in range(3)]
@@ -239,13 +218,11 @@ async def test_one_waiters_cancellation_touches_nobody_else(
     await asyncio.wait(waits)
 
 
-async def test_leaving_the_iterator_cancels_what_was_not_submitted(
-    emulator: Emulator, until: Callable[..., Any]
-) -> None:
+async def test_leaving_the_iterator_cancels_the_requests_that_were_not_submitted(emulator: Emulator) -> None:
     settings = attrs.evolve(FAST, limits=Limits(max_in_flight=4, polls_per_second=2000))
     emulator.faults.script("create", [None, *[FaultKind.TASK_HANGS] * 50])
     events: list[Event] = []
-    async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings) as session:
+    async with new_session(emulator, settings) as session:
         session.subscribe(events.append)
         outcomes = session.generate_many(f"fox {n}" for n in range(1000))
         first = await anext(outcomes)
@@ -255,14 +232,14 @@ async def test_leaving_the_iterator_cancels_what_was_not_submitted(
         await until(lambda: session.statistics().abandoned == 4)
         assert session.statistics().queued == 0
         assert emulator.ledger.accepted == 5
-        abandoned = {event.task_id for event in events if isinstance(event, Abandoned)}
+        abandoned = {event.task_id for event in events_of(Abandoned, events)}
         assert abandoned == set(emulator.ledger.task_ids) - {first.task_id}
         with pytest.raises(TaskTimeout):
             await session.attach(abandoned.pop() or "").wait(0.05)
 
 
-async def test_a_consumer_that_is_cancelled_in_the_iterator(
-    session: KontextSession, emulator: Emulator, events: list[Event], until: Callable[..., Any]
+async def test_a_cancelled_consumer_abandons_its_accepted_tasks(
+    session: KontextSession, emulator: Emulator, events: list[Event]
 ) -> None:
     emulator.faults.set_rate(FaultKind.TASK_HANGS, 1)
     task = asyncio.create_task(session.generate_all(f"fox {n}" for n in range(10)))
@@ -270,11 +247,11 @@ async def test_a_consumer_that_is_cancelled_in_the_iterator(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await until(lambda: sum(isinstance(event, Abandoned) for event in events) == 10)
-    assert {event.task_id for event in events if isinstance(event, Abandoned)} == set(emulator.ledger.task_ids)
+    await until(lambda: len(events_of(Abandoned, events)) == 10)
+    assert {event.task_id for event in events_of(Abandoned, events)} == set(emulator.ledger.task_ids)
 
 
-async def test_an_async_iterable_that_hangs_is_cancelled_with_its_consumer(session: KontextSession) -> None:
+async def test_an_async_iterable_that_hangs_is_cancelled_when_its_consumer_leaves(session: KontextSession) -> None:
     ended = asyncio.Event()
 
     async def hangs() -> AsyncIterator[str]:
@@ -290,78 +267,14 @@ async def test_an_async_iterable_that_hangs_is_cancelled_with_its_consumer(sessi
     await asyncio.wait_for(ended.wait(), 5)
 
 
-async def test_closing_waits_for_a_create_on_the_wire(emulator: Emulator, until: Callable[..., Any]) -> None:
-    emulator.faults.script("create", [Fault(kind=FaultKind.SLOW_AFTER_ACCEPT, seconds=0.2)])
-    events: list[Event] = []
-    session = await KontextSession(emulator.api_key, base_url=emulator.base_url, settings=FAST).start()
-    session.subscribe(events.append)
-    task = asyncio.create_task(session.generate("a fox"))
-    await until(lambda: emulator.ledger.accepted)
-    await session.aclose()
-    with pytest.raises(SessionClosed) as caught:
-        await task
-    assert [caught.value.task_id] == list(emulator.ledger.task_ids)
-    assert caught.value.may_be_charged
-    assert [event.task_id for event in events if isinstance(event, Accepted)] == [caught.value.task_id]
-
-
-async def test_closing_does_not_wait_for_ever(emulator: Emulator, until: Callable[..., Any]) -> None:
-    settings = attrs.evolve(FAST, timeouts=Timeouts(cancel=0.05))
-    emulator.faults.script("create", [FaultKind.STALL_AFTER_ACCEPT])
-    session = await KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings).start()
-    task = asyncio.create_task(session.generate("a fox"))
-    await until(lambda: emulator.ledger.accepted)
-    await session.aclose()
-    with pytest.raises(SubmissionUncertain):
-        await task
-
-
-async def test_a_cancelled_close_closes_all_the_same(emulator: Emulator, until: Callable[..., Any]) -> None:
-    emulator.faults.script("create", [Fault(kind=FaultKind.SLOW_AFTER_ACCEPT, seconds=0.2)])
-    session = await KontextSession(emulator.api_key, base_url=emulator.base_url, settings=FAST).start()
-    generating = asyncio.create_task(session.generate("a fox"))
-    await until(lambda: emulator.ledger.accepted)
-    closing = asyncio.create_task(session.aclose())
-    await asyncio.sleep(0)
-    closing.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await closing
-    with pytest.raises(SessionClosed):
-        await generating
-    await session.aclose()
-    assert "not running" in repr(session)
-
-
-async def test_closing_wakes_who_waits_to_send_again(until: Callable[..., Any]) -> None:
-    patient = attrs.evolve(FAST, retries=attrs.evolve(FAST.retries, backoff_initial=60.0, backoff_max=60.0))
-    session = await KontextSession("key", base_url="http://127.0.0.1:9", settings=patient).start()
-    task = asyncio.create_task(session.generate("a fox"))
-    await until(lambda: session._engine.scheduler._pauses)
-    await session.aclose()
-    with pytest.raises(SessionClosed):
-        await task
-
-
-async def test_the_owner_is_cancelled_as_asyncio_does_at_its_end(emulator: Emulator, until: Callable[..., Any]) -> None:
-    emulator.faults.script("create", [FaultKind.TASK_HANGS])
-    session = await KontextSession(emulator.api_key, base_url=emulator.base_url, settings=FAST).start()
-    task = asyncio.create_task(session.generate("a fox"))
-    await until(lambda: session.statistics().pending)
-    assert session._engine._owner is not None
-    session._engine._owner.cancel()
-    with pytest.raises(SessionClosed):
-        await task
-    await session.aclose()
-
-
-async def test_many_cancelled_while_they_wait_for_a_slot(emulator: Emulator, until: Callable[..., Any]) -> None:
+async def test_callers_that_are_cancelled_while_they_wait_for_a_slot_send_nothing(emulator: Emulator) -> None:
     settings = attrs.evolve(FAST, limits=Limits(max_in_flight=1))
     emulator.faults.script("create", [FaultKind.TASK_HANGS])
-    async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings) as session:
+    async with new_session(emulator, settings) as session:
         first = asyncio.create_task(session.generate("hangs"))
         await until(lambda: session.statistics().pending)
         waiting = [
-            asyncio.create_task(session.generate("a fox", input_images=[A_JPEG] if n % 2 else [])) for n in range(20)
+            asyncio.create_task(session.generate("a fox", input_images=[JPEG] if n % 2 else [])) for n in range(20)
         ]
         await until(lambda: session.statistics().queued == 10 + 8)
         for task in waiting:

@@ -1,13 +1,14 @@
-"""The table "Paying once", row by row, against the emulator's ledger."""
+"""Every request is paid for once: the table of `decisions.resend`, row by row, against the emulator's ledger."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import pytest
+from session_support import count_creates, events_of, new_session, raw_server, until
 
 from kontext_async import (
     AuthenticationFailed,
@@ -35,23 +36,15 @@ RESEND = attrs.evolve(FAST, retries=attrs.evolve(FAST.retries, resend_uncertain=
 IMPATIENT = attrs.evolve(FAST, timeouts=Timeouts(submit=0.2, status=0.2, cancel=0.2))
 
 
-def session_for(emulator: Emulator, settings: Any = FAST) -> KontextSession:
-    return KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings)
-
-
-def free_port() -> int:
+def find_free_port() -> int:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         return int(unused.getsockname()[1])
 
 
-def creates(emulator: Emulator) -> int:
-    return sum(record.method == "POST" for record in emulator.requests)
-
-
 class TestNotAccepted:
-    async def test_no_connection_is_tried_again_and_then_said(self) -> None:
-        async with KontextSession("key", base_url=f"http://127.0.0.1:{free_port()}", settings=FAST) as session:
+    async def test_a_refused_connection_is_retried_and_then_raised(self) -> None:
+        async with KontextSession("key", base_url=f"http://127.0.0.1:{find_free_port()}", settings=FAST) as session:
             with pytest.raises(GatewayUnavailable) as caught:
                 await session.generate("a fox")
             assert not caught.value.may_be_charged
@@ -59,24 +52,23 @@ class TestNotAccepted:
             assert session.statistics().submitted == FAST.retries.attempts
             assert session.statistics().uncertain == 0
 
-    async def test_a_host_without_an_address(self) -> None:
+    async def test_a_host_without_an_address_is_unavailable(self) -> None:
         async with KontextSession("key", base_url="http://host.invalid", settings=FAST) as session:
             with pytest.raises(GatewayUnavailable):
                 await session.generate("a fox")
 
-    async def test_a_server_that_comes_up_meanwhile_gets_it_once(self) -> None:
-        port = free_port()
+    async def test_a_server_that_starts_meanwhile_gets_the_request_once(self) -> None:
+        port = find_free_port()
         patient = attrs.evolve(FAST, retries=Retries(attempts=200, backoff_initial=0.01, backoff_max=0.02))
         async with KontextSession("key", base_url=f"http://127.0.0.1:{port}", settings=patient) as session:
             waiting = asyncio.create_task(session.generate("a fox"))
-            while not session.statistics().submitted:
-                await asyncio.sleep(0)
+            await until(lambda: session.statistics().submitted)
             async with Emulator(port=port, api_key="key", service_time=0.0) as late:
                 assert (await waiting).images
                 assert late.ledger.billed == 1
 
-    async def test_a_body_that_was_cut_in_its_middle_is_sent_again(self) -> None:
-        """A server that closes after half of a large body: half a JSON body is no request."""
+    async def test_a_body_that_is_cut_in_its_middle_is_sent_again(self) -> None:
+        """Half a JSON body is no request, so nothing was accepted."""
         attempts = 0
 
         async def closes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -85,17 +77,15 @@ class TestNotAccepted:
             await reader.readexactly(100_000)
             writer.transport.abort()
 
-        server = await asyncio.start_server(closes, "127.0.0.1", 0)
-        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         large = b"\xff\xd8\xff" + bytes(20_000_000)
-        async with server, KontextSession("key", base_url=address, settings=FAST) as cut:
+        async with raw_server(closes) as address, KontextSession("key", base_url=address, settings=FAST) as session:
             with pytest.raises(GatewayUnavailable) as caught:
-                await cut.generate("edit", input_images=[large])
+                await session.generate("edit", input_images=[large])
             assert not caught.value.may_be_charged
             assert attempts == FAST.retries.attempts
 
 
-class TestRefusedForNow:
+class TestThrottled:
     @pytest.mark.parametrize(
         "fault",
         [
@@ -105,35 +95,37 @@ class TestRefusedForNow:
             Fault(kind=FaultKind.RATE_LIMITED, retry_after=0, retry_after_date=True),
             Fault(kind=FaultKind.UNAVAILABLE, retry_after=0),
         ],
-        ids=["429 in seconds", "429 without", "429 with nonsense", "429 with a date", "503 with a wait"],
+        ids=["429 in seconds", "429 without a wait", "429 with nonsense", "429 with a date", "503 with a wait"],
     )
-    async def test_it_is_sent_again_and_billed_once(
+    async def test_a_throttled_request_is_sent_again_and_billed_once(
         self, session: KontextSession, emulator: Emulator, fault: Fault
     ) -> None:
         emulator.faults.script("create", [fault, fault])
         assert (await session.generate("a fox")).images
-        assert creates(emulator) == 3
+        assert count_creates(emulator) == 3
         assert emulator.ledger.billed == 1
         assert session.statistics().throttled == 2
 
-    async def test_when_the_attempts_are_used_up_it_says_so(self, session: KontextSession, emulator: Emulator) -> None:
+    async def test_a_request_that_is_throttled_at_every_attempt_is_rate_limited(
+        self, session: KontextSession, emulator: Emulator
+    ) -> None:
         emulator.faults.set_rate(Fault(kind=FaultKind.RATE_LIMITED, on=["create"], retry_after=0), 1)
         with pytest.raises(RateLimited) as caught:
             await session.generate("a fox")
         assert caught.value.retry_after == 0
         assert caught.value.status == 429
         assert not caught.value.may_be_charged
-        assert creates(emulator) == FAST.retries.attempts
+        assert count_creates(emulator) == FAST.retries.attempts
         assert session.statistics().in_flight == 0
 
-    async def test_an_absurd_wait_hangs_nobody(self, emulator: Emulator) -> None:
+    async def test_an_absurd_wait_is_capped(self, emulator: Emulator) -> None:
         settings = attrs.evolve(FAST, retries=Retries(backoff_initial=0.01, backoff_max=0.1, max_retry_after=0.1))
-        absurd = Fault(kind=FaultKind.RATE_LIMITED, retry_after="99999999999")
-        emulator.faults.script("create", [absurd, Fault(kind=FaultKind.RATE_LIMITED, retry_after="inf")])
-        async with session_for(emulator, settings) as session:
+        endless = Fault(kind=FaultKind.RATE_LIMITED, retry_after="99999999999")
+        emulator.faults.script("create", [endless, Fault(kind=FaultKind.RATE_LIMITED, retry_after="inf")])
+        async with new_session(emulator, settings) as session:
             assert (await session.generate("a fox", timeout=5)).images
 
-    async def test_a_wait_on_a_status_request_slows_the_loop_and_fails_nothing(
+    async def test_throttled_polls_slow_the_poll_loop_and_fail_nothing(
         self, session: KontextSession, emulator: Emulator
     ) -> None:
         emulator.faults.script("status", [Fault(kind=FaultKind.RATE_LIMITED, retry_after=0)] * 3)
@@ -142,7 +134,7 @@ class TestRefusedForNow:
         assert session.statistics().throttled == 3
 
 
-class TestRefused:
+class TestRejected:
     @pytest.mark.parametrize(
         ("status", "expected"),
         [
@@ -157,7 +149,7 @@ class TestRefused:
         ],
     )
     @pytest.mark.parametrize("shape", list(ErrorShape))
-    async def test_it_is_raised_as_what_it_is(
+    async def test_a_rejected_request_raises_the_error_of_its_status(
         self,
         session: KontextSession,
         emulator: Emulator,
@@ -171,12 +163,12 @@ class TestRefused:
         assert type(caught.value) is expected
         assert f"{status}" in str(caught.value)
         assert not caught.value.may_be_charged
-        assert creates(emulator) == 1
+        assert count_creates(emulator) == 1
         assert emulator.ledger.billed == 0
         assert session.statistics().in_flight == 0
 
 
-NOBODY_KNOWS = [
+UNKNOWN_OUTCOMES = [
     Fault(kind=FaultKind.CUT, on=["create"]),
     Fault(kind=FaultKind.CUT_AFTER_ACCEPT, variant="close"),
     Fault(kind=FaultKind.CUT_AFTER_ACCEPT, variant="reset"),
@@ -195,9 +187,11 @@ NOBODY_KNOWS = [
 ]
 
 
-class TestNobodyKnows:
-    @pytest.mark.parametrize("fault", NOBODY_KNOWS, ids=lambda fault: f"{fault.kind}-{fault.variant or fault.status}")
-    async def test_it_is_never_sent_again_unasked(
+class TestUncertain:
+    @pytest.mark.parametrize(
+        "fault", UNKNOWN_OUTCOMES, ids=lambda fault: f"{fault.kind}-{fault.variant or fault.status}"
+    )
+    async def test_an_uncertain_request_is_not_sent_again(
         self, session: KontextSession, emulator: Emulator, events: list[Event], fault: Fault
     ) -> None:
         emulator.faults.script("create", [fault])
@@ -211,35 +205,35 @@ class TestNobodyKnows:
         assert len(error.fingerprint) == 64
         assert error.seen
         assert isinstance(error.__cause__, GatewayUnavailable | InvalidResponse)
-        assert creates(emulator) == 1
+        assert count_creates(emulator) == 1
         assert emulator.ledger.billed <= 1
         assert session.statistics().in_flight == 0
-        failed = [event for event in events if isinstance(event, Failed)]
+        failed = events_of(Failed, events)
         assert [event.fingerprint for event in failed] == [error.fingerprint]
 
     @pytest.mark.parametrize("fault", [FaultKind.STALL, FaultKind.STALL_AFTER_ACCEPT])
-    async def test_an_answer_that_never_comes(self, emulator: Emulator, fault: FaultKind) -> None:
+    async def test_a_missing_response_is_uncertain(self, emulator: Emulator, fault: FaultKind) -> None:
         emulator.faults.script("create", [fault])
-        async with session_for(emulator, IMPATIENT) as session:
+        async with new_session(emulator, IMPATIENT) as session:
             with pytest.raises(SubmissionUncertain, match=r"within 0\.2 s"):
                 await session.generate("a fox")
-        assert creates(emulator) == 1
+        assert count_creates(emulator) == 1
 
-    async def test_who_prefers_paying_twice_may(self, emulator: Emulator) -> None:
+    async def test_resend_uncertain_sends_it_again_and_may_be_billed_twice(self, emulator: Emulator) -> None:
         emulator.faults.script("create", [FaultKind.CUT_AFTER_ACCEPT, FaultKind.CUT])
-        async with session_for(emulator, RESEND) as session:
+        async with new_session(emulator, RESEND) as session:
             assert (await session.generate("a fox")).images
         assert emulator.ledger.billed == 2
 
-    async def test_and_if_that_never_helps_it_stays_uncertain(self, emulator: Emulator) -> None:
+    async def test_a_request_that_is_uncertain_at_every_attempt_stays_uncertain(self, emulator: Emulator) -> None:
         emulator.faults.set_rate(Fault(kind=FaultKind.CUT, on=["create"]), 1)
-        async with session_for(emulator, RESEND) as session:
+        async with new_session(emulator, RESEND) as session:
             with pytest.raises(SubmissionUncertain):
                 await session.generate("a fox")
-        assert creates(emulator) == RESEND.retries.attempts
+        assert count_creates(emulator) == RESEND.retries.attempts
 
-    async def test_an_accepted_task_in_a_failed_answer_is_taken_up(self) -> None:
-        """PROTOCOL.md: a 504 with an id means that the wait ended, and the task did not."""
+    async def test_an_accepted_task_in_an_error_response_is_resumed(self) -> None:
+        """PROTOCOL.md: a 504 with an ID means that the wait ended, and the task did not."""
 
         async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
@@ -248,13 +242,11 @@ class TestNobodyKnows:
             await writer.drain()
             writer.close()
 
-        server = await asyncio.start_server(late, "127.0.0.1", 0)
-        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with server, KontextSession("key", base_url=address, settings=FAST) as other:
-            assert (await other.submit("a fox")).id == "abc"
+        async with raw_server(late) as address, KontextSession("key", base_url=address, settings=FAST) as session:
+            assert (await session.submit("a fox")).id == "abc"
 
 
-async def test_a_mix_of_faults_bills_nothing_twice(session: KontextSession, emulator: Emulator) -> None:
+async def test_a_mix_of_faults_bills_no_request_twice(session: KontextSession, emulator: Emulator) -> None:
     emulator.faults.rates = {
         Fault(kind=FaultKind.CUT, on=["create"]): 0.05,
         Fault(kind=FaultKind.CUT_AFTER_ACCEPT): 0.05,
@@ -276,8 +268,8 @@ async def test_a_mix_of_faults_bills_nothing_twice(session: KontextSession, emul
     accepted = {entry.task_id: entry.prompt for entry in emulator.ledger.entries if entry.task_id}
     assert len(accepted) == len(set(accepted.values()))
     assert known <= set(accepted)
-    silent = {prompt for task_id, prompt in accepted.items() if task_id not in known}
-    assert silent <= uncertain
+    unreported = {prompt for task_id, prompt in accepted.items() if task_id not in known}
+    assert unreported <= uncertain
     assert len(known) + len(uncertain) + sum(
         not outcome.task_id and not isinstance(outcome.error, SubmissionUncertain) for outcome in outcomes
     ) == len(outcomes)

@@ -1,9 +1,9 @@
-"""Where a session lives: pytest-asyncio's fixtures, anyio's fixtures, aiohttp.web's two ways of starting and ending."""
+"""Sessions in fixtures of pytest-asyncio and anyio, under plain asyncio, and in applications of aiohttp.web."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
@@ -15,7 +15,7 @@ from kontext_async.emulator import Emulator
 from kontext_async.testing import FAST
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from kontext_async import Settings
 
@@ -25,13 +25,13 @@ SESSION = web.AppKey("session", KontextSession)
 
 
 @pytest_asyncio.fixture
-async def in_pytest_asyncio(kontext_emulator: Emulator) -> AsyncIterator[KontextSession]:
+async def pytest_asyncio_session(kontext_emulator: Emulator) -> AsyncIterator[KontextSession]:
     async with KontextSession(settings=FAST) as session:
         yield session
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def for_the_module() -> AsyncIterator[tuple[Emulator, KontextSession]]:
+async def module_session() -> AsyncIterator[tuple[Emulator, KontextSession]]:
     async with (
         Emulator(service_time=0.01, pixels=4096) as emulator,
         KontextSession(emulator.api_key, base_url=emulator.base_url, settings=FAST) as session,
@@ -40,33 +40,37 @@ async def for_the_module() -> AsyncIterator[tuple[Emulator, KontextSession]]:
 
 
 @pytest.fixture
-async def in_anyio(kontext_emulator: Emulator) -> AsyncIterator[KontextSession]:
+async def anyio_session(kontext_emulator: Emulator) -> AsyncIterator[KontextSession]:
     async with KontextSession(settings=FAST) as session:
         yield session
 
 
 @pytest.mark.asyncio
-async def test_a_fixture_of_pytest_asyncio(in_pytest_asyncio: KontextSession, kontext_emulator: Emulator) -> None:
-    assert (await in_pytest_asyncio.generate("a fox")).images
+async def test_a_session_lives_in_a_fixture_of_pytest_asyncio(
+    pytest_asyncio_session: KontextSession, kontext_emulator: Emulator
+) -> None:
+    assert (await pytest_asyncio_session.generate("a fox")).images
     assert kontext_emulator.ledger.billed == 1
 
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("turn", [1, 2])
-async def test_a_fixture_of_a_modules_loop(for_the_module: tuple[Emulator, KontextSession], turn: int) -> None:
-    emulator, session = for_the_module
+async def test_a_session_lives_in_a_fixture_on_the_loop_of_a_module(
+    module_session: tuple[Emulator, KontextSession], turn: int
+) -> None:
+    emulator, session = module_session
     assert (await session.generate(f"fox {turn}")).images
     assert emulator.ledger.billed >= 1
 
 
 @pytest.mark.anyio
-async def test_a_fixture_of_anyio(in_anyio: KontextSession, kontext_emulator: Emulator) -> None:
-    outcomes = await in_anyio.generate_all(["a fox", "a hare"])
+async def test_a_session_lives_in_a_fixture_of_anyio(anyio_session: KontextSession, kontext_emulator: Emulator) -> None:
+    outcomes = await anyio_session.generate_all(["a fox", "a hare"])
     assert all(outcome.ok for outcome in outcomes)
     assert kontext_emulator.ledger.billed == 2
 
 
-def test_without_any_plugin(kontext_emulator: Emulator, kontext_settings: Settings) -> None:
+def test_a_session_lives_under_plain_asyncio(kontext_emulator: Emulator, kontext_settings: Settings) -> None:
     async def use() -> bytes:
         async with KontextSession(settings=kontext_settings) as session:
             return await session.read((await session.generate("a fox")).images[0])
@@ -75,12 +79,12 @@ def test_without_any_plugin(kontext_emulator: Emulator, kontext_settings: Settin
     assert kontext_emulator.ledger.billed == 1
 
 
-async def picture(request: web.Request) -> web.Response:
+async def generate(request: web.Request) -> web.Response:
     generation = await request.app[SESSION].generate(request.query["prompt"])
     return web.json_response({"id": generation.task_id})
 
 
-def with_cleanup_context(app: web.Application) -> None:
+def install_cleanup_context(app: web.Application) -> None:
     async def context(app: web.Application) -> AsyncIterator[None]:
         async with KontextSession(settings=FAST) as app[SESSION]:
             yield
@@ -88,7 +92,7 @@ def with_cleanup_context(app: web.Application) -> None:
     app.cleanup_ctx.append(context)
 
 
-def with_signals(app: web.Application) -> None:
+def install_signals(app: web.Application) -> None:
     async def start(app: web.Application) -> None:
         app[SESSION] = await KontextSession(settings=FAST).start()
 
@@ -100,14 +104,16 @@ def with_signals(app: web.Application) -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("install", [with_cleanup_context, with_signals])
-async def test_a_web_server(install: Any, kontext_emulator: Emulator) -> None:
+@pytest.mark.parametrize("install", [install_cleanup_context, install_signals])
+async def test_a_session_lives_in_a_web_application(
+    install: Callable[[web.Application], None], kontext_emulator: Emulator
+) -> None:
     app = web.Application()
-    app.router.add_get("/picture", picture)
+    app.router.add_get("/image", generate)
     install(app)
     async with TestClient(TestServer(app)) as client:
-        answers = await asyncio.gather(*(client.get("/picture", params={"prompt": f"fox {n}"}) for n in range(40)))
-        ids = {(await answer.json())["id"] for answer in answers}
+        responses = await asyncio.gather(*(client.get("/image", params={"prompt": f"fox {n}"}) for n in range(40)))
+        ids = {(await response.json())["id"] for response in responses}
     assert ids == set(kontext_emulator.ledger.task_ids)
     assert len(ids) == 40
     with pytest.raises(SessionClosed):

@@ -1,0 +1,256 @@
+"""The slots by themselves, with a clock that is advanced by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from session_support import turn_loop
+
+from kontext_async import SessionClosed
+from kontext_async.decisions.concurrency import AdaptiveLimit
+from kontext_async.engine.slots import ConcurrencySlots, Slot
+from kontext_async.testing import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def new_slots(clock: ManualClock) -> Callable[[int], ConcurrencySlots]:
+    """Return slots under a ceiling."""
+
+    def create(ceiling: int) -> ConcurrencySlots:
+        return ConcurrencySlots(AdaptiveLimit(ceiling), clock)
+
+    return create
+
+
+@pytest.fixture
+def one(new_slots: Callable[[int], ConcurrencySlots]) -> ConcurrencySlots:
+    """A single slot."""
+    return new_slots(1)
+
+
+async def queue_up(slots: ConcurrencySlots, *, priority: bool = False) -> asyncio.Task[Slot]:
+    """Start to wait for a slot."""
+    task = asyncio.create_task(slots.acquire(priority=priority))
+    await turn_loop(3)
+    return task
+
+
+class TestAcquire:
+    async def test_free_slots_are_assigned_at_once(self, new_slots: Callable[[int], ConcurrencySlots]) -> None:
+        slots = new_slots(2)
+        await slots.acquire()
+        await slots.acquire()
+        assert slots.adaptive_limit.in_flight == 2
+        assert slots.queued == 0
+
+    async def test_a_request_waits_until_a_slot_is_released(self, one: ConcurrencySlots) -> None:
+        first = await one.acquire()
+        waiting = await queue_up(one)
+        assert not waiting.done()
+        assert one.queued == 1
+        first.release()
+        await waiting
+        assert one.queued == 0
+        assert one.adaptive_limit.in_flight == 1
+
+    async def test_slots_are_assigned_in_the_order_of_the_requests(self, one: ConcurrencySlots) -> None:
+        slot = await one.acquire()
+        waiting = [await queue_up(one) for _ in range(4)]
+        for expected in waiting:
+            slot.release()
+            await turn_loop(3)
+            assert [task for task in waiting if task.done()][-1] is expected
+            slot = expected.result()
+        assert one.queued == 0
+
+    async def test_throttled_requests_come_before_the_others(self, one: ConcurrencySlots) -> None:
+        slot = await one.acquire()
+        waiting = [await queue_up(one, priority=priority) for priority in (False, True, False, True)]
+        order: list[int] = []
+        for _ in waiting:
+            slot.release()
+            await turn_loop(3)
+            (number,) = [n for n, task in enumerate(waiting) if task.done() and n not in order]
+            order.append(number)
+            slot = waiting[number].result()
+        assert order == [1, 3, 0, 2]
+
+    async def test_an_accepted_request_admits_more_if_the_limit_grows(
+        self, new_slots: Callable[[int], ConcurrencySlots]
+    ) -> None:
+        slots = new_slots(8)
+        slots.adaptive_limit.limit = 1.9
+        slot = await slots.acquire()
+        waiting = await queue_up(slots)
+        assert not waiting.done()
+        assert slot.accepted() is slots
+        await waiting
+        assert slots.adaptive_limit.in_flight == 2
+
+
+class TestCancellation:
+    async def test_a_cancelled_waiter_leaves_the_queue(self, one: ConcurrencySlots) -> None:
+        slot = await one.acquire()
+        first, second = await queue_up(one), await queue_up(one)
+        first.cancel()
+        await asyncio.wait([first])
+        assert one.queued == 1
+        slot.release()
+        await second
+        assert one.adaptive_limit.in_flight == 1
+
+    async def test_a_waiter_that_is_cancelled_as_it_gets_a_slot_releases_it(self, one: ConcurrencySlots) -> None:
+        slot = await one.acquire()
+        first, second = await queue_up(one), await queue_up(one)
+        slot.release()  # assigns the slot to `first`, which has not run yet
+        assert one.queued == 1
+        first.cancel()
+        await asyncio.wait([first])
+        assert first.cancelled()
+        await second
+        assert one.adaptive_limit.in_flight == 1
+        second.result().release()
+        assert one.adaptive_limit.in_flight == 0
+
+    async def test_a_waiter_that_is_cancelled_as_the_session_closes_is_cancelled(self, one: ConcurrencySlots) -> None:
+        await one.acquire()
+        waiting = await queue_up(one)
+        one.close(SessionClosed("closed"))
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        assert one.adaptive_limit.in_flight == 1
+
+
+class TestRelease:
+    async def test_a_slot_is_released_once(self, new_slots: Callable[[int], ConcurrencySlots]) -> None:
+        slots = new_slots(2)
+        slot = await slots.acquire()
+        await slots.acquire()
+        slot.release()
+        slot.release()
+        slot.refused(0.0, 5.0)
+        assert slot.accepted() is None
+        assert slots.adaptive_limit.in_flight == 1
+        assert slots.adaptive_limit.accepted_in_flight == 0
+        assert slots.adaptive_limit.paused_until == float("-inf")
+
+    async def test_an_accepted_task_holds_the_slot_until_it_ends(self, one: ConcurrencySlots) -> None:
+        slot = await one.acquire()
+        assert slot.accepted() is one
+        slot.release()
+        waiting = await queue_up(one)
+        assert not waiting.done()
+        assert one.adaptive_limit.accepted_in_flight == 1
+        one.release_task()
+        await waiting
+        assert one.adaptive_limit.accepted_in_flight == 0
+
+
+class TestPause:
+    async def test_a_throttled_request_pauses_all_until_the_timer(
+        self, new_slots: Callable[[int], ConcurrencySlots], clock: ManualClock
+    ) -> None:
+        slots = new_slots(2)
+        (await slots.acquire()).refused(clock.time(), 5.0)
+        assert slots.adaptive_limit.in_flight == 0
+        waiting = await queue_up(slots)
+        assert clock.next_at == 5.0
+        clock.advance(4.9)
+        await turn_loop(3)
+        assert not waiting.done()
+        assert slots.queued == 1
+        clock.advance(0.1)
+        await waiting
+        assert clock.next_at is None
+
+    async def test_the_longest_of_two_pauses_counts(
+        self, new_slots: Callable[[int], ConcurrencySlots], clock: ManualClock
+    ) -> None:
+        slots = new_slots(2)
+        long, short = await slots.acquire(), await slots.acquire()
+        long.refused(clock.time(), 10.0)
+        short.refused(clock.time(), 1.0)
+        waiting = await queue_up(slots)
+        clock.advance(9.0)
+        await turn_loop(3)
+        assert not waiting.done()
+        clock.advance(1.0)
+        await waiting
+
+    async def test_a_pause_that_grows_moves_the_timer(
+        self, new_slots: Callable[[int], ConcurrencySlots], clock: ManualClock
+    ) -> None:
+        slots = new_slots(2)
+        first, second = await slots.acquire(), await slots.acquire()
+        first.refused(clock.time(), 5.0)
+        waiting = await queue_up(slots)
+        clock.advance(2.0)
+        second.refused(clock.time(), 5.0)
+        assert clock.next_at == 7.0
+        clock.advance(3.0)
+        await turn_loop(3)
+        assert not waiting.done()
+        clock.advance(2.0)
+        await waiting
+
+    async def test_a_pause_without_waiters_sets_no_timer(self, one: ConcurrencySlots, clock: ManualClock) -> None:
+        (await one.acquire()).refused(clock.time(), 5.0)
+        assert clock.next_at is None
+        clock.advance(5.0)
+        await one.acquire()
+
+    async def test_waiters_after_a_pause_keep_to_the_limit(self, one: ConcurrencySlots, clock: ManualClock) -> None:
+        (await one.acquire()).refused(clock.time(), 5.0)
+        waiting = [await queue_up(one) for _ in range(3)]
+        clock.advance(5.0)
+        await turn_loop(3)
+        assert [task.done() for task in waiting] == [True, False, False]
+
+
+class TestClose:
+    async def test_closing_fails_every_waiter_with_an_error_of_its_own(self, one: ConcurrencySlots) -> None:
+        await one.acquire()
+        waiting = [await queue_up(one, priority=priority) for priority in (False, True, False)]
+        error = SessionClosed("the session is closed")
+        one.close(error)
+        failed = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [str(each) for each in failed] == [str(error)] * 3
+        assert all(isinstance(each, SessionClosed) for each in failed)
+        assert len({id(each) for each in (*failed, error)}) == 4
+        assert one.queued == 0
+
+    async def test_closing_fails_every_later_request(self, one: ConcurrencySlots) -> None:
+        error = SessionClosed("the session is closed")
+        one.close(error)
+        for priority in (False, True):
+            with pytest.raises(SessionClosed) as caught:
+                await one.acquire(priority=priority)
+            assert caught.value is not error
+        assert one.adaptive_limit.in_flight == 0
+
+    async def test_closing_cancels_the_timer(self, one: ConcurrencySlots, clock: ManualClock) -> None:
+        (await one.acquire()).refused(clock.time(), 5.0)
+        waiting = await queue_up(one)
+        one.close(SessionClosed("closed"))
+        assert clock.next_at is None
+        with pytest.raises(SessionClosed):
+            await waiting
+
+    async def test_slots_may_be_released_after_the_close(self, one: ConcurrencySlots) -> None:
+        slot = await one.acquire()
+        one.close(SessionClosed("closed"))
+        slot.release()
+        assert one.adaptive_limit.in_flight == 0

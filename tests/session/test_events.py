@@ -1,0 +1,119 @@
+"""`KontextSession.subscribe` against the emulator."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from session_support import encode_png, events_of
+
+from kontext_async.emulator import Emulator, FaultKind
+from kontext_async.events import Accepted, Completed, Event, Failed, StatusReceived, Submitting
+from kontext_async.protocol import read_status
+
+if TYPE_CHECKING:
+    from kontext_async import KontextSession, TaskStatus
+
+pytestmark = pytest.mark.anyio
+
+SLOW_ENOUGH = pytest.mark.parametrize("emulator_options", [{"service_time": 0.1, "pixels": 4096}])
+"""Tasks are polled several times before they complete."""
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tasks whose responses were parsed in full although they were still in progress."""
+    seen: list[str] = []
+
+    def record(body: bytes, task_id: str, status: int = 200) -> TaskStatus:
+        seen.append(task_id)
+        return read_status(body, task_id, status)
+
+    monkeypatch.setattr("kontext_async.engine.poll_loop.read_status", record)
+    return seen
+
+
+class TestKinds:
+    async def test_a_subscription_to_one_kind_gets_these_events_only(self, session: KontextSession) -> None:
+        completed: list[Completed] = []
+        session.subscribe(completed.append, Completed)
+        foxes = [await session.generate(f"fox {n}") for n in range(2)]
+        assert [type(event) for event in completed] == [Completed, Completed]
+        assert [event.generation for event in completed] == foxes
+
+    async def test_a_subscription_to_several_kinds_gets_each_of_them_in_order(
+        self, session: KontextSession, emulator: Emulator, events: list[Event]
+    ) -> None:
+        seen: list[Event] = []
+        session.subscribe(seen.append, Accepted, Completed, Failed)
+        emulator.faults.script("create", [None, FaultKind.TASK_FAILS])
+        outcomes = await session.generate_all(["a fox", "a hare"])  # either may be the first to arrive
+        assert sorted(outcome.ok for outcome in outcomes) == [False, True]
+        assert sorted(type(event).__name__ for event in seen) == ["Accepted", "Accepted", "Completed", "Failed"]
+        assert seen == [event for event in events if isinstance(event, Accepted | Completed | Failed)]
+
+    async def test_a_subscription_without_a_kind_gets_every_event(
+        self, session: KontextSession, events: list[Event]
+    ) -> None:
+        await session.generate("a fox")
+        assert {type(event) for event in events} == {Submitting, Accepted, StatusReceived, Completed}
+        assert len(events_of(StatusReceived, events)) == session.statistics().polls
+
+    async def test_an_ended_subscription_gets_no_further_event(self, session: KontextSession) -> None:
+        seen: list[Event] = []
+        unsubscribe = session.subscribe(seen.append, Completed)
+        await session.generate("a fox")
+        unsubscribe()
+        await session.generate("another")
+        assert len(seen) == 1
+
+
+class TestCostOfSubscriptions:
+    @SLOW_ENOUGH
+    async def test_polls_are_counted_but_not_parsed_if_no_subscriber_wants_them(
+        self, session: KontextSession, parsed: list[str]
+    ) -> None:
+        completed: list[Completed] = []
+        session.subscribe(completed.append, Completed)
+        await session.generate("a fox")
+        assert len(completed) == 1
+        assert session.statistics().polls > 1
+        assert parsed == []
+
+    @SLOW_ENOUGH
+    async def test_polls_are_parsed_for_a_subscriber_that_wants_them(
+        self, session: KontextSession, parsed: list[str]
+    ) -> None:
+        seen: list[StatusReceived] = []
+        session.subscribe(seen.append, StatusReceived)
+        fox = await session.generate("a fox")
+        assert len(seen) == session.statistics().polls > 1
+        assert parsed == [fox.task_id] * (len(seen) - 1)  # the terminal response is parsed anyway
+
+
+async def test_a_subscriber_that_raises_affects_no_other(session: KontextSession, events: list[Event]) -> None:
+    contexts: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: contexts.append(context))
+
+    def fail(_: Event) -> None:
+        raise ZeroDivisionError
+
+    unsubscribe = session.subscribe(fail)
+    assert (await session.generate("a fox")).images
+    reported = len(contexts)
+    assert reported
+    assert events
+    unsubscribe()
+    unsubscribe()
+    await session.generate("a fox")
+    assert len(contexts) == reported
+
+
+async def test_all_events_of_a_request_name_the_same_fingerprint(session: KontextSession) -> None:
+    seen: dict[str | None, set[type]] = {}
+    session.subscribe(lambda event: seen.setdefault(event.fingerprint, set()).add(type(event)))
+    await session.generate("a fox")
+    await session.generate("a fox", input_images=[encode_png("red")])
+    assert len(seen) == 2
+    assert all({Submitting, Accepted, StatusReceived, Completed} <= kinds for kinds in seen.values())
