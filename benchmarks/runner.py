@@ -26,7 +26,18 @@ if TYPE_CHECKING:
 
 __all__ = ["BENCHMARKS", "main", "run", "run_alone"]
 
-SUITE = ("imports", "status_cpu", "connections", "memory", "makespan", "simulation", "uploads", "downloads")
+SUITE = (
+    "imports",
+    "status_cpu",
+    "log_cpu",
+    "connections",
+    "memory",
+    "makespan",
+    "simulation",
+    "uploads",
+    "downloads",
+    "idle_close",
+)
 PEERS = "peers"
 BENCHMARKS = {**{name: f"benchmarks.suite.{name}" for name in SUITE}, PEERS: f"benchmarks.comparison.{PEERS}"}
 """The module of each benchmark, by its short name."""

@@ -8,6 +8,7 @@ from kontext_async.errors import (
     CostLimitReached,
     DownloadFailed,
     GatewayError,
+    GatewayOutage,
     GatewayUnavailable,
     InvalidRequest,
     InvalidResponse,
@@ -40,7 +41,7 @@ from kontext_async.models import (
     TaskStatus,
     Usage,
 )
-from kontext_async.settings import Limits, Polling, Retries, Settings, Timeouts
+from kontext_async.settings import Limits, Network, Outages, Polling, Retries, Settings, Timeouts
 from kontext_async.version import __version__
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ __all__ = [
     "DownloadFailed",
     "Estimate",
     "GatewayError",
+    "GatewayOutage",
     "GatewayUnavailable",
     "GeneratedImage",
     "Generation",
@@ -78,6 +80,8 @@ __all__ = [
     "KontextRequest",
     "KontextSession",
     "Limits",
+    "Network",
+    "Outages",
     "Outcome",
     "PermissionDenied",
     "Polling",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Self, TypeVar
 
-from kontext_async.redaction import safe_repr, truncate
+from kontext_async.redaction import clean_text, safe_repr, truncate
 
 __all__ = ["ConfigurationError", "InvalidRequest", "KontextError", "UsageError"]
 
@@ -17,6 +17,20 @@ MESSAGE_LENGTH = 2000
 
 NAME_LENGTH = 120
 """The most characters of an ID or a field name in an error's text."""
+
+PLAIN_CLASSES = frozenset(
+    {
+        ConnectionRefusedError,
+        ConnectionResetError,
+        ConnectionError,
+        TimeoutError,
+        OSError,
+        ValueError,
+        RuntimeError,
+        Exception,
+    }
+)
+"""The built-in classes of causes that became text. An instance of each can be made of a text alone."""
 
 
 class KontextError(Exception):
@@ -65,10 +79,17 @@ class KontextError(Exception):
         return twin
 
     def redact(self, secret: str) -> Self:
-        """Replace `secret` in every text of this error, because a response may echo it; return the error."""
-        self.args = tuple(_without(secret, value) for value in self.args)
-        for name in {"body", "code", "message", "request_id", "seen"} & vars(self).keys():
-            setattr(self, name, _without(secret, getattr(self, name)))
+        """Replace `secret` in every text of this error and of its causes; return the error.
+
+        A foreign cause becomes text: exceptions of an HTTP library may refer to the headers of the request.
+        """
+        self.args = tuple(_clean(value, secret) for value in self.args)
+        for name, value in vars(self).items():
+            setattr(self, name, _clean(value, secret))
+        if self.__cause__:
+            self.__cause__ = text_only(self.__cause__, secret)
+        if self.__context__:
+            self.__context__ = text_only(self.__context__, secret)
         return self
 
     def with_task(self, task_id: str, *, may_be_charged: bool | None = None) -> Self:
@@ -90,8 +111,31 @@ def restore(kind: type[ErrorT], args: tuple[object, ...], state: dict[str, objec
     return error
 
 
-def _without(secret: str, value: object) -> object:
-    return value.replace(secret, "***") if isinstance(value, str) else value
+def _clean(value: object, secret: str) -> object:
+    return clean_text(value, secret) if isinstance(value, str) else value
+
+
+def _refers_to_nothing(error: BaseException) -> bool:
+    return not vars(error) and error.__cause__ is None and error.__context__ is None
+
+
+def text_only(error: BaseException, secret: str) -> BaseException:
+    """Return an exception that says the same as `error`, but refers to nothing and contains no secret.
+
+    Args:
+        error: The exception. One of the tree is redacted and returned itself.
+        secret: The API key.
+
+    Returns:
+        `error` itself if it is a mere text without the secret; else one of the nearest built-in class, with its text.
+    """
+    if isinstance(error, KontextError):
+        return error.redact(secret)
+    text = clean_text(str(error), secret)
+    plain = next((base for base in type(error).__mro__ if base in PLAIN_CLASSES), None)
+    if plain is None or (error.args == (text,) and _refers_to_nothing(error)):
+        return error
+    return plain(truncate(text if plain is type(error) else f"{type(error).__name__}: {text}"))
 
 
 def unwrap_group(error: Exception) -> Exception:

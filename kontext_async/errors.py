@@ -9,12 +9,13 @@ The tree has one root. Usage errors say that the call is wrong, and nothing was 
     ├── SessionError                 the session cannot be used, or ended while the caller waited
     │   ├── SessionClosed            closed, not started, or used on another event loop
     │   └── SessionCrashed           the session's background work failed: __cause__
-    ├── GatewayError                 the gateway refused, or was unreachable: status, code, body (bounded)
+    ├── GatewayError                 the gateway refused, or was unreachable: status, code, body, from_gateway
     │   ├── AuthenticationFailed     401
-    │   ├── PermissionDenied         402, 403: balance or permission
+    │   ├── PermissionDenied         402, 403, or a code about the balance: concerns_balance
     │   ├── RequestRejected          400, 404, 413, 422, other 4xx and redirects
     │   ├── RateLimited              429, retries exhausted: retry_after
     │   ├── GatewayUnavailable       5xx, or no connection, retries exhausted
+    │   │   └── GatewayOutage        submitting has stopped; nothing was sent: retry_after, __cause__
     │   └── InvalidResponse          the response is unreadable
     ├── SubmissionUncertain          the gateway may have accepted the request: fingerprint, seen, __cause__
     ├── TaskError                    the gateway has, or had, the task
@@ -30,7 +31,9 @@ Texts are bounded and contain no key, no header and no image. All errors can be 
 from __future__ import annotations
 
 import pickle
+import re
 from decimal import Decimal  # noqa: TC003 # typing.get_type_hints resolves it
+from http import HTTPStatus
 
 from kontext_async.base_errors import ConfigurationError, InvalidRequest, KontextError, UsageError, restore
 from kontext_async.models import KontextRequest, TaskStatus  # noqa: TC001 # as above
@@ -42,6 +45,7 @@ __all__ = [
     "CostLimitReached",
     "DownloadFailed",
     "GatewayError",
+    "GatewayOutage",
     "GatewayUnavailable",
     "InvalidRequest",
     "InvalidResponse",
@@ -59,6 +63,12 @@ __all__ = [
     "TaskTimeout",
     "UsageError",
 ]
+
+BALANCE_CODES = frozenset(str(code) for code in range(40201, 40209))
+"""The gateway's codes about the balance: PROTOCOL.md, "Errors over HTTP"."""
+
+BALANCE_WORDS = re.compile(r"balance|insufficient[ _-]?(credit|fund)|arrears", re.IGNORECASE)
+"""The words of a refusal without such a code."""
 
 
 class SessionError(KontextError):
@@ -83,6 +93,8 @@ class GatewayError(KontextError):
         status: The HTTP status; None if there was no response.
         code: The gateway's error code, if it gave one.
         body: The start of the response body, bounded.
+        from_gateway: True if the body explains the refusal as the gateway does, in JSON; False for a page of a proxy
+            or a firewall, for an empty body, and if there was no response.
     """
 
     def __init__(
@@ -92,6 +104,7 @@ class GatewayError(KontextError):
         status: int | None = None,
         code: str | None = None,
         body: str | None = None,
+        from_gateway: bool = False,
         task_id: str | None = None,
         request_id: str | None = None,
         may_be_charged: bool | None = None,
@@ -100,6 +113,7 @@ class GatewayError(KontextError):
         self.status = status
         self.code = code
         self.body = body
+        self.from_gateway = from_gateway
 
 
 class AuthenticationFailed(GatewayError):
@@ -107,7 +121,14 @@ class AuthenticationFailed(GatewayError):
 
 
 class PermissionDenied(GatewayError):
-    """402 or 403: the balance is too low, or the account lacks permission."""
+    """402, 403, or one of the gateway's codes about the balance: it is too low, or the account lacks permission."""
+
+    @property
+    def concerns_balance(self) -> bool:
+        """True if the balance is too low, as far as the status, the code or the gateway's words show."""
+        if self.status == HTTPStatus.PAYMENT_REQUIRED or self.code in BALANCE_CODES:
+            return True
+        return self.from_gateway and bool(BALANCE_WORDS.search(f"{self.code} {self.args[0]}"))
 
 
 class RequestRejected(GatewayError):
@@ -129,6 +150,20 @@ class GatewayUnavailable(GatewayError):
     """5xx or no connection on every attempt, until the retries were exhausted."""
 
     retryable = True
+
+
+class GatewayOutage(GatewayUnavailable):
+    """Submitting has stopped because of an outage: the circuit breaker is open. Nothing was sent for this request.
+
+    ``__cause__`` is the error that opened the circuit.
+
+    Attributes:
+        retry_after: Seconds until the session probes the gateway again.
+    """
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class InvalidResponse(GatewayError):

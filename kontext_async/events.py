@@ -18,10 +18,13 @@ from kontext_async.models import GeneratedImage, Generation, TaskStatus  # noqa:
 __all__ = [
     "Abandoned",
     "Accepted",
+    "CircuitClosed",
+    "CircuitOpened",
     "Completed",
     "Downloaded",
     "Event",
     "Failed",
+    "Retrying",
     "StatusReceived",
     "Submitting",
     "Throttled",
@@ -68,6 +71,19 @@ class Throttled(_SessionEvent):
 
 
 @frozen(kw_only=True)
+class Retrying(_SessionEvent):
+    """A request failed with `error`, and the session sends it again.
+
+    `operation` is the kind of request; `attempt`, which counts from 1, is the number of the one that failed. A request
+    that was throttled is reported as `Throttled` instead.
+    """
+
+    operation: Literal["create", "status", "download"]
+    attempt: int
+    error: KontextError
+
+
+@frozen(kw_only=True)
 class Completed(_SessionEvent):
     """A task completed with at least one image."""
 
@@ -92,12 +108,43 @@ class Abandoned(_SessionEvent):
 
 
 @frozen(kw_only=True)
+class CircuitOpened(_SessionEvent):
+    """Submitting has stopped because of `error`; polling and downloads continue. The next probe is in `seconds`."""
+
+    error: KontextError
+    seconds: float
+
+
+@frozen(kw_only=True)
+class CircuitClosed(_SessionEvent):
+    """Submitting continues after an outage of `seconds`."""
+
+    seconds: float
+
+
+@frozen(kw_only=True)
 class Downloaded(_SessionEvent):
-    """An image of `size` bytes was downloaded: to `path`, or into memory if `path` is None."""
+    """An image of `size` bytes was downloaded: to `path`, or into memory if `path` is None.
+
+    `note` says what is unusual about it, such as a format that was not requested; None for a usual one.
+    """
 
     image: GeneratedImage
     path: Path | None
     size: int
+    note: str | None = None
 
 
-Event: TypeAlias = Submitting | Accepted | StatusReceived | Throttled | Completed | Failed | Abandoned | Downloaded
+Event: TypeAlias = (
+    Submitting
+    | Accepted
+    | StatusReceived
+    | Throttled
+    | Retrying
+    | Completed
+    | Failed
+    | Abandoned
+    | CircuitOpened
+    | CircuitClosed
+    | Downloaded
+)

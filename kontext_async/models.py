@@ -11,19 +11,26 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime  # noqa: TC003 # attrs resolves it
 from decimal import Decimal  # noqa: TC003 # attrs resolves it
-from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, cast
+from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 import attrs
 from attrs import field, frozen
+from attrs.validators import optional
 
 from kontext_async import images
 from kontext_async.base_errors import InvalidRequest, KontextError
+from kontext_async.foreign_values import (
+    FrozenTexts,
+    freeze_texts,
+    is_valid_text,
+    plain_boolean,
+    plain_integer,
+    plain_text,
+    required_text,
+    to_plain,
+)
 from kontext_async.images import ImageSource
-from kontext_async.redaction import strip_query
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from kontext_async.redaction import safe_repr, strip_query
 
 __all__ = [
     "Estimate",
@@ -88,7 +95,7 @@ def _check_ratio(_: object, attribute: attrs.Attribute[Any], value: object) -> N
 
 
 def _check_format(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value not in ("jpeg", "png"):
+    if not isinstance(value, str) or value not in ("jpeg", "png"):
         raise InvalidRequest(attribute.name, value, "it must be 'jpeg' or 'png'")
 
 
@@ -107,19 +114,28 @@ def _check_model(_: object, attribute: attrs.Attribute[str], value: object) -> N
         raise InvalidRequest(attribute.name, value, "it must be letters, digits, '.', '_' and '-'")
 
 
-def _allow_none(check: Callable[[Any, Any, Any], None]) -> Any:
-    return attrs.validators.optional(check)
+def _check_metadata(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    rule = "it must be a mapping from text to text, in valid Unicode"
+    if not isinstance(value, FrozenTexts):
+        raise InvalidRequest(attribute.name, value, rule)
+    for item in value.items():
+        if not all(map(is_valid_text, item)):
+            raise InvalidRequest(attribute.name, item, rule)
 
 
 def _normalize_images(value: ImageSource | Iterable[ImageSource] | None) -> tuple[ImageSource, ...]:
     """Return the sources as a tuple; a single source is not iterated over, but becomes a tuple of one."""
-    if value is None:
+    if to_plain(value) is None:
         return ()
-    if isinstance(value, str | bytes | bytearray | memoryview | PathLike) or images.is_reader(value):
+    if images.is_single(value):
         return (cast("ImageSource", images.normalize(value)),)
     if not isinstance(value, Iterable):
-        return (value,)
-    return tuple(images.normalize(source) for source in value)
+        return (cast("ImageSource", value),)
+    return tuple(cast("ImageSource", images.normalize(source)) for source in value)
+
+
+def _plain_format(value: OutputFormat | None) -> OutputFormat | None:
+    return cast("OutputFormat | None", plain_text(value))
 
 
 @frozen(weakref_slot=False)  # thousands of them wait at once
@@ -135,12 +151,16 @@ class KontextRequest:
         prompt_upsampling: True lets the gateway enrich the prompt; None means its default, False.
         safety_tolerance: 0 (strictest) to 6; None means the gateway's default, 2.
         model: The model ID; ``flux_kontext_max`` has the same fields.
+        moderation: True or False is sent beside the model; None leaves the choice to the gateway.
+        metadata: Text by name, for tracing; sent beside the model. An empty mapping is the same as None.
+
+    Numbers and booleans of NumPy and pandas become Python's own; their missing values (NaN, NaT, NA) become None.
 
     Raises:
         InvalidRequest: A field is invalid. The error has the field, the value and the rule.
     """
 
-    prompt: str = field(validator=_check_prompt)
+    prompt: str = field(converter=required_text, validator=_check_prompt)
     input_images: tuple[ImageSource, ...] = field(
         default=(),
         kw_only=True,
@@ -148,12 +168,24 @@ class KontextRequest:
         validator=_check_images,
         repr=lambda value: f"<{len(value)}>",
     )
-    seed: int | None = field(default=None, kw_only=True, validator=_allow_none(_check_integer))
-    aspect_ratio: str | None = field(default=None, kw_only=True, validator=_allow_none(_check_ratio))
-    output_format: OutputFormat | None = field(default=None, kw_only=True, validator=_allow_none(_check_format))
-    prompt_upsampling: bool | None = field(default=None, kw_only=True, validator=_allow_none(_check_boolean))
-    safety_tolerance: int | None = field(default=None, kw_only=True, validator=_allow_none(_check_tolerance))
-    model: str = field(default="flux_kontext_pro", kw_only=True, validator=_check_model)
+    seed: int | None = field(default=None, kw_only=True, converter=plain_integer, validator=optional(_check_integer))
+    aspect_ratio: str | None = field(default=None, kw_only=True, converter=plain_text, validator=optional(_check_ratio))
+    output_format: OutputFormat | None = field(
+        default=None, kw_only=True, converter=_plain_format, validator=optional(_check_format)
+    )
+    prompt_upsampling: bool | None = field(
+        default=None, kw_only=True, converter=plain_boolean, validator=optional(_check_boolean)
+    )
+    safety_tolerance: int | None = field(
+        default=None, kw_only=True, converter=plain_integer, validator=optional(_check_tolerance)
+    )
+    model: str = field(default="flux_kontext_pro", kw_only=True, converter=required_text, validator=_check_model)
+    moderation: bool | None = field(
+        default=None, kw_only=True, converter=plain_boolean, validator=optional(_check_boolean)
+    )
+    metadata: Mapping[str, str] | None = field(
+        default=None, kw_only=True, converter=freeze_texts, validator=optional(_check_metadata)
+    )
 
     @classmethod
     def of(cls, request: RequestLike, **fields: Any) -> KontextRequest:
@@ -169,7 +201,7 @@ class KontextRequest:
         if isinstance(request, str):
             given: dict[str, Any] = {"prompt": request}
         elif isinstance(request, Mapping):
-            given = dict(request)
+            given = _read_mapping(request)
         elif isinstance(request, cls):
             if not fields:
                 return request
@@ -180,10 +212,18 @@ class KontextRequest:
         known = attrs.fields_dict(cls)
         for name in given:
             if name not in known:
-                raise InvalidRequest(str(name), given[name], f"no such field; the fields are {', '.join(known)}")
+                shown = str(name) if type(name) in {str, int} else safe_repr(name)
+                raise InvalidRequest(shown, given[name], f"no such field; the fields are {', '.join(known)}")
         if "prompt" not in given:
             raise InvalidRequest("prompt", None, "a request needs a prompt")
         return cls(**given)
+
+
+def _read_mapping(request: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return dict(request)
+    except Exception as error:
+        raise InvalidRequest("request", request, f"the mapping cannot be read: {safe_repr(error)}") from error
 
 
 class RequestFields(TypedDict, total=False):
@@ -199,6 +239,8 @@ class RequestFields(TypedDict, total=False):
     prompt_upsampling: bool | None
     safety_tolerance: int | None
     model: str
+    moderation: bool | None
+    metadata: Mapping[str, str] | None
 
 
 RequestLike: TypeAlias = str | Mapping[str, Any] | KontextRequest
@@ -254,12 +296,16 @@ class Usage:
     """The amount that the gateway billed for a task.
 
     Attributes:
-        cost: USD; None if the gateway did not report it.
-        discount: The factor that is already applied in `cost`; None if the gateway did not report it.
+        cost: USD, not negative; None if the gateway did not report it, or billed in another currency.
+        currency: The currency that the gateway named.
+        amount: The billed amount in `currency`, if that is not USD; None if it is, or if the gateway did not report it.
+        discount: The factor that is already applied; None if the gateway did not report it.
         extra: Other keys of the gateway's usage report.
     """
 
     cost: Decimal | None = None
+    currency: str = "USD"
+    amount: Decimal | None = None
     discount: float | None = None
     extra: Mapping[str, Any] = field(factory=dict, hash=False)
 
@@ -271,16 +317,20 @@ class Estimate:
     Attributes:
         cost: USD; None if the gateway does not know the price, or gave it in another currency.
         currency: The currency that the gateway named.
-        discount: The factor that is already applied in `cost`; None if the gateway did not report it.
+        amount: The price in `currency`, such as credits, if that is not USD; None if it is, or if it is not known.
+        discount: The factor that is already applied; None if the gateway did not report it.
         model: The ID of the priced model, if the gateway named it.
         reason: The gateway's reason for giving no price, if it gave one.
+        extra: Other keys of the gateway's price, such as ``billing_model``.
     """
 
     cost: Decimal | None = None
     currency: str = "USD"
+    amount: Decimal | None = None
     discount: float | None = None
     model: str | None = None
     reason: str | None = None
+    extra: Mapping[str, Any] = field(factory=dict, eq=False)
 
 
 @frozen(kw_only=True)
@@ -294,7 +344,8 @@ class TaskStatus:
         model: The model ID, if the gateway reported it.
         progress: 0.0 to 1.0, if the gateway reported it; it may decrease.
         error: The reason for a failure; None if the gateway reported none.
-        images: The images, in the gateway's order.
+        images: The images, in the gateway's order; at most 64.
+        omitted_images: The number of further images, at least, that the response had and that are not read.
         usage: The billed amount; None if the gateway has not reported it yet.
         created_at: The time at which the gateway accepted the task, if it reported one.
         metadata: The gateway's free-form metadata.
@@ -312,6 +363,7 @@ class TaskStatus:
     created_at: datetime | None = None
     metadata: Mapping[str, Any] = field(factory=dict, hash=False)
     extra: Mapping[str, Any] = field(factory=dict, hash=False)
+    omitted_images: int = 0
 
 
 @frozen(kw_only=True)
@@ -322,7 +374,8 @@ class Generation:
         task_id: The task ID.
         model: The model ID, if it is known.
         request: The request; None if the task was attached.
-        images: The images, in the gateway's order; at least one.
+        images: The images, in the gateway's order; at least one, and at most 64.
+        omitted_images: The number of further images, at least, that the gateway listed and that are not read.
         usage: The billed amount.
         created_at: The time at which the gateway accepted the task, if it reported one.
         elapsed: Seconds from the moment the task was accepted or attached until a poll saw it completed.
@@ -337,6 +390,7 @@ class Generation:
     created_at: datetime | None
     elapsed: float
     metadata: Mapping[str, Any] = field(factory=dict, hash=False)
+    omitted_images: int = 0
 
     @property
     def image(self) -> GeneratedImage:
@@ -388,6 +442,8 @@ class SessionStatistics:
         abandoned: Tasks, and create requests in flight, that nobody waits for any longer: one `Abandoned` event each.
         downloaded: Images downloaded.
         spent: USD billed for the completed tasks that this session submitted, as far as the gateway reported it.
+        circuit: ``closed`` while the session submits; ``open`` or ``half_open`` during an outage; ``stopped`` if the
+            gateway refuses the key.
     """
 
     queued: int
@@ -405,3 +461,4 @@ class SessionStatistics:
     abandoned: int
     downloaded: int
     spent: Decimal
+    circuit: str = "closed"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from kontext_async.engine.task_record import Result
     from kontext_async.events import Event
     from kontext_async.models import Estimate, Outcome, RequestFields, RequestLike, SessionStatistics
-    from kontext_async.settings import Limits, Polling, Retries, Timeouts
+    from kontext_async.settings import Limits, Network, Outages, Polling, Retries, Timeouts
 
     EventT = TypeVar("EventT", bound=Event)
     OtherT = TypeVar("OtherT", bound=Event)
@@ -54,9 +54,12 @@ class KontextSession:
         timeouts: Deadlines; replaces `settings.timeouts`.
         polling: When to poll; replaces `settings.polling`.
         retries: What to retry; replaces `settings.retries`.
+        outages: When to stop submitting; replaces `settings.outages`.
+        network: Proxies, and networks that image URLs may lead to; replaces `settings.network`.
         http: Your own `aiohttp.ClientSession`. The session uses it for everything and never closes it. Give its
-            connector a ``keepalive_timeout`` of a few seconds: if the server closes an idle connection just as a
-            create request goes out on it, the outcome of that request is unknown.
+            connector a ``keepalive_timeout`` of half a second: if the server closes an idle connection just as a
+            create request goes out on it, the outcome of that request is unknown. Its own proxy counts. The addresses
+            of image URLs are looked up and judged before each request: a hostile name server can change them after.
         clock: The clock behind every decision; tests may pass `kontext_async.testing.ManualClock`.
 
     Raises:
@@ -73,6 +76,8 @@ class KontextSession:
         timeouts: Timeouts | None = None,
         polling: Polling | None = None,
         retries: Retries | None = None,
+        outages: Outages | None = None,
+        network: Network | None = None,
         http: aiohttp.ClientSession | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -81,6 +86,8 @@ class KontextSession:
             timeouts=settings.timeouts if timeouts is None else timeouts,
             polling=settings.polling if polling is None else polling,
             retries=settings.retries if retries is None else retries,
+            outages=settings.outages if outages is None else outages,
+            network=settings.network if network is None else network,
         )
         self._base_url = find_base_url(base_url)
         self._engine = Engine(find_api_key(api_key), self._base_url, settings, http, clock or LoopClock())
@@ -247,7 +254,8 @@ class KontextSession:
         """Download an image, or all images of a generation, into files. Existing files are replaced.
 
         Each file is verified before it takes its name. Its extension is adapted to the downloaded format: ``fox.jpg``
-        becomes ``fox.png`` if the image is a PNG.
+        becomes ``fox.png`` if the image is a PNG. A symbolic link is replaced, not followed; a device, a named pipe or a
+        socket is refused before the download.
 
         Args:
             source: The image or the generation to save.
@@ -273,6 +281,29 @@ class KontextSession:
     def is_closed(self) -> bool:
         """True unless the session is running: before `start`, after `aclose`, and after a crash."""
         return not self._engine.is_running
+
+    @property
+    def outage(self) -> KontextError | None:
+        """The error that stopped submitting; None while the session submits."""
+        return self._engine.gate.error
+
+    async def wait_for_recovery(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 # the clock is a port
+        """Wait until requests can be submitted again after an outage.
+
+        Args:
+            timeout: Seconds; None waits without a limit.
+
+        Returns:
+            True if requests can be submitted; False if the timeout passed first.
+
+        Raises:
+            AuthenticationFailed: The gateway refuses the key; the session has stopped for good.
+            SessionError: The session is not running, or ended meanwhile.
+        """
+        self._engine.ensure_running()
+        recovered = await self._engine.gate.wait_for_recovery(_deadline(self._engine.clock, timeout))
+        self._engine.ensure_running()
+        return recovered
 
     @property
     def settings(self) -> Settings:
@@ -372,7 +403,8 @@ class GenerationTask:
         clock = self._engine.clock
         began = clock.time()
         timeouts = self._engine.settings.timeouts
-        longest = max(self._record.since + timeouts.wait, began + timeouts.status)
+        # a wait that begins late still gets the time of one poll
+        longest = max(self._record.since + timeouts.wait, began + min(timeouts.wait, timeouts.status))
         deadline = longest if timeout is None else _deadline(clock, timeout)
         result: Result | None = None
         with cancel_at(clock, deadline):

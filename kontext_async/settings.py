@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -12,20 +13,25 @@ from attrs import field, frozen
 
 from kontext_async.base_errors import ConfigurationError
 from kontext_async.images import MAX_IMAGE_BYTES
-from kontext_async.redaction import safe_repr
+from kontext_async.redaction import safe_repr, strip_query
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "DEFAULT_BASE_URL",
+    "ENVIRONMENT",
     "Limits",
+    "Network",
+    "Outages",
     "Polling",
     "Retries",
     "Settings",
     "Timeouts",
+    "check_proxy",
     "find_api_key",
     "find_base_url",
+    "find_proxy_variables",
 ]
 
 DEFAULT_BASE_URL = "https://cloud.vtrix.ai"
@@ -184,6 +190,93 @@ class Retries:
 
 
 @frozen(kw_only=True)
+class Outages:
+    """The circuit breaker: when the session stops submitting, and how it finds out that it may go ahead again.
+
+    Attributes:
+        uncertain_limit: The number of consecutive uncertain create requests that stops submitting.
+        wait: The longest that one request waits for the end of an outage, in seconds, before it fails with
+            `GatewayOutage`; nothing was sent for it then.
+        probe_initial: The pause before the first probe, in seconds. It doubles after each failed probe.
+        probe_max: The longest pause between two probes, in seconds.
+    """
+
+    uncertain_limit: int = field(default=5, validator=_require_count)
+    wait: float = field(default=30.0, validator=_require_not_negative)
+    probe_initial: float = field(default=1.0, validator=_require_positive)
+    probe_max: float = field(default=60.0, validator=_require_positive)
+
+    def __attrs_post_init__(self) -> None:
+        _require_order(self, "probe_initial", "probe_max")
+
+
+def check_proxy(url: str, source: str) -> None:
+    """Refuse a proxy that cannot be used. The text contains nothing of its URL, which may have a password.
+
+    Args:
+        url: The proxy's URL.
+        source: The setting or the variable that has it.
+
+    Raises:
+        ConfigurationError: It is not an http(s) URL with a host; SOCKS is not supported.
+    """
+    rule = "it must be http://[USER:PASSWORD@]HOST[:PORT] or the same with https"
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        raise ConfigurationError(f"{source}: the proxy's URL is invalid; {rule}") from None
+    if parts.scheme.startswith("socks"):
+        raise ConfigurationError(f"{source}: SOCKS proxies are not supported; {rule}")
+    if not usable or not url.isprintable() or " " in url:
+        raise ConfigurationError(f"{source}: the proxy's URL is invalid; {rule}")
+
+
+def _require_proxy(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is None or value == ENVIRONMENT:
+        return
+    if not isinstance(value, str):
+        rule = 'it must be a proxy\'s URL, None, or "environment"'
+        raise ConfigurationError(f"{type(instance).__name__}.{attribute.name}: {rule}")
+    check_proxy(value, f"{type(instance).__name__}.{attribute.name}")
+
+
+def _read_networks(given: Iterable[str | IPv4Network | IPv6Network]) -> tuple[IPv4Network | IPv6Network, ...]:
+    rule = 'it must be a tuple of networks such as "10.0.0.0/8"'
+    try:
+        if isinstance(given, str):
+            raise ConfigurationError(f"Network.allow: {rule}")
+        return tuple(ip_network(each) for each in given)
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"Network.allow: {safe_repr(given)} is not allowed; {rule}") from None
+
+
+ENVIRONMENT = "environment"
+
+
+@frozen(kw_only=True)
+class Network:
+    """The way to the gateway and to the images.
+
+    Attributes:
+        proxy: ``"environment"`` uses the proxies of ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``,
+            which are read once, when the session opens. None uses no proxy. A URL
+            (``http://USER:PASSWORD@HOST:PORT``) is the proxy for everything. SOCKS is not supported. With an
+            `aiohttp.ClientSession` of your own, only a URL counts.
+        allow: Networks such as ``"10.0.0.0/8"`` to which image URLs may lead although they are not public. The network
+            of a base URL on a loopback or private address is always allowed. Metadata services of clouds never are.
+            Through a proxy, the session refuses addresses in URLs, and leaves names to the proxy.
+    """
+
+    proxy: str | None = field(
+        default=ENVIRONMENT,
+        validator=_require_proxy,
+        repr=lambda proxy: repr(strip_query(proxy) if proxy and proxy != ENVIRONMENT else proxy),
+    )
+    allow: tuple[IPv4Network | IPv6Network, ...] = field(default=(), converter=_read_networks)
+
+
+@frozen(kw_only=True)
 class Settings:
     """All settings of a session.
 
@@ -192,6 +285,8 @@ class Settings:
         timeouts: Time limits.
         polling: The poll schedule of a task.
         retries: The retry policy.
+        outages: The circuit breaker.
+        network: The way to the gateway and to the images.
 
     Raises:
         ConfigurationError: A value is not allowed. The text names the group, the field, the value and the rule.
@@ -201,6 +296,8 @@ class Settings:
     timeouts: Timeouts = field(factory=Timeouts, validator=_require_group(Timeouts))
     polling: Polling = field(factory=Polling, validator=_require_group(Polling))
     retries: Retries = field(factory=Retries, validator=_require_group(Retries))
+    outages: Outages = field(factory=Outages, validator=_require_group(Outages))
+    network: Network = field(factory=Network, validator=_require_group(Network))
 
 
 def find_api_key(given: str | None, environment: Mapping[str, str] | None = None) -> str:
@@ -244,8 +341,23 @@ def find_base_url(given: str | None, environment: Mapping[str, str] | None = Non
     try:
         parts = urlsplit(url)
         allowed = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
-    except ValueError:
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # UnicodeError among them: a label is empty or too long
         raise ConfigurationError(rule) from None
     if not allowed or parts.username is not None or not url.isprintable() or any(sign in url for sign in " ?#\\"):
         raise ConfigurationError(rule)
     return url.rstrip("/")
+
+
+def find_proxy_variables(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variables about proxies by their names in lower case, which win over those in upper case.
+
+    Args:
+        environment: The environment variables; None means those of the process.
+    """
+    source = os.environ if environment is None else environment
+    names = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+    found = {name: source.get(name, source.get(name.upper(), "")) for name in names}
+    if "REQUEST_METHOD" in source:  # under CGI, a request's header "Proxy" becomes HTTP_PROXY
+        found["http_proxy"] = source.get("http_proxy", "")
+    return {name: value.strip() for name, value in found.items() if value.strip()}

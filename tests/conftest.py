@@ -18,6 +18,14 @@ settings.register_profile("suite", settings.default, max_examples=60, deadline=N
 settings.load_profile("suite")
 
 
+@pytest.fixture(autouse=True)
+def _without_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reach the emulators of the tests directly, whatever the machine's environment says."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import logging
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from web_support import get_from_aiohttp, get_from_asgi
 from kontext_async import KontextSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sybil.example import Example
@@ -60,6 +61,17 @@ def evaluate(path: Path) -> dict[str, Any]:
 @pytest.fixture
 def kontext_emulator_options() -> dict[str, object]:
     return {"service_time": 0.3, "pixels": 64 * 64}
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Undo what the guide to settings does with the logger."""
+    root, logger = logging.getLogger(), logging.getLogger("kontext_async")
+    handlers, levels = root.handlers[:], (root.level, logger.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    logger.setLevel(levels[1])
 
 
 @pytest.fixture(autouse=True)

@@ -3,5 +3,7 @@
 - `schedule`: Service times, and the best possible run over them
 - `api_dialects`: The responses of several gateways, as templates
 - `mock_gateway`: A gateway that is faster than any client
+- `proxy_front`: A reverse proxy that refuses connections or answers 502
 - `raw_sink`: A server that discards uploads and sends images as fast as a socket allows
+- `slow_proxy`: A TCP proxy that is far away and closes idle connections
 """

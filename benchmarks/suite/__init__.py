@@ -2,10 +2,12 @@
 
 - `imports`: CPU of ``import kontext_async``
 - `status_cpu`: CPU of one status request
+- `log_cpu`: CPU of one status request with and without a logger
 - `connections`: Connections that are opened in the steady state
 - `memory`: Memory per pending task (worker: `pending_worker`)
 - `makespan`: Duration of a run of many tasks, against the best possible one
 - `simulation`: Status requests that the adaptive timing needs (model: `simulation_service`)
 - `uploads`: CPU, memory and stalls of large create requests (worker: `upload_worker`)
 - `downloads`: Memory and stalls of many downloads
+- `idle_close`: Create requests through a proxy that closes idle connections
 """

@@ -27,6 +27,7 @@ __all__ = [
     "start_mock_gateway",
     "start_raw_sink",
     "start_server",
+    "start_slow_proxy",
 ]
 
 ROOT = Path(__file__).parents[2]
@@ -135,6 +136,14 @@ def start_mock_gateway() -> Iterator[MockGatewayClient]:
 def start_raw_sink(image_bytes: int = 0) -> Iterator[str]:
     """Run the raw sink in its own process, and yield its address; it sends images of `image_bytes` bytes."""
     with start_server("-m", "benchmarks.servers.raw_sink", "--image-bytes", str(image_bytes)) as address:
+        yield address
+
+
+@contextmanager
+def start_slow_proxy(to: str, round_trip: float, idle: float) -> Iterator[str]:
+    """Run a slow proxy before a server, in its own process, and yield its address."""
+    options = ("--round-trip", str(round_trip), "--idle", str(idle))
+    with start_server("-m", "benchmarks.servers.slow_proxy", to, *options) as address:
         yield address
 
 

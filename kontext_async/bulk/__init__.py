@@ -3,17 +3,21 @@
 The modules, in the order in which a request passes them:
 
 =============  =========================================================================================
+`lines`        decodes a prompt file into lines
+`tables`       splits the lines of ``.csv`` and ``.tsv`` files into records
 `rows`         splits a prompt file into rows: ``.txt``, ``.jsonl``, ``.csv`` and ``.tsv``
 `readers`      builds requests from the rows, and validates a file before it is used
 `run`          `BulkRun`, the public class, which connects the modules below
 `opening`      opens the run's directory: lock, journal and results
 `lock`         admits one run at a time to the directory
+`paths`        keeps the paths of a run absolute and inside its directory
 `intake`       reads the input in chunks, and computes the fingerprints
 `entries`      the request that was read, and its row in the journal
 `occurrences`  counts equal requests of one input
 `execution`    executes one input, and returns the outcomes as they complete
 `states`       the states of a request, and the action that the next run takes for each
 `budget`       decides whether one more request fits the cost limit
+`outages`      decides what a run does in an outage: wait or stop
 `errands`      executes one request: submits it, waits for it, saves its images
 `submission`   records one submission in the journal before it is sent
 `targets`      chooses the paths of images, and checks that saved images are intact
@@ -21,6 +25,7 @@ The modules, in the order in which a request passes them:
 `journal`      stores every step of every request
 `committer`    groups the steps into transactions
 `database`     opens the journal's database connection
+`examination`  checks an SQLite file before it is opened, and changes nothing in it
 `schema`       the tables of the journal
 `standing`     summarizes the journal: states, costs, open amounts
 `reserve`      reserves disk space, so that a full disk loses no task ID

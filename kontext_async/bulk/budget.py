@@ -16,15 +16,45 @@ from attrs import define, field
 if TYPE_CHECKING:
     from kontext_async.models import KontextRequest
 
-__all__ = ["Admission", "Budget", "PriceKind", "price_kind"]
+__all__ = ["Admission", "Budget", "PriceKind", "is_money", "price_kind", "read_money"]
 
 PriceKind: TypeAlias = tuple[str, int]
 """The model and the number of input images, which set the price."""
+
+USD = "USD"
+MAX_DIGITS = 30
+MAX_EXPONENT = 30
+"""Bounds of an amount. The journal stores 40 characters."""
 
 
 def price_kind(request: KontextRequest) -> PriceKind:
     """Return the price kind of a request."""
     return request.model, len(request.input_images)
+
+
+def read_money(text: object) -> Decimal:
+    """Read an amount of USD from the journal.
+
+    Raises:
+        ValueError: It is not a finite amount of at least 0, or has more digits than a price has.
+    """
+    try:
+        amount = Decimal(text) if isinstance(text, str) else Decimal("NaN")
+    except ArithmeticError:
+        amount = Decimal("NaN")
+    if not is_money(amount):
+        raise ValueError("an amount of money must be text of a number of at least 0")
+    return amount
+
+
+def is_money(amount: Decimal) -> bool:
+    """Return True for an amount that a gateway can have billed: finite, not negative, and of bounded length."""
+    return (
+        amount.is_finite()
+        and amount >= 0
+        and abs(amount.adjusted()) <= MAX_EXPONENT
+        and (len(amount.as_tuple().digits) <= MAX_DIGITS)
+    )
 
 
 class Admission(enum.Enum):
@@ -49,6 +79,7 @@ class Budget:
         owed: Requests that are or may be billed and whose cost is unknown: accepted by earlier runs, or uncertain.
         prices: The highest price of each kind that was seen or estimated.
         untold: Kinds of which a request completed without a reported cost.
+        foreign: The currency that the gateway bills or prices in, if it is not USD: the limit cannot be enforced.
     """
 
     limit: Decimal | None = None
@@ -57,6 +88,7 @@ class Budget:
     owed: Counter[PriceKind] = field(factory=Counter)
     prices: dict[PriceKind, Decimal] = field(factory=dict)
     untold: set[PriceKind] = field(factory=set)
+    foreign: str | None = None
 
     @property
     def committed(self) -> Decimal:
@@ -67,9 +99,14 @@ class Budget:
         )
 
     def learn(self, kind: PriceKind, cost: Decimal | None) -> None:
-        """Record a price that was seen or estimated."""
-        if cost is not None:
+        """Record a price that was seen or estimated. A price that makes no sense is not known."""
+        if cost is not None and is_money(cost):
             self.prices[kind] = max(cost, self.prices.get(kind, cost))
+
+    def learn_currency(self, currency: str) -> None:
+        """Record the currency of a bill or of a price."""
+        if currency.upper() != USD:
+            self.foreign = self.foreign or currency
 
     def admit(self, kind: PriceKind) -> Admission:
         """Decide whether one more request of a kind may be submitted. If granted, it counts as in flight."""
@@ -80,6 +117,8 @@ class Budget:
 
     def _judge(self, kind: PriceKind, limit: Decimal) -> Admission:
         flying = any(self.in_flight.values())
+        if self.foreign:
+            return Admission.WAIT if flying else Admission.UNKNOWN
         price = self.prices.get(kind)
         if price is None:
             if kind in self.untold:
@@ -108,7 +147,7 @@ class Budget:
     def paid(self, kind: PriceKind, cost: Decimal | None) -> None:
         """Record the cost of a request in flight; None if the gateway did not report it."""
         self.in_flight[kind] -= 1
-        if cost is None:
+        if cost is None or not is_money(cost):
             self.untold.add(kind)
             self.owed[kind] += 1
         else:

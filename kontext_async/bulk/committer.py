@@ -40,6 +40,8 @@ class Committer:
         self._changes: Changes = {}
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._news = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._closing = False
         self._owner = asyncio.get_running_loop().create_task(self._run(), name="kontext_async journal")
 
@@ -74,6 +76,7 @@ class Committer:
         if self._changes:
             row, changes = next(iter(self._changes.items()))
             await self.commit(row, dict(changes))
+        await self._idle.wait()  # a group may be on its way
 
     async def aclose(self) -> None:
         """Write all remaining steps, and stop."""
@@ -100,6 +103,7 @@ class Committer:
         changes, self._changes = self._changes, {}
         waiting, self._waiting = self._waiting, []
         failure: JournalFailed | None = JournalFailed("the journal was closed before the step was written")
+        self._idle.clear()
         try:
             if changes:
                 await self._write(changes)
@@ -107,6 +111,7 @@ class Committer:
         except JournalFailed as error:
             failure = error
         finally:
+            self._idle.set()
             self._resolve(waiting, failure)
 
     @staticmethod

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import time
-from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 from sqlalchemy import insert, select, text, update
@@ -16,22 +17,36 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from kontext_async.bulk.errors import JournalUnusable, RunLocked
+from kontext_async.bulk.examination import BUSY_SECONDS, Unsuitable, examine
 from kontext_async.bulk.schema import VERSION, meta, metadata, runs
 from kontext_async.redaction import truncate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from sqlalchemy.engine import URL
 
-__all__ = ["ADVICE", "NAME", "begin_generation", "connect", "disconnect", "reason_of", "url_of"]
+__all__ = [
+    "ADVICE",
+    "NAME",
+    "begin_generation",
+    "connect",
+    "disconnect",
+    "is_locked",
+    "reason_of",
+    "settle",
+    "unusable",
+    "url_of",
+]
 
 NAME = "journal.sqlite"
 
-PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON")
+PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 """With `synchronous=FULL`, a commit in WAL mode is on disk when it returns; with NORMAL, a power failure could undo it,
 and the ID of a paid task would be lost (https://sqlite.org/pragma.html#pragma_synchronous)."""
+
+BUSY_MILLISECONDS = 10_000
+"""The longest wait of a step for another process that has the file locked."""
 
 ADVICE = (
     "nothing was submitted; restore the journal from a backup, or use a new directory, in which every request is "
@@ -60,15 +75,18 @@ def url_of(given: str | None, directory: Path) -> URL:
 
 
 async def connect(url: URL) -> AsyncConnection:
-    """Connect to a journal, and create its tables if they do not exist.
+    """Connect to a journal, and create its tables if they do not exist. Call `settle` when the run is recorded.
 
     Raises:
-        JournalUnusable: The journal cannot be opened, is damaged, or is newer than this library.
+        JournalUnusable: The journal cannot be opened, is damaged, or is not a journal of this version.
     """
     with _unusable(url):
+        options: dict[str, Any] = {}
         if url.drivername.startswith("sqlite"):
-            await anyio.to_thread.run_sync(_examine, url.database or "")
-        engine = create_async_engine(url, poolclass=NullPool)
+            options["connect_args"] = {"timeout": BUSY_SECONDS}
+            if url.database and url.database != ":memory:":
+                await anyio.to_thread.run_sync(examine, Path(url.database))
+        engine = create_async_engine(url, poolclass=NullPool, **options)
         connection = await engine.connect()
         try:
             await _prepare(connection, url)
@@ -76,6 +94,13 @@ async def connect(url: URL) -> AsyncConnection:
             await disconnect(connection)
             raise
     return connection
+
+
+async def settle(connection: AsyncConnection) -> None:
+    """Let later steps wait for other processes that lock the file; while it was opened, a lock was an error."""
+    if connection.dialect.name == "sqlite":
+        await connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_MILLISECONDS}")
+        await connection.rollback()
 
 
 async def disconnect(connection: AsyncConnection) -> None:
@@ -117,7 +142,7 @@ async def _prepare(connection: AsyncConnection, url: URL) -> None:
     version = await connection.scalar(select(meta.c.value).where(meta.c.name == "version"))
     if version is None:
         await connection.execute(insert(meta).values(name="version", value=str(VERSION)))
-    elif not version.isdecimal() or int(version) > VERSION:
+    elif not str(version).isdecimal() or int(version) > VERSION:  # SQLite keeps values of any type
         raise JournalUnusable(
             f"the journal {url.render_as_string()} was written by a newer version of kontext_async (schema "
             f"{truncate(version, 20)}; this version supports {VERSION}): update kontext_async; nothing was submitted"
@@ -125,22 +150,32 @@ async def _prepare(connection: AsyncConnection, url: URL) -> None:
     await connection.commit()
 
 
-def _examine(path: str) -> None:
-    """Check a file before SQLAlchemy opens it. Blocks. A failed connection of the async driver would leave a thread."""
-    with closing(sqlite3.connect(path)) as connection:
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if found != "ok":
-        raise JournalUnusable(f"the journal {path} is damaged: {truncate(str(found), 200)}; {ADVICE}")
-
-
 @contextmanager
 def _unusable(url: URL) -> Iterator[None]:
     """Translate the errors of a database or its driver into `JournalUnusable`."""
+    shown = url.database if url.drivername.startswith("sqlite") else url.render_as_string()
     try:
         yield
-    except (SQLAlchemyError, OSError, ImportError, sqlite3.Error) as error:
-        shown = url.database if url.drivername.startswith("sqlite") else url.render_as_string()
-        raise JournalUnusable(f"the journal {shown} cannot be used: {reason_of(error)}; {ADVICE}") from error
+    except Unsuitable as error:
+        raise JournalUnusable(f"the journal {shown} cannot be used: {error}; {ADVICE}") from None
+    except (SQLAlchemyError, OSError, ImportError, ValueError, sqlite3.Error) as error:
+        raise unusable(str(shown), error) from error
+
+
+def unusable(shown: str, error: BaseException) -> JournalUnusable:
+    """Return the error for a journal that the database refuses to open."""
+    if is_locked(error):
+        return JournalUnusable(
+            f"the journal {shown} is locked by another process: close the program that has it open, and run again; "
+            "nothing was submitted"
+        )
+    return JournalUnusable(f"the journal {shown} cannot be used: {reason_of(error)}; {ADVICE}")
+
+
+def is_locked(error: BaseException) -> bool:
+    """Return True if another process has locked an SQLite file."""
+    cause = getattr(error, "orig", None) or error
+    return isinstance(cause, sqlite3.OperationalError) and "locked" in str(cause)
 
 
 def reason_of(error: BaseException) -> str:

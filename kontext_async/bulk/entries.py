@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
+from kontext_async.bulk.budget import read_money
+from kontext_async.bulk.paths import is_relative_name
 from kontext_async.bulk.states import State
 from kontext_async.redaction import safe_repr
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["InputRequest", "JournalRow"]
 
-PLAIN_FIELDS = ("seed", "aspect_ratio", "output_format", "prompt_upsampling", "safety_tolerance")
+PLAIN_FIELDS = ("seed", "aspect_ratio", "output_format", "prompt_upsampling", "safety_tolerance", "moderation")
 
 
 @frozen(kw_only=True)
@@ -40,6 +42,7 @@ class InputRequest:
         """Return the fields beside model and prompt as JSON for people and scripts; of images, only the names."""
         request = self.request
         given: dict[str, Any] = {name: getattr(request, name) for name in PLAIN_FIELDS}
+        given["metadata"] = dict(request.metadata) if request.metadata else None
         given["input_images"] = [_named(source) for source in request.input_images]
         return json.dumps({name: value for name, value in given.items() if value not in (None, [])})
 
@@ -103,7 +106,12 @@ class JournalRow:
 
     @classmethod
     def of(cls, known: Mapping[str, Any]) -> JournalRow:
-        """Build a row from a record of the database."""
+        """Build a row from a record of the database. Names of files outside the run's directory are left out.
+
+        Raises:
+            ValueError: A value is not one that a run writes.
+        """
+        files = [(name, int(size)) for name, size in json.loads(known["files"] or "[]")]
         return cls(
             id=known["id"],
             fingerprint=bytes(known["fingerprint"]).hex(),
@@ -112,15 +120,15 @@ class JournalRow:
             state=State(known["state"]),
             attempts=known["attempts"],
             doubtful=known["doubtful"],
-            sunk=Decimal(known["sunk"]),
+            sunk=read_money(known["sunk"]),
             model=known["model"],
             images=known["images"],
             prompt=known["prompt"],
             fields=json.loads(known["fields"]),
             task_id=known["task_id"],
-            cost=None if known["cost"] is None else Decimal(known["cost"]),
+            cost=None if known["cost"] is None else read_money(known["cost"]),
             seconds=known["seconds"],
-            files=tuple((name, size) for name, size in json.loads(known["files"] or "[]")),
+            files=tuple(files) if all(is_relative_name(name) for name, _ in files) else (),
             error=json.loads(known["error"]) if known["error"] else None,
             accepted_at=known["accepted_at"],
             completed_at=known["completed_at"],

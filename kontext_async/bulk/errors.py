@@ -62,7 +62,7 @@ class RunStopped(KontextError):
 
 
 class CostUnknown(KontextError):
-    """The run has a cost limit, and the gateway reports the cost neither before nor after a task.
+    """The run has a cost limit, and the gateway reports the cost neither before nor after a task, or not in USD.
 
     No further requests are submitted, because the limit cannot be enforced.
     """

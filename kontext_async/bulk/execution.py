@@ -17,11 +17,12 @@ from kontext_async.bulk.budget import Admission, price_kind
 from kontext_async.bulk.entries import InputRequest
 from kontext_async.bulk.errors import CostUnknown, JournalFailed, RunStopped
 from kontext_async.bulk.intake import InvalidInput
+from kontext_async.bulk.outages import OutageWatch
 from kontext_async.bulk.outcomes import BulkOutcome, BulkProgress, RunCounts
 from kontext_async.bulk.states import Action, State
 from kontext_async.bulk.targets import is_present
 from kontext_async.bulk.telling import skipped
-from kontext_async.errors import CostLimitReached, KontextError, PermissionDenied, SessionClosed
+from kontext_async.errors import CostLimitReached, GatewayOutage, KontextError, PermissionDenied, SessionError
 from kontext_async.events import Downloaded
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from kontext_async.bulk.errands import Errands
     from kontext_async.bulk.intake import InputReader
     from kontext_async.bulk.journal import Journal
+    from kontext_async.bulk.outages import OnOutage
     from kontext_async.bulk.states import Policy
     from kontext_async.models import KontextRequest
     from kontext_async.session import KontextSession
@@ -46,7 +48,7 @@ WINDOW_PER_SLOT = 2
 
 SMALLEST_WINDOW = 64
 
-RECOVERING_ERRORS = (CostLimitReached, CostUnknown, PermissionDenied)
+RECOVERING_ERRORS = (CostLimitReached, CostUnknown, GatewayOutage, PermissionDenied)
 """After these errors nothing is submitted, and reading continues, so that paid requests of the input are resumed."""
 
 
@@ -60,6 +62,13 @@ class Execution:
         budget: The cost limit and the money spent.
         policy: The requests of earlier runs to resubmit.
         in_flight: The maximum number of tasks in flight.
+        on_outage: What to do in an outage.
+        outage_timeout: The seconds of one outage after which the run stops; None waits without a limit.
+
+    Attributes:
+        tally: The figures of the run.
+        stopped: The reason why requests are left to the next run; None if none are.
+        outages: Follows the outages of the session.
     """
 
     def __init__(
@@ -71,6 +80,8 @@ class Execution:
         budget: Budget,
         policy: Policy,
         in_flight: int,
+        on_outage: OnOutage,
+        outage_timeout: float | None,
     ) -> None:
         self._session = session
         self._directory = directory
@@ -79,6 +90,7 @@ class Execution:
         self._policy = policy
         self.tally = RunCounts()
         self.stopped: KontextError | None = None
+        self.outages = OutageWatch(session=session, on_outage=on_outage, timeout=outage_timeout, halt=self.halt)
         self._failure: Exception | None = None
         self._reading = True
         self._window = asyncio.Semaphore(max(SMALLEST_WINDOW, WINDOW_PER_SLOT * in_flight))
@@ -90,6 +102,7 @@ class Execution:
         self._all = anyio.CancelScope()
         self._ended = False
         self._priced: set[tuple[str, int]] = set()
+        self._left: KontextError | None = None
 
     async def outcomes(self, intake: InputReader, errands: Errands) -> AsyncGenerator[BulkOutcome, None]:
         """Yield the outcomes of the input, in order of completion.
@@ -125,13 +138,18 @@ class Execution:
         """Return the reason why nothing more is submitted; None while requests are submitted."""
         return self.stopped
 
+    def leave(self, error: KontextError) -> None:
+        """Record an error that leaves a request to the next run. The report names it if nothing stopped the run."""
+        self._left = error
+
     def halt(self, reason: KontextError) -> None:
         """Stop submitting. Paid tasks keep running, and are resumed where that is still possible."""
         self.stopped = self.stopped or reason
         self._reading = self._reading and isinstance(reason, RECOVERING_ERRORS)
-        if isinstance(reason, JournalFailed | SessionClosed):
+        if isinstance(reason, JournalFailed | SessionError):
             self._failure = self._failure or reason
         self._moved.set()
+        self.outages.end_waits()
         for scope, row in tuple(self._waiting.items()):
             if row.state is State.PLANNED:
                 scope.cancel()
@@ -153,6 +171,7 @@ class Execution:
 
     async def _own(self, intake: InputReader, errands: Errands) -> None:
         unsubscribe = self._session.subscribe(errands.record_size, Downloaded)
+        self.outages.start()
         try:
             with self._all:
                 async with anyio.create_task_group() as group:
@@ -160,9 +179,19 @@ class Execution:
         except Exception as error:  # noqa: BLE001 # the iterator raises it
             self._failure = error
         finally:
+            self.outages.close()
             unsubscribe()
+            self._judge_end()
             self._ended = True
             self._news.set()
+
+    def _judge_end(self) -> None:
+        """Correct the reason: an outage after the last submission stopped nothing, and a request left over has one."""
+        remaining = self.tally.read > self.tally.ended
+        if isinstance(self.stopped, GatewayOutage) and not remaining:
+            self.stopped = None
+        elif remaining:
+            self.stopped = self.stopped or self._left
 
     async def _feed(self, intake: InputReader, errands: Errands, group: TaskGroup) -> None:
         try:
@@ -228,12 +257,7 @@ class Execution:
             if admission is Admission.WAIT:
                 await self._moved.wait()
             elif admission is Admission.UNKNOWN:
-                self.halt(
-                    CostUnknown(
-                        "the gateway does not report what images cost, so the cost limit cannot be enforced: "
-                        "no further requests are submitted"
-                    )
-                )
+                self.halt(cost_unknown(self._budget.foreign))
             else:
                 limit = self._budget.limit or self._budget.spent
                 self.halt(CostLimitReached(spent=self._budget.committed, limit=limit))
@@ -245,6 +269,7 @@ class Execution:
             estimate = await self._session.estimate(request)
         except KontextError:
             return
+        self._budget.learn_currency(estimate.currency)
         self._budget.learn(price_kind(request), estimate.cost)
 
     async def _start_orphans(self, errands: Errands, group: TaskGroup) -> None:
@@ -286,6 +311,12 @@ class Execution:
         self.tally.add(outcome)
         self._ready.append(outcome)
         self._news.set()
+
+
+def cost_unknown(currency: str | None) -> CostUnknown:
+    """Return the reason why a cost limit stops a run whose costs are unknown, or are in another currency."""
+    fault = f"bills in {currency!r} and not in USD" if currency else "does not report what images cost"
+    return CostUnknown(f"the gateway {fault}, so the cost limit cannot be enforced: no further requests are submitted")
 
 
 class _Unlisted(Exception):

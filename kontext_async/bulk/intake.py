@@ -10,8 +10,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterable, Iterable, Mapping
 from functools import partial
-from os import PathLike
-from typing import TYPE_CHECKING, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import anyio.to_thread
 import attrs
@@ -59,10 +59,12 @@ class InputReader:
     Args:
         requests: Prompts, mappings or requests. A plain iterable is read in worker threads, one at a time.
         max_image_bytes: The largest allowed input image, in bytes.
+        folder: The folder that relative paths of images are relative to; None is the working directory.
     """
 
-    def __init__(self, requests: Requests, max_image_bytes: int) -> None:
+    def __init__(self, requests: Requests, max_image_bytes: int, folder: Path | None = None) -> None:
         self._chunks = _chunks_of(requests)
+        self._folder = folder or Path.cwd()
         self._max_image_bytes = max_image_bytes
         self._position = 0
 
@@ -83,22 +85,47 @@ class InputReader:
         request: KontextRequest | None = None
         loaded: list[LoadedImage] = []
         try:
-            request = KontextRequest.of(given)
+            request = _with_absolute_paths(KontextRequest.of(given), self._folder)
             for index, source in enumerate(request.input_images):
                 name = f"input_images[{index}]"
-                if isinstance(source, images.OneShotReader):
-                    rule = "it must be a path, bytes or a file, because a durable run may read it again"
-                    raise InvalidRequest(name, source.reader, rule)
+                _check_repeatable(source, name)
                 image = images.load(source, name, self._max_image_bytes)
                 loaded.append(image)
-                if not isinstance(source, str | PathLike | bytes):  # it may be readable only once, or change
+                if not image.is_repeatable:  # the source may be readable only once, or change
                     request = _with_image(request, index, image)
             return InputRequest(position=position, request=request, fingerprint=fingerprint(request, loaded))
         except KontextError as error:
             return InvalidInput(position=position, request=request, error=error)
+        except Exception as error:  # noqa: BLE001 # one odd request must not end the run
+            rule = f"it must be readable: unexpected {type(error).__name__}"
+            fault = InvalidRequest("request", type(given).__name__, rule)
+            return InvalidInput(position=position, request=request, error=fault)
         finally:
             for image in loaded:
                 image.close()
+
+
+def _check_repeatable(source: ImageSource, name: str) -> None:
+    if isinstance(source, images.OneShotReader):
+        rule = "it must be a path, bytes or a file, because a durable run may read it again"
+        raise InvalidRequest(name, source.reader, rule)
+
+
+def _with_absolute_paths(request: KontextRequest, folder: Path) -> KontextRequest:
+    """Make the relative paths of images absolute: the request is sent later, perhaps from another directory."""
+    sources = [_absolute(source, folder) for source in request.input_images]
+    changed = any(new is not old for new, old in zip(sources, request.input_images, strict=True))
+    return attrs.evolve(request, input_images=sources) if changed else request
+
+
+def _absolute(source: ImageSource, folder: Path) -> ImageSource:
+    if not images.is_path(source):
+        return source
+    try:
+        path = images.resolve_path(cast("str", source))
+    except (TypeError, ValueError):  # `images.load` says what is wrong
+        return source
+    return source if path.is_absolute() else folder / path
 
 
 def _with_image(request: KontextRequest, index: int, image: LoadedImage) -> KontextRequest:
@@ -145,13 +172,15 @@ async def _gather(requests: AsyncIterator[RequestLike]) -> AsyncIterator[list[Re
     """Yield the requests that an async iterable has ready, in chunks. Later ones belong to the next chunk."""
     coming: asyncio.Future[RequestLike] | None = None
     chunk: list[RequestLike] = []
+    end = 0.0
     try:
         while True:
             coming = coming or asyncio.ensure_future(anext(requests))
-            await asyncio.wait([coming], timeout=CHUNK_SECONDS if chunk else None)
+            await asyncio.wait([coming], timeout=max(0.0, end - time.monotonic()) if chunk else None)
             if coming.done():
                 arrived, coming = coming, None
                 try:
+                    end = end if chunk else time.monotonic() + CHUNK_SECONDS
                     chunk.append(arrived.result())
                 except StopAsyncIteration:
                     break

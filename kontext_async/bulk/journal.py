@@ -6,8 +6,9 @@ There is one connection, used by one caller at a time. Reads see everything that
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
@@ -15,14 +16,27 @@ from sqlalchemy import Update, and_, bindparam, func, insert, select, tuple_, up
 from sqlalchemy.exc import SQLAlchemyError
 
 from kontext_async.bulk.committer import Committer
-from kontext_async.bulk.database import ADVICE, NAME, begin_generation, connect, disconnect, reason_of, url_of
+from kontext_async.bulk.database import (
+    ADVICE,
+    NAME,
+    begin_generation,
+    connect,
+    disconnect,
+    is_locked,
+    reason_of,
+    settle,
+    unusable,
+    url_of,
+)
 from kontext_async.bulk.entries import JournalRow
 from kontext_async.bulk.errors import JournalFailed, JournalUnusable
 from kontext_async.bulk.occurrences import Occurrences
+from kontext_async.bulk.paths import is_relative_name
 from kontext_async.bulk.reserve import Reserve
 from kontext_async.bulk.schema import requests
 from kontext_async.bulk.standing import summarize, summary_query
 from kontext_async.bulk.states import State
+from kontext_async.errors import KontextError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -82,7 +96,8 @@ class Journal:
         """
         if must_exist and not url and not await anyio.to_thread.run_sync((directory / NAME).exists):
             raise _missing(directory)
-        connection = await connect(url_of(url, directory))
+        address = url_of(url, directory)
+        connection = await connect(address)
         try:
             with _failing("the run could not be recorded"):
                 name = await anyio.to_thread.run_sync(lambda: str(directory.resolve())) if url else "run"
@@ -95,8 +110,13 @@ class Journal:
                 mine = requests.c.run_id == run_id
                 last = select(func.max(requests.c.id), func.max(requests.c.completion)).where(mine)
                 number, completion = (await connection.execute(last)).one()
-        except BaseException:
+            if not dry:
+                await settle(connection)
+        except BaseException as error:
             await disconnect(connection)
+            cause = error.__cause__
+            if isinstance(error, JournalFailed) and cause and is_locked(cause):
+                raise unusable(address.render_as_string(), cause) from cause
             raise
         journal._next_id = (number or 0) + 1
         journal.completions = completion or 0
@@ -153,6 +173,14 @@ class Journal:
             JournalFailed: The journal is closed.
         """
         self._committer.note(row, changes)
+
+    async def flush(self) -> None:
+        """Return when all earlier steps are written, so that the journal can be read.
+
+        Raises:
+            JournalFailed: A step could not be written.
+        """
+        await self._committer.flush()
 
     def next_completion(self) -> int:
         """Return the next number in the order of completion."""
@@ -220,6 +248,20 @@ class Journal:
             JournalFailed: The journal cannot be read.
         """
         return [row async for row in self.rows(requests.c.state == State.INTENT)]
+
+    async def folders(self) -> set[str]:
+        """Return the folders in which an earlier execution may have left partial images, relative to the directory.
+
+        Raises:
+            JournalFailed: The journal cannot be read.
+        """
+        folders = {"."}
+        unfinished = (requests.c.state == State.COMPLETED, requests.c.files.is_not(None))
+        query = select(requests.c.files).where(requests.c.run_id == self._run_id, *unfinished)
+        async with self._used("it could not be read"):
+            for (files,) in await self._connection.execute(query):
+                folders |= {str(PurePosixPath(name).parent) for name, _ in json.loads(files) if is_relative_name(name)}
+        return folders
 
     async def _latest(self, fingerprints: Sequence[str]) -> dict[str, int]:
         """Return the latest occurrence of each fingerprint that this input contained so far."""
@@ -325,7 +367,7 @@ class Journal:
 
 
 class _failing:  # noqa: N801 # a context manager
-    """Translates the errors of the database into `JournalFailed`."""
+    """Translates the errors of the database, and values that no run writes, into `JournalFailed`."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -334,7 +376,7 @@ class _failing:  # noqa: N801 # a context manager
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, SQLAlchemyError | OSError):
+        if isinstance(error, Exception) and not isinstance(error, KontextError):
             raise JournalFailed(f"the journal failed, {self._what}: {reason_of(error)}") from error
 
 

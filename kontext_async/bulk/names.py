@@ -16,15 +16,22 @@ __all__ = ["DEFAULT_TEMPLATE", "NameTemplate", "slug"]
 
 DEFAULT_TEMPLATE = "{index:06d}-{slug}.{ext}"
 SLUG_LENGTH = 48
-PART_LENGTH = 120
-"""Characters of a file's or a directory's name: well below the 255 bytes that file systems allow."""
+SLUG_BYTES = 96
+PART_BYTES = 120
+"""Bytes of a file's or a directory's name in UTF-8. File systems allow 255, some that encrypt names 143; a temporary
+file's name and a number for equal names take some of them."""
 
 PARTS = 8
-UNSAFE = re.compile(r"[^A-Za-z0-9._,+=@ -]")
-RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+SAFE_MARKS = frozenset("._,+=@ -")
+"""The characters of a name beside letters and digits."""
+
+RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
 """Names that Windows reserves for devices, with any extension."""
 
-OWN = frozenset({"journal.sqlite", "results.jsonl", "index.html"})
+INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+"""Letters and marks that show nothing: fillers and variation selectors."""
+
+OWN = re.compile(r"journal\.sqlite.*|results\.jsonl|index(-[0-9]+)?\.html", re.IGNORECASE)
 """The files of a run's directory beside the images."""
 
 EXAMPLE = {
@@ -40,10 +47,31 @@ EXAMPLE = {
 
 
 def slug(prompt: str) -> str:
-    """Return the beginning of a prompt as lower-case ASCII letters and digits, with hyphens between the words."""
-    plain = unicodedata.normalize("NFKD", prompt[: 8 * SLUG_LENGTH]).encode("ascii", "ignore").decode().lower()
-    words = re.findall(r"[a-z0-9]+", plain.replace("'", ""))
-    return "-".join(words)[:SLUG_LENGTH].strip("-") or "image"
+    """Return the beginning of a prompt as lower-case letters and digits of any script, with hyphens between the words.
+
+    Latin letters lose their accents; all others are in Unicode's form NFC. Without letters and digits it is ``image``.
+    """
+    start = INVISIBLE.sub("", unicodedata.normalize("NFC", prompt[: 8 * SLUG_LENGTH]))
+    plain = "".join(_without_accents(character) for character in start).lower().replace("'", "").replace("\u2019", "")
+    spaced = "".join(character if _is_letter(character) else " " for character in unicodedata.normalize("NFC", plain))
+    words = [word for word in spaced.split() if word[0].isalnum()]  # a mark needs a letter before it
+    return _cut("-".join(words)[:SLUG_LENGTH], SLUG_BYTES).strip("-") or "image"
+
+
+def _without_accents(character: str) -> str:
+    """Return the ASCII letters and digits of a character that is made of them; any other one as it is."""
+    parts = unicodedata.normalize("NFKD", character)
+    return parts.encode("ascii", "ignore").decode() if parts[0].isascii() else character
+
+
+def _is_letter(character: str) -> bool:
+    """Return True for a letter, a digit, or a mark of a script whose vowels are marks."""
+    return character.isalnum() or unicodedata.category(character) in ("Mn", "Mc")
+
+
+def _cut(text: str, size: int) -> str:
+    """Return the beginning of a text that has at most `size` bytes in UTF-8."""
+    return text.encode()[:size].decode(errors="ignore")
 
 
 class NameTemplate:
@@ -84,14 +112,15 @@ class NameTemplate:
 
 
 def _plain(text: str) -> str:
-    """Return a value without characters that could separate path parts."""
-    return UNSAFE.sub("_", text)
+    """Return a value in NFC, without characters that could separate path parts or that file systems do not take."""
+    plain = INVISIBLE.sub("", unicodedata.normalize("NFC", text))
+    return "".join(each if _is_letter(each) or each in SAFE_MARKS else "_" for each in plain)
 
 
 def _part(text: str) -> str:
-    plain = UNSAFE.sub("_", text).strip(" ").lstrip(".").rstrip(". ")
+    plain = _plain(text).strip(" ").lstrip(".").rstrip(". ")
     stem, dot, extension = plain.rpartition(".")
     if dot and len(extension) <= 8:  # noqa: PLR2004 # a longer suffix is not an extension
-        plain = stem[: PART_LENGTH - len(extension) - 1].rstrip(". ") + dot + extension
-    plain = plain[:PART_LENGTH]
-    return f"_{plain}" if RESERVED.fullmatch(plain) or plain.lower() in OWN else plain
+        plain = _cut(stem, PART_BYTES - len(extension.encode()) - 1).rstrip(". ") + dot + extension
+    plain = _cut(plain, PART_BYTES)
+    return f"_{plain}" if RESERVED.fullmatch(plain) or OWN.fullmatch(plain) else plain

@@ -110,7 +110,8 @@ class BulkReport:
         cost_avoided: USD paid by earlier runs for images that this run did not have to pay for again.
         total_spent: USD spent by all runs in the directory.
         seconds: Duration of the run.
-        stopped: The reason why submitting stopped before the end of the input; None if the run reached the end.
+        stopped: The reason why requests remain: submitting stopped, or they met an error that was not theirs. None if
+            the run reached the end of the input with an outcome for each request.
     """
 
     completed: int

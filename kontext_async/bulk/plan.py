@@ -115,6 +115,7 @@ async def plan_run(
         RunRefused: The run could not start.
         JournalFailed: The journal cannot be read.
     """
+    directory = Path.cwd() / directory
     policy = Policy(resend_uncertain=resend_uncertain, retry_failed=retry_failed)
     plan = RunPlan()
     limit = session.settings.limits.max_image_bytes if session else MAX_IMAGE_BYTES

@@ -2,13 +2,14 @@
 
 The columns of a table, and the keys of JSON objects, are the names of `KontextRequest`'s fields in upper or lower case,
 and the protocol's ``input_image`` to ``input_image_4``. In a table, several images in ``input_images`` are separated by
-``;``. A data URI contains one, and therefore needs a column of its own. Columns with other names are ignored, and
-`RequestReader.ignored` lists them. Empty cells and nulls count as missing. Paths of images are relative to the folder
-of the file. `kontext_async.bulk.rows` describes the formats.
+``;``. A data URI contains one, and therefore needs a column of its own. ``metadata`` is a JSON object. Columns with
+other names are ignored, and `RequestReader.ignored` lists them. Empty cells and nulls count as missing. Paths of images
+are relative to the folder of the file. `kontext_async.bulk.rows` describes the formats.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -18,9 +19,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
+from kontext_async.bulk.lines import is_blank
 from kontext_async.bulk.rows import FORMATS, InvalidRow, PromptRow, read_rows
 from kontext_async.errors import InvalidRequest
-from kontext_async.images import MAX_IMAGE_BYTES, detect_format
+from kontext_async.images import MAX_IMAGE_BYTES, detect_format, is_path, resolve_path
 from kontext_async.models import MAX_INPUT_IMAGES, KontextRequest
 
 if TYPE_CHECKING:
@@ -76,7 +78,9 @@ class RequestReader(Iterator[KontextRequest]):
         self.path = path
         self.line = 0
         self._defaults = defaults
-        self._rows = read_rows(path)
+        file = path.absolute()  # the process may change its working directory while the file is read
+        self._folder = file.parent
+        self._rows = read_rows(file)
         self._ignored: dict[str, None] = {}
 
     @property
@@ -119,12 +123,14 @@ class RequestReader(Iterator[KontextRequest]):
             if name not in FIELDS and name not in IMAGE_FIELDS:
                 if column and len(self._ignored) < MAX_IGNORED:
                     self._ignored[column] = None
-            elif cell is None or (isinstance(cell, str) and not cell.strip() and name != "prompt"):
+            elif cell is None or (isinstance(cell, str) and is_blank(cell) and name != "prompt"):
                 continue
             elif name in given or name in images:
                 raise InvalidRequest(name, cell, "each field may be given only once")
             elif name in IMAGE_FIELDS:
                 images[name] = cell
+            elif isinstance(cell, str) and is_blank(cell):  # a prompt
+                given[name] = ""
             else:
                 given[name] = _typed(name, cell) if isinstance(cell, str) and self._is_table else cell
         return given | self._images(given, images)
@@ -146,9 +152,12 @@ class RequestReader(Iterator[KontextRequest]):
         return {"input_images": [self._placed(source) for source in sources]}
 
     def _placed(self, source: object) -> object:
-        if not isinstance(source, str) or not _is_path(source.strip()):
-            return source.strip() if isinstance(source, str) else source
-        return self.path.parent / source.strip()
+        if not isinstance(source, str) or not is_path(source := source.strip()):
+            return source
+        try:
+            return self._folder / resolve_path(source)
+        except ValueError:  # the request says what is wrong
+            return source
 
 
 @attrs.frozen(kw_only=True)
@@ -243,8 +252,8 @@ def check_image_files(request: KontextRequest) -> None:
 
 def _check_images(request: KontextRequest, rule_against: Callable[[Path], str | None]) -> None:
     for index, source in enumerate(request.input_images):
-        if isinstance(source, Path) or (isinstance(source, str) and _is_path(source)):
-            rule = rule_against(Path(source))
+        if isinstance(source, str | Path) and is_path(source):
+            rule = rule_against(resolve_path(source))
             if rule:
                 raise InvalidRequest(f"input_images[{index}]", str(source), rule)
 
@@ -262,10 +271,6 @@ def _rule_against(path: Path) -> str | None:
     if size > MAX_IMAGE_BYTES:
         return f"an image may have at most {MAX_IMAGE_BYTES} bytes"
     return None if detect_format(head) else "it must hold an image: JPEG, PNG, WebP or GIF"
-
-
-def _is_path(source: str) -> bool:
-    return bool(source) and not source.lower().startswith(("http://", "https://", "data:"))
 
 
 def _typed(name: str, cell: str) -> object:
@@ -286,10 +291,19 @@ def _list(text: str) -> Sequence[str]:
     return [part.strip() for part in text.split(";") if part.strip()]
 
 
+def _object(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # the request says what is wrong
+        return text
+
+
 CELLS: Mapping[str, Callable[[str], object]] = {
     "seed": _integer,
     "safety_tolerance": _integer,
     "prompt_upsampling": _truth,
+    "moderation": _truth,
+    "metadata": _object,
     "input_images": _list,
 }
 

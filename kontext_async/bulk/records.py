@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["error_to_dict", "failure_type", "row_to_dict"]
 
-ERROR_DETAILS = ("status", "code", "retry_after", "field", "value", "rule", "fingerprint", "waited", "reason")
+ERROR_DETAILS = ("status", "code", "retry_after", "field", "value", "rule", "fingerprint", "waited", "reason", "seen")
 
 
 def error_to_dict(error: KontextError) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import anyio.to_thread
 
 from kontext_async.bulk.errors import JournalFailed
+from kontext_async.bulk.paths import open_own
 from kontext_async.bulk.records import row_to_dict
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Results:
         count = 0
         try:
             with await anyio.to_thread.run_sync(
-                lambda: temporary.open("w", encoding="utf-8", errors=SURROGATES)
+                lambda: open_own(temporary, "x", encoding="utf-8", errors=SURROGATES)
             ) as file:
                 lines: list[str] = []
                 async for row in journal.completed():
@@ -126,6 +127,7 @@ class Results:
                 await anyio.to_thread.run_sync(file.write, "".join(lines))
             await anyio.to_thread.run_sync(os.replace, temporary, self._path)
         except OSError as error:
+            temporary.unlink(missing_ok=True)
             reason = error.strerror or error
             raise JournalFailed(f"{self._path} cannot be written: {reason}; the journal has all results") from error
         return count
@@ -143,7 +145,7 @@ class Results:
     def _append(self, lines: list[str]) -> None:
         try:
             if lines:
-                with self._path.open("a", encoding="utf-8", errors=SURROGATES) as file:
+                with open_own(self._path, "a", encoding="utf-8", errors=SURROGATES) as file:
                     file.write("".join(lines))
         except OSError as error:
             self.failure = self.failure or error
@@ -156,7 +158,7 @@ def _line(row: JournalRow) -> str:
 def _repair(path: Path) -> int:
     """Remove an incomplete last line, and return the last completion that the file contains."""
     try:
-        with path.open("rb+") as file:
+        with open_own(path, "rb+") as file:
             size = file.seek(0, os.SEEK_END)
             start = max(0, size - TAIL)
             file.seek(start)

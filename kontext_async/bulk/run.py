@@ -18,6 +18,7 @@ from kontext_async.bulk.execution import Execution
 from kontext_async.bulk.intake import InputReader
 from kontext_async.bulk.names import DEFAULT_TEMPLATE, NameTemplate
 from kontext_async.bulk.outcomes import BulkProgress, BulkReport, UncertainRequest
+from kontext_async.bulk.paths import absolute_url
 from kontext_async.bulk.states import Policy
 from kontext_async.bulk.targets import Targets
 from kontext_async.errors import ConfigurationError, SessionClosed
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from kontext_async.bulk.entries import JournalRow
     from kontext_async.bulk.intake import Requests
     from kontext_async.bulk.journal import Journal
+    from kontext_async.bulk.outages import OnOutage
     from kontext_async.bulk.outcomes import BulkOutcome
     from kontext_async.bulk.results import Results
     from kontext_async.session import KontextSession
@@ -54,6 +56,13 @@ class BulkRun:
         resend_uncertain: Resubmit uncertain requests. They may be billed twice.
         retry_failed: Resubmit failed and expired requests. Each new task is billed.
         journal: The URL of the journal's database, in the form of SQLAlchemy; None is SQLite in the directory.
+        on_outage: What the run does when the session stops submitting because of an outage (`Outages`): ``wait``
+            submits the rest when the outage is over, ``stop`` ends the run when the tasks in flight are saved. Requests
+            that were not submitted remain for the next run; none fails. A refused key, an empty balance and a refused
+            certificate stop the run in any case.
+        outage_timeout: Seconds of one outage after which a waiting run stops; None waits without a limit.
+
+    Relative paths, also those of input images, are relative to the working directory at construction.
 
     Raises:
         ConfigurationError: An argument is invalid, or the extra ``bulk`` is not installed.
@@ -69,16 +78,25 @@ class BulkRun:
         resend_uncertain: bool = False,
         retry_failed: bool = False,
         journal: str | None = None,
+        on_outage: OnOutage = "wait",
+        outage_timeout: float | None = None,
     ) -> None:
         check_extra()
+        if on_outage not in ("wait", "stop"):
+            raise ConfigurationError(f"on_outage must be 'wait' or 'stop', not {on_outage!r}")
+        if outage_timeout is not None and not outage_timeout > 0:
+            raise ConfigurationError(f"outage_timeout must be a number of seconds above 0, not {outage_timeout!r}")
         if max_cost is not None and not (max_cost.is_finite() and max_cost > 0):
             raise ConfigurationError(f"max_cost must be a Decimal of USD above 0, not {max_cost}")
         self._session = session
-        self._directory = Path(directory)
+        self._folder = Path.cwd()
+        self._directory = self._folder / directory
         self._names = NameTemplate(filename_template)
         self._max_cost = max_cost
         self._policy = Policy(resend_uncertain=resend_uncertain, retry_failed=retry_failed)
-        self._url = journal
+        self._url = absolute_url(journal)
+        self._on_outage: OnOutage = on_outage
+        self._outage_timeout = outage_timeout
         self._execution: Execution | None = None
         self._report: BulkReport | None = None
         self._stopping: float | None = None
@@ -142,11 +160,13 @@ class BulkRun:
                 budget=budget,
                 policy=self._policy,
                 in_flight=limits.max_in_flight,
+                on_outage=self._on_outage,
+                outage_timeout=self._outage_timeout,
             )
             if self._stopping is not None:
                 execution.stop(self._stopping)
             errands = self._errands(execution, journal, results, budget)
-            work = execution.outcomes(InputReader(requests, limits.max_image_bytes), errands)
+            work = execution.outcomes(InputReader(requests, limits.max_image_bytes, self._folder), errands)
             try:
                 async with aclosing(work):
                     async for outcome in work:
@@ -199,6 +219,8 @@ class BulkRun:
             targets=Targets(self._directory, self._names),
             halt=execution.halt,
             refusal=execution.refusal,
+            left_open=execution.leave,
+            outages=execution.outages,
         )
 
     async def _finish(
@@ -211,6 +233,7 @@ class BulkRun:
         rows: list[JournalRow] = []
         spent = tally.spent
         try:
+            await journal.flush()
             rows = await journal.uncertain()
             spent = (await journal.standing()).spent
             await results.finish(journal)

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from kontext_async.bulk.errors import JournalFailed
+from kontext_async.bulk.paths import open_own
 from kontext_async.bulk.records import failure_type
 from kontext_async.bulk.states import State
 
@@ -126,7 +127,7 @@ def _write(directory: Path, page: int, cards: Sequence[dict[str, Any]], frame: d
     template = environment.get_template("sheet.html.jinja")
     links = [(number, _name(number)) for number in range(1, frame["pages"] + 1)]
     try:
-        with temporary.open("w", encoding="utf-8", errors="xmlcharrefreplace") as file:
+        with open_own(temporary, "x", encoding="utf-8", errors="xmlcharrefreplace") as file:
             file.writelines(template.generate(**frame, page=page, links=links, cards=cards, data=_embedded(cards)))
         os.replace(temporary, path)  # noqa: PTH105 # it overwrites
     except OSError as error:

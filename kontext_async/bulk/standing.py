@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 from sqlalchemy import Executable, func, select
 
-from kontext_async.bulk.budget import PriceKind  # noqa: TC001 # as above
+from kontext_async.bulk.budget import PriceKind, read_money
 from kontext_async.bulk.schema import requests
 from kontext_async.bulk.states import State
 
@@ -56,10 +56,10 @@ def summarize(groups: Iterable[Any]) -> Standing:
     sunk = Decimal(0)
     for state, model, images, cost, earlier, doubtful, count in groups:
         states[State(state)] += count
-        sunk += Decimal(earlier) * count
+        sunk += read_money(earlier) * count
         owed[model, images] += doubtful
         if cost is not None:
-            costs[(model, images), Decimal(cost)] += count
+            costs[(model, images), read_money(cost)] += count
         elif state not in (State.PLANNED, State.FAILED):
             owed[model, images] += count
     return Standing(states=states, costs=costs, sunk=sunk, owed=+owed)

@@ -24,15 +24,19 @@ import enum
 from attrs import frozen
 
 from kontext_async.errors import (
+    AuthenticationFailed,
+    GatewayUnavailable,
     InvalidRequest,
     KontextError,
+    PermissionDenied,
     RequestRejected,
+    SessionError,
     SubmissionUncertain,
     TaskFailed,
     TaskNotFound,
 )
 
-__all__ = ["Action", "Policy", "State", "state_after"]
+__all__ = ["Action", "Policy", "State", "is_open_after", "state_after"]
 
 
 class State(enum.StrEnum):
@@ -98,3 +102,11 @@ def state_after(error: KontextError, state: State) -> State:
     if isinstance(error, TaskFailed | RequestRejected | InvalidRequest):
         return State.FAILED
     return state
+
+
+def is_open_after(error: KontextError) -> bool:
+    """Return True for an error that is not the request's fault: nothing failed, and the next run takes its next step.
+
+    The connection, a proxy, the key, the balance or the session is to blame.
+    """
+    return isinstance(error, GatewayUnavailable | AuthenticationFailed | PermissionDenied | SessionError)

@@ -12,6 +12,8 @@ from kontext_async.bulk.states import State
 from kontext_async.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    import anyio
+
     from kontext_async.bulk.entries import JournalRow
     from kontext_async.bulk.errands import Errands
 
@@ -20,10 +22,18 @@ __all__ = ["RowJournal"]
 
 @define(eq=False)
 class RowJournal:
-    """Records one submission in the run's journal. It implements `SubmissionJournal`."""
+    """Records one submission in the run's journal. It implements `SubmissionJournal`.
+
+    Attributes:
+        errands: What the run knows.
+        row: The row of the request.
+        scope: Is cancelled if the request must not be sent again.
+        on_wire: True while a create request is in flight.
+    """
 
     errands: Errands
     row: JournalRow
+    scope: anyio.CancelScope
     on_wire: bool = False
 
     async def before_send(self, fingerprint: str, attempt: int) -> None:  # noqa: ARG002 # the row counts the attempts of all runs
@@ -70,3 +80,5 @@ class RowJournal:
             self.on_wire = False
             self.row.state = State.PLANNED
             self.errands.journal.note(self.row.id, state=State.PLANNED)
+            if self.errands.refusal():
+                self.scope.cancel()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 import threading
+from errno import ELOOP
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kontext_async.bulk.names import slug
-from kontext_async.images import detect_format, is_complete
+from kontext_async.bulk.paths import is_inside
+from kontext_async.images import EXTENSIONS, detect_any_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Targets", "is_present"]
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif")
-HEAD, TAIL = 12, 4096
+SUFFIXES = tuple(suffix for suffixes in EXTENSIONS.values() for suffix in suffixes)
+HEAD, TAIL = 64, 4096
 
 
 class Targets:
@@ -37,13 +41,20 @@ class Targets:
         self._held = threading.Lock()
 
     def reserve(self, row: JournalRow) -> Path:
-        """Return a path for a row's image that nothing else uses. The row's own earlier image may be replaced."""
+        """Return a path for a row's image that nothing else uses. The row's own earlier image may be replaced.
+
+        Raises:
+            OSError: The path leads out of the directory, or the file system does not take its name.
+        """
         extension = "png" if row.fields.get("output_format") == "png" else "jpg"
-        path = self._directory / self._template.fill(_values(row, extension))
+        path = self._directory / _encodable(self._template.fill(_values(row, extension)))
         stem, suffix = _split(path)
-        own = [_split(self._directory / name)[0] for name, _ in row.files]
+        known = [self._directory / name for name, _ in row.files]
+        own = [_split(each)[0] for each in known if is_inside(each, self._directory)]
         if len(own) == 1:
             stem = own[0]
+        elif not is_inside(path.parent, self._directory):
+            raise OSError(ELOOP, "a symbolic link leads out of the run's directory", str(path.parent))
         with self._held:
             chosen = next(
                 each
@@ -59,8 +70,18 @@ class Targets:
 
 
 def is_present(directory: Path, row: JournalRow) -> bool:
-    """Return True if all images of a row exist with their sizes, and start and end like an image."""
-    return bool(row.files) and all(_is_whole(directory / name, size) for name, size in row.files)
+    """Return True if all images of a row are in the directory with their sizes, and start like an image."""
+    paths = [(directory / name, size) for name, size in row.files]
+    return bool(paths) and all(is_inside(path, directory) and _is_whole(path, size) for path, size in paths)
+
+
+def _encodable(name: str) -> str:
+    """Return a name that the system's encoding of file names can express: not every one is UTF-8."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return re.sub(r"[^\x00-\x7f]", "_", name)
+    return name
 
 
 def _candidates(stem: str, row: JournalRow) -> Iterator[str]:
@@ -73,23 +94,24 @@ def _candidates(stem: str, row: JournalRow) -> Iterator[str]:
 
 def _split(path: Path) -> tuple[str, str]:
     """Split a path into the part before an image extension, and that extension."""
-    known = path.suffix.lower() in EXTENSIONS
+    known = path.suffix.lower() in SUFFIXES
     return (str(path.with_suffix("")), path.suffix) if known else (str(path), "")
 
 
 def _taken(stem: str) -> bool:
-    return any(Path(stem + extension).exists() for extension in ("", *EXTENSIONS))
+    return any(os.path.lexists(stem + extension) for extension in ("", *SUFFIXES))
 
 
 def _is_whole(path: Path, size: int) -> bool:
+    """Return True if a file has the size that was saved, starts like an image, and was not left empty at its end."""
     try:
         with path.open("rb") as file:
-            kind = detect_format(file.read(HEAD))
-            if file.seek(0, 2) != size or kind is None:
+            kind = detect_any_format(file.read(HEAD))
+            if file.seek(0, os.SEEK_END) != size or kind is None:
                 return False
             file.seek(max(0, size - TAIL))
-            return is_complete(kind, file.read(TAIL))
-    except OSError:
+            return bool(file.read(TAIL).strip(b"\0"))
+    except (OSError, ValueError):
         return False
 
 

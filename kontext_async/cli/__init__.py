@@ -6,6 +6,8 @@ The modules, in the order in which a call passes them:
 `app`              registers the commands by name, parses the arguments, turns errors into exit codes
 `commands`         one module per command, imported only if that command is called
 `options`          the options that several commands share
+`values`           converts the texts of options: paths, durations, pairs
+`key_file`         reads the API key from a file
 `signals`          turns SIGINT and SIGTERM into an orderly end
 `session`          opens the gateway, or a private emulator, and a session
 `save_all`         runs a list of requests and saves their images
@@ -13,7 +15,10 @@ The modules, in the order in which a call passes them:
 `progress`         shows progress as occasional lines, or with `progress_bar`
 `progress_bar`     shows progress as a live line on a terminal
 `progress_counts`  the figures that both show
-`event_log`        prints events, and keeps the IDs of tasks that are billed but not saved
+`outages`          what both say while submitting has stopped
+`unsaved_tasks`    keeps the IDs of tasks that are billed but not saved, and reports uncertain requests
+`logs`             shows the library's log on stderr or in a file
+`streams`          keeps a command alive on standard streams that are closed or full
 `output`           prints results on stdout and messages on stderr
 `exit_codes`       the exit codes, and which error leads to which
 =================  ==================================================================================
@@ -24,6 +29,8 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+from kontext_async.cli.streams import open_missing_streams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 all done, 1 some failed, 2 usage error, 3 key or balance, 4 uncertain submissions,
         130 interrupted, 143 terminated.
     """
+    open_missing_streams()
     if missing := [name for name in ("cyclopts", "rich") if find_spec(name) is None]:
         needed = " and ".join(missing)
         sys.stderr.write(f"error: the command line needs {needed}: pip install 'kontext_async[cli]'\n")

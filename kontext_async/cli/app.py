@@ -6,7 +6,7 @@ to import than everything that help needs.
 
 from __future__ import annotations
 
-import os
+import re
 import shlex
 import sys
 from contextvars import ContextVar
@@ -17,12 +17,14 @@ from cyclopts import App, CycloptsError, Parameter
 from kontext_async.base_errors import KontextError, unwrap_group
 from kontext_async.cli.exit_codes import ExitCode, exit_code_for
 from kontext_async.cli.output import to_one_line
+from kontext_async.cli.streams import cannot_be_written, discard, print_to_stderr
+from kontext_async.redaction import redact_text
 from kontext_async.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["COMMANDS", "app", "command_line", "remember_arguments", "run"]
+__all__ = ["COMMANDS", "app", "command_line", "remember_arguments", "remember_key", "run"]
 
 COMMANDS: Mapping[str, str] = {
     "generate": (
@@ -56,7 +58,13 @@ COMMANDS: Mapping[str, str] = {
 }
 """The help text of each command. The list of commands shows the first paragraph."""
 
+PASSWORD = re.compile(r"(?<=://)[^/?#\s]*(?=@)")
+"""The user and the password of a URL."""
+
 arguments_in_use: ContextVar[tuple[str, ...]] = ContextVar("arguments_in_use", default=())
+
+secrets_in_use: set[str] = set()
+"""The API keys of this process. A command runs in a context of its own, whose variables its end discards."""
 
 app = App(
     name="kontext-async",
@@ -94,10 +102,10 @@ def run(arguments: Sequence[str]) -> int:
         return ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001 # users see a line, not a traceback
         cause = unwrap_group(error)
-        if isinstance(cause, BrokenPipeError):
-            _close_stdout()
+        if isinstance(cause, BrokenPipeError):  # the reader of stdout is gone, and knows it
+            discard(sys.stdout)
         else:
-            sys.stderr.write(f"error: {_error_text(cause)}\n")
+            print_to_stderr(f"error: {_error_text(cause)}")
         return exit_code_for(cause)
 
 
@@ -106,19 +114,27 @@ def remember_arguments(arguments: Sequence[str]) -> None:
     arguments_in_use.set(tuple(arguments))
 
 
+def remember_key(key: str) -> None:
+    """Keep the API key of this call, so that the report of an unexpected failure can leave it out."""
+    secrets_in_use.add(key)
+
+
 def command_line() -> str:
-    """Return this call as a line for a shell, so that a command can print how to resume it."""
-    return shlex.join(["kontext-async", *arguments_in_use.get()])
+    """Return this call as a line for a shell, so that a command can print how to resume it.
+
+    Passwords in the URLs of proxies and databases are replaced by ``***``.
+    """
+    arguments = (PASSWORD.sub("***", each) for each in arguments_in_use.get())
+    return shlex.join(["kontext-async", *arguments])
 
 
 def _error_text(error: BaseException) -> str:
     if isinstance(error, KontextError | CycloptsError):
         return to_one_line(str(error))
-    return to_one_line(f"unexpected failure, please report it as a bug: {error!r}")
-
-
-def _close_stdout() -> None:
-    """Send stdout to nowhere: its reader is gone, and the interpreter would fail to flush it when it exits."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
+    if isinstance(error, OSError) and cannot_be_written(sys.stdout):  # `Output` does not print the help
+        discard(sys.stdout)
+        return f"stdout cannot be written: {error.strerror or error}"
+    text = repr(error)
+    for secret in secrets_in_use:
+        text = redact_text(text, secret)
+    return to_one_line(f"unexpected failure, please report it as a bug: {text}")

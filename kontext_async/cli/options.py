@@ -5,9 +5,7 @@ cyclopts shows the line of each attribute as its help text.
 
 from __future__ import annotations
 
-import math
 from decimal import Decimal, InvalidOperation
-from pathlib import Path  # noqa: TC003 # cyclopts resolves it
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import attrs
@@ -15,11 +13,14 @@ from attrs import field, frozen
 from cyclopts import Group, Parameter
 
 from kontext_async.cli.exit_codes import MissingApiKey
+from kontext_async.cli.key_file import read_key_file
+from kontext_async.cli.values import Duration, LocalPath, to_pairs
 from kontext_async.errors import ConfigurationError
-from kontext_async.settings import Limits, Settings, Timeouts, find_api_key
+from kontext_async.settings import Limits, Network, Settings, Timeouts, find_api_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 __all__ = [
     "OUTPUT",
@@ -50,6 +51,8 @@ class RequestOptions:
         prompt_upsampling: Let the gateway enrich the prompt.
         safety_tolerance: From 0 (strictest) to 6; the gateway uses 2 by default.
         model: The model ID; flux_kontext_pro by default.
+        moderation: Have the gateway moderate the request, or not; the gateway decides by default.
+        metadata: A text that the gateway stores with the task, for tracing. Repeatable.
     """
 
     input_image: Annotated[tuple[str, ...], Parameter(alias="-i", metavar="IMAGE", show_default=False)] = field(
@@ -61,29 +64,44 @@ class RequestOptions:
     prompt_upsampling: Annotated[bool | None, Parameter(negative="--no-prompt-upsampling")] = None
     safety_tolerance: int | None = None
     model: Annotated[str | None, Parameter(metavar="ID")] = None
+    moderation: Annotated[bool | None, Parameter(negative="--no-moderation")] = None
+    metadata: Annotated[tuple[str, ...], Parameter(metavar="KEY=VALUE", show_default=False)] = ()
 
     def fields(self) -> Mapping[str, Any]:
-        """Return the options that were given, by the names of the fields of `KontextRequest`."""
+        """Return the options that were given, by the names of the fields of `KontextRequest`.
+
+        Raises:
+            ConfigurationError: An option has a wrong form.
+        """
         given = {name: value for name, value in attrs.asdict(self).items() if value not in (None, ())}
         if images := given.pop("input_image", None):
             given["input_images"] = images
+        if self.metadata:
+            try:
+                given["metadata"] = to_pairs(self.metadata)
+            except ValueError as error:
+                raise ConfigurationError(f"--metadata {error}") from None
         return given
 
 
 @Parameter(name="*", group=GATEWAY)
 @frozen(kw_only=True)
 class GatewayOptions:
-    """The gateway to use, and the time limit of a task.
+    """The gateway to use, the way to it, and the time limit of a task.
 
     Attributes:
         base_url: The gateway's address; by default KONTEXT_BASE_URL, or else the public gateway.
         key_file: A file that contains the API key; KONTEXT_API_KEY by default.
-        timeout: The longest time to wait for one task.
+        proxy: An HTTP proxy for everything, or "none"; by default those of HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+        allow_network: A network that is not public, such as 10.0.0.0/8, to which image URLs may lead. Repeatable.
+        timeout: The longest time to wait for one task: 90, 90s, 30m, 2h.
     """
 
     base_url: Annotated[str | None, Parameter(metavar="URL")] = None
-    key_file: Annotated[Path | None, Parameter(metavar="PATH")] = None
-    timeout: Annotated[float | None, Parameter(metavar="SECONDS")] = None
+    key_file: Annotated[LocalPath | None, Parameter(metavar="PATH")] = None
+    proxy: Annotated[str | None, Parameter(metavar="URL")] = None
+    allow_network: Annotated[tuple[str, ...], Parameter(metavar="NETWORK", show_default=False)] = ()
+    timeout: Duration | None = None
 
     def api_key(self) -> str:
         """Return the API key, from the file or from the environment.
@@ -91,11 +109,10 @@ class GatewayOptions:
         Raises:
             MissingApiKey: There is no key, or it cannot be read or sent.
         """
+        if self.key_file is not None:
+            return read_key_file(self.key_file)
         try:
-            return find_api_key(None if self.key_file is None else self.key_file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8"
-            raise MissingApiKey(f"the key file {self.key_file} cannot be read: {reason}") from None
+            return find_api_key(None)
         except ConfigurationError as error:
             reason = str(error).partition(":")[0]
             raise MissingApiKey(f"{reason}: set KONTEXT_API_KEY, or use --key-file PATH") from None
@@ -106,13 +123,17 @@ class GatewayOptions:
         Raises:
             ConfigurationError: An option is out of its range.
         """
-        return Settings(timeouts=Timeouts() if self.timeout is None else Timeouts(wait=self.timeout))
+        proxies = {} if self.proxy is None else {"proxy": None if self.proxy.lower() == "none" else self.proxy}
+        return Settings(
+            timeouts=Timeouts() if self.timeout is None else Timeouts(wait=self.timeout),
+            network=Network(allow=self.allow_network, **proxies),
+        )
 
 
 @Parameter(name="*", group=GATEWAY)
 @frozen(kw_only=True)
 class RunOptions(GatewayOptions):
-    """The gateway to use, the time limit of a task, and how much to do at once.
+    """The gateway to use, the way to it, the time limit of a task, and how much to do at once.
 
     Attributes:
         emulator: Use a private emulator of the gateway in this process: it needs no API key and costs nothing.
@@ -130,12 +151,16 @@ class RunOptions(GatewayOptions):
         Raises:
             ConfigurationError: An option is out of its range, or options contradict each other.
         """
-        if self.emulator and (self.base_url is not None or self.key_file is not None):
+        if self.emulator and any(each is not None for each in (self.base_url, self.key_file, self.proxy)):
             raise ConfigurationError(
-                "--emulator is a gateway of its own: it cannot be combined with --base-url or --key-file"
+                "--emulator is a gateway of its own: it cannot be combined with --base-url, --key-file or --proxy"
             )
-        limits = Limits(max_in_flight=self.max_in_flight, polls_per_second=self.polls_per_second)
-        return attrs.evolve(super().settings(), limits=limits)
+        settings = super().settings()
+        return attrs.evolve(
+            settings,
+            limits=Limits(max_in_flight=self.max_in_flight, polls_per_second=self.polls_per_second),
+            network=Network(proxy=None) if self.emulator else settings.network,
+        )
 
 
 @Parameter(name="*", group=RUN)
@@ -151,6 +176,8 @@ class BulkOptions:
         filename_template: The names of images, from index, slug, ext, task_id, seed, model, fingerprint and occurrence.
         journal: The URL of a database for the journal; a file in DIR by default.
         grace: The time that tasks in flight get after the first Ctrl-C or SIGTERM.
+        on_outage: What to do when submitting stops because of an outage: wait until it is over, or stop the run.
+        outage_timeout: The longest outage to wait for, such as 30m; after that, the run stops. No limit by default.
     """
 
     max_cost: Annotated[str | None, Parameter(metavar="USD")] = None
@@ -159,7 +186,9 @@ class BulkOptions:
     dry_run: Annotated[bool, Parameter(show_default=False)] = False
     filename_template: Annotated[str, Parameter(metavar="TEMPLATE")] = "{index:06d}-{slug}.{ext}"
     journal: Annotated[str | None, Parameter(metavar="URL")] = None
-    grace: Annotated[float, Parameter(metavar="SECONDS")] = 30.0
+    grace: Duration = 30.0
+    on_outage: Literal["wait", "stop"] = "wait"
+    outage_timeout: Duration | None = None
 
     def run_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of `BulkRun`.
@@ -171,14 +200,14 @@ class BulkOptions:
             limit = None if self.max_cost is None else Decimal(self.max_cost)
         except InvalidOperation:
             raise ConfigurationError(f"--max-cost {self.max_cost}: it must be a number of USD") from None
-        if not 0 <= self.grace < math.inf:
-            raise ConfigurationError(f"--grace {self.grace}: it must be a finite number of seconds, at least 0")
         return {
             "max_cost": limit,
             "resend_uncertain": self.resend_uncertain,
             "retry_failed": self.retry_failed,
             "filename_template": self.filename_template,
             "journal": self.journal,
+            "on_outage": self.on_outage,
+            "outage_timeout": self.outage_timeout,
         }
 
 
@@ -190,12 +219,14 @@ class OutputOptions:
     Attributes:
         json: Print one JSON object per line on stdout.
         quiet: Print only results and errors.
-        verbose: Print every event on stderr.
+        verbose: Print the log on stderr: each request, retry and refusal.
+        log_file: Append the log to a file.
     """
 
     json: Annotated[bool, Parameter(show_default=False)] = False
     quiet: Annotated[bool, Parameter(alias="-q", show_default=False)] = False
     verbose: Annotated[bool, Parameter(alias="-v", show_default=False)] = False
+    log_file: Annotated[LocalPath | None, Parameter(metavar="PATH")] = None
 
 
 def create_directory(directory: Path) -> None:

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
+from kontext_async.base_errors import KontextError
+from kontext_async.cli.streams import discard, print_to_stderr
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from decimal import Decimal
     from pathlib import Path
 
     from kontext_async.cli.options import OutputOptions
-    from kontext_async.errors import KontextError
     from kontext_async.models import KontextRequest
 
-__all__ = ["Output", "Result", "count_of", "error_to_json", "to_one_line"]
+__all__ = ["Output", "OutputFailed", "Result", "count_of", "error_to_json", "to_one_line"]
 
 
 def to_one_line(text: str) -> str:
@@ -37,6 +39,10 @@ def error_to_json(error: KontextError | None) -> dict[str, Any] | None:
     from kontext_async.bulk.records import error_to_dict  # noqa: PLC0415 # help does without
 
     return error_to_dict(error)
+
+
+class OutputFailed(KontextError):
+    """The results cannot be printed, because stdout cannot be written: its disk is full, for example."""
 
 
 @frozen(kw_only=True)
@@ -83,6 +89,7 @@ class Output:
 
     options: OutputOptions
     print_above: Callable[[str], object] | None = field(default=None)
+    _failure: OSError | None = field(default=None, init=False)
 
     def result(self, result: Result) -> None:
         """Print the result of a request."""
@@ -96,11 +103,26 @@ class Output:
             self.error(f"{prefix}{result.error}")
 
     def out(self, line: str) -> None:
-        """Print a line of the results."""
+        """Print a line of the results. One that stdout does not take appears on stderr: it may name what is paid for.
+
+        Raises:
+            BrokenPipeError: The reader of stdout is gone.
+            OutputFailed: Stdout cannot be written.
+        """
         if self.print_above and sys.stdout.isatty():
             self.print_above(line)
-        else:
+            return
+        try:
+            if self._failure:
+                raise self._failure
             print(line, flush=True)  # noqa: T201 # this is where the command prints
+        except OSError as error:
+            self._failure = error
+            discard(sys.stdout)
+            if isinstance(error, BrokenPipeError):
+                raise
+            self.warn(f"not printed: {line}")
+            raise OutputFailed(f"stdout cannot be written: {error.strerror or error}") from error
 
     def error(self, text: object) -> None:
         """Print an error."""
@@ -117,6 +139,9 @@ class Output:
 
     def _print_to_stderr(self, line: str) -> None:
         if self.print_above:
-            self.print_above(line)
+            try:
+                self.print_above(line)
+            except OSError:  # the terminal is gone; nothing ends because a message cannot be printed
+                self.print_above = None
         else:
-            print(line, file=sys.stderr, flush=True)  # noqa: T201 # as above
+            print_to_stderr(line)

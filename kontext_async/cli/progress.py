@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from kontext_async.cli.outages import OutageNotice
 from kontext_async.cli.progress_counts import ProgressCounts
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ SECONDS_PER_LINE = 5.0
 
 
 class ProgressLines:
-    """Prints a line every few seconds, as long as there are events.
+    """Prints a line every few seconds, as long as there are events, and one when submitting stops or continues.
 
     Args:
         output: The output to print to.
@@ -42,19 +43,23 @@ class ProgressLines:
         self._counts = counts
         self._total = total
         self._clock = clock
+        self._outage = OutageNotice(clock)
         self._began = self._printed = clock()
 
-    def __call__(self, _: Event) -> None:
+    def __call__(self, event: Event) -> None:
         """Print a line, unless the last one is recent."""
+        if line := self._outage.record(event):
+            self._output.note(line)
         now = self._clock()
         if now - self._printed < SECONDS_PER_LINE:
             return
         self._printed = now
         counts = self._counts()
-        self._output.note(
+        line = (
             f"{counts.completed} of {self._total} done, {counts.in_flight} in flight, {counts.failed} failed, "
             f"{counts.spent} USD spent, {counts.rate(now - self._began):.1f}/s"
         )
+        self._output.note("; ".join(part for part in (line, self._outage.describe()) if part))
 
 
 @contextmanager

@@ -6,7 +6,19 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from kontext_async.cli.outages import OutageNotice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +41,17 @@ COLUMNS = (
 )
 
 
+class _OutageColumn(ProgressColumn):
+    """Shows that submitting is paused. It is drawn several times per second, so that the seconds count down."""
+
+    def __init__(self, outage: OutageNotice) -> None:
+        super().__init__()
+        self._outage = outage
+
+    def render(self, task: Task) -> Text:  # noqa: ARG002 # rich's signature
+        return Text(self._outage.describe())
+
+
 class ProgressBar:
     """A live line at the bottom of the terminal. It disappears at the end; lines printed above it stay.
 
@@ -40,8 +63,10 @@ class ProgressBar:
 
     def __init__(self, counts: Callable[[], ProgressCounts], total: int, console: Console | None = None) -> None:
         self._counts = counts
+        self._outage = OutageNotice()
         self._progress = Progress(
             *COLUMNS,
+            _OutageColumn(self._outage),
             console=console or Console(stderr=True),
             transient=True,
             redirect_stdout=False,
@@ -52,8 +77,10 @@ class ProgressBar:
         self._began = time.monotonic()
         self._updated = 0.0
 
-    def __call__(self, _: Event) -> None:
-        """Update the line, unless the last update is recent."""
+    def __call__(self, event: Event) -> None:
+        """Update the line, unless the last update is recent. Print why submitting stops, and when it continues."""
+        if line := self._outage.record(event):
+            self.print(line)
         now = time.monotonic()
         if now - self._updated >= SECONDS_PER_UPDATE:
             self._updated = now

@@ -11,9 +11,9 @@ import anyio
 from attrs import define, field
 
 from kontext_async.bulk.names import slug
-from kontext_async.cli.event_log import UnsavedTasks
 from kontext_async.cli.exit_codes import ExitCode
 from kontext_async.cli.output import Output, Result
+from kontext_async.cli.unsaved_tasks import UnsavedTasks
 from kontext_async.errors import (
     AuthenticationFailed,
     KontextError,
@@ -127,17 +127,21 @@ class SaveAll:
             yield request
 
     async def _save(self, outcome: Outcome, generation: Generation) -> None:
+        paths: list[Path] = []
+        failure: KontextError | None = None
         try:
-            target = self.directory / image_name(outcome, generation)
-            self._report(outcome, paths=await self.session.save(generation, target))
+            paths = await self.session.save(generation, self.directory / image_name(outcome, generation))
         except KontextError as error:
-            self._report(outcome, error=error.with_task(generation.task_id))
+            failure = error.with_task(generation.task_id)
         finally:
             self._free.release()
+        self._report(outcome, paths=paths, error=failure)
 
     def _report(self, outcome: Outcome, *, paths: list[Path] | None = None, error: KontextError | None = None) -> None:
         task_id = outcome.task_id or (error.task_id if error else None)
         self.counts.add(error)
+        if error is None or isinstance(error, TaskFailed | TaskNotFound):  # else fetch may get images
+            self.unsaved.discard(task_id)
         self.output.result(
             Result(
                 index=outcome.index,
@@ -148,8 +152,6 @@ class SaveAll:
                 error=error,
             )
         )
-        if error is None or isinstance(error, TaskFailed | TaskNotFound):  # else fetch may get images
-            self.unsaved.discard(task_id)
 
 
 def image_name(outcome: Outcome, generation: Generation) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from kontext_async.cli.event_log import EventPrinter
+from kontext_async.cli.app import remember_key
+from kontext_async.cli.logs import show_log
 from kontext_async.cli.options import RunOptions
 from kontext_async.errors import ConfigurationError
 
@@ -67,35 +68,35 @@ def check_pillow() -> None:
 
 
 @asynccontextmanager
-async def open_gateway(options: GatewayOptions) -> AsyncGenerator[Gateway, None]:
-    """Open the gateway for as long as the command runs.
+async def open_gateway(options: GatewayOptions, output: Output) -> AsyncGenerator[Gateway, None]:
+    """Open the gateway for as long as the command runs, and show the log of its sessions as the output options say.
 
     Raises:
         MissingApiKey: There is no usable API key.
-        ConfigurationError: The options ask for an emulator, and Pillow is not installed.
+        ConfigurationError: The log file cannot be opened, or the options ask for an emulator without Pillow.
     """
-    if not isinstance(options, RunOptions) or not options.emulator:
-        yield Gateway(api_key=options.api_key(), base_url=options.base_url)
-        return
-    check_pillow()
-    from kontext_async.emulator import Emulator  # noqa: PLC0415 # it needs Pillow
+    with show_log(output):
+        if not isinstance(options, RunOptions) or not options.emulator:
+            key = options.api_key()
+            remember_key(key)
+            yield Gateway(api_key=key, base_url=options.base_url)
+            return
+        check_pillow()
+        from kontext_async.emulator import Emulator  # noqa: PLC0415 # it needs Pillow
 
-    # The seed is random because a resumed run may know task IDs of an earlier private emulator: they must not recur.
-    async with Emulator(seed=secrets.randbits(63)) as emulator:
-        yield Gateway(api_key=emulator.api_key or "emulator-key", base_url=emulator.base_url, ledger=emulator.ledger)
+        # The seed is random because a resumed run may know task IDs of an earlier private emulator: none may recur.
+        async with Emulator(seed=secrets.randbits(63)) as emulator:
+            key = emulator.api_key or "emulator-key"
+            yield Gateway(api_key=key, base_url=emulator.base_url, ledger=emulator.ledger)
 
 
 @asynccontextmanager
 async def open_session(options: GatewayOptions, output: Output) -> AsyncGenerator[KontextSession, None]:
-    """Open a session, and print its events with ``--verbose``.
+    """Open a session.
 
     Raises:
         MissingApiKey: There is no usable API key.
-        ConfigurationError: An option is out of its range.
+        ConfigurationError: An option is out of its range, or the log file cannot be opened.
     """
-    async with open_gateway(options) as gateway:
-        session = gateway.new_session(options.settings())
-        if output.options.verbose:
-            session.subscribe(EventPrinter(output))
-        async with session:
-            yield session
+    async with open_gateway(options, output) as gateway, gateway.new_session(options.settings()) as session:
+        yield session

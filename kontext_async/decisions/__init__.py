@@ -3,7 +3,12 @@
 In the order in which a request passes them:
 
 - `concurrency`: the number of tasks that may be in flight, and the session's pause.
+- `circuit_breaker`: when submitting stops, and when it is tried again.
 - `submission`: the phases of a submission, and what an interruption means in each.
 - `resend`: whether a failed create request may be sent again, and when.
 - `polling`: which task to poll next and when, and what a failed poll means.
+- `transport_failures`: the kinds of failure that leave a request without a response.
+- `proxies`: the proxy for a URL.
+- `urls`, `networks`: the URL that a download requests, and the addresses to which it may lead.
+- `downloads`: what the head of a response means for a download.
 """

@@ -7,6 +7,7 @@ result of the create request                                          outcome an
 ====================================================================  =================================================
 no connection; a body whose last byte was not handed over             `AttemptOutcome.NOT_ACCEPTED`: sent again
 429; 503 with ``Retry-After``                                         `AttemptOutcome.THROTTLED`: sent again later
+a page of a proxy with 401 or 403                                     `AttemptOutcome.NOT_ACCEPTED`: sent again
 3xx and other 4xx                                                     `AttemptOutcome.REJECTED`: raised
 lost after the last byte; other 5xx; a 2xx that cannot be read        `AttemptOutcome.UNKNOWN`: sent again only with
                                                                       `Retries.resend_uncertain`
@@ -63,15 +64,18 @@ class GiveUp:
 RetryDecision: TypeAlias = Resend | GiveUp
 
 
-def outcome_of_response(status: int, *, has_retry_after: bool) -> AttemptOutcome:
+def outcome_of_response(status: int, *, has_retry_after: bool, from_gateway: bool = True) -> AttemptOutcome:
     """Return the outcome of a create request whose response has an HTTP status other than 2xx.
 
     Args:
         status: The HTTP status.
         has_retry_after: True if the response has a readable ``Retry-After``.
+        from_gateway: False if the body is not the gateway's own, but a proxy's page.
     """
     if status == HTTPStatus.TOO_MANY_REQUESTS or (status == HTTPStatus.SERVICE_UNAVAILABLE and has_retry_after):
         return AttemptOutcome.THROTTLED
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) and not from_gateway:
+        return AttemptOutcome.NOT_ACCEPTED
     return AttemptOutcome.UNKNOWN if status >= HTTPStatus.INTERNAL_SERVER_ERROR else AttemptOutcome.REJECTED
 
 

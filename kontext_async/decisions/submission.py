@@ -1,16 +1,17 @@
 """The phases of a submission, and the consequence of an interruption in each. Pure: no await, no clock.
 
-A submission advances through three phases:
+A submission advances through four phases:
 
 ==========  ==========================  =======================================================================
 phase       on the wire?                what happens in it
 ==========  ==========================  =======================================================================
 QUEUED      no                          it loads images, waits for a slot, or waits to retry
-SENDING     perhaps                     the journal has recorded the attempt; the request may be out
+CONNECTING  no                          the journal has recorded the attempt; the connection is not ready
+SENDING     perhaps                     the first piece of the body was requested; the request may be out
 ACCEPTED    done                        the gateway has returned a task ID and bills the task
 ==========  ==========================  =======================================================================
 
-An attempt that ends without an accepted task moves a submission from SENDING back to QUEUED.
+An attempt that ends without an accepted task moves a submission back to QUEUED.
 
 The consequence of an interruption depends on the phase alone:
 
@@ -18,6 +19,8 @@ The consequence of an interruption depends on the phase alone:
 phase       the caller is cancelled     the caller's deadline passes           the session closes
 ==========  ==========================  =====================================  =======================================
 QUEUED      NOTHING_SENT: it leaves     NOTHING_SENT: `GatewayUnavailable`     SESSION_CLOSED: `SessionClosed`
+CONNECTING  NOTHING_SENT: the attempt   NOTHING_SENT: `GatewayUnavailable`     SESSION_CLOSED: `SessionClosed`
+            is called off
 SENDING     AWAIT_RESPONSE, bounded by  UNCERTAIN: `SubmissionUncertain`       AWAIT_RESPONSE, bounded by
             `Timeouts.cancel`; then an                                         `Timeouts.cancel`; then
             `Abandoned` event, no ID                                           `SubmissionUncertain`
@@ -37,6 +40,7 @@ class Phase(enum.Enum):
     """The phase that a submission has reached."""
 
     QUEUED = enum.auto()
+    CONNECTING = enum.auto()
     SENDING = enum.auto()
     ACCEPTED = enum.auto()
 
@@ -44,6 +48,7 @@ class Phase(enum.Enum):
 class Step(enum.Enum):
     """A step of a submission from one phase to another."""
 
+    CONNECT = enum.auto()
     SEND = enum.auto()
     END_ATTEMPT = enum.auto()
     ACCEPT = enum.auto()
@@ -69,8 +74,10 @@ class Consequence(enum.Enum):
 
 
 TRANSITIONS: dict[tuple[Phase, Step], Phase] = {
-    (Phase.QUEUED, Step.SEND): Phase.SENDING,
-    (Phase.QUEUED, Step.END_ATTEMPT): Phase.QUEUED,  # nothing was sent: no connection, or the journal refused
+    (Phase.QUEUED, Step.CONNECT): Phase.CONNECTING,
+    (Phase.CONNECTING, Step.SEND): Phase.SENDING,
+    (Phase.CONNECTING, Step.END_ATTEMPT): Phase.QUEUED,
+    (Phase.QUEUED, Step.END_ATTEMPT): Phase.QUEUED,  # the journal refused it
     (Phase.SENDING, Step.END_ATTEMPT): Phase.QUEUED,
     (Phase.SENDING, Step.ACCEPT): Phase.ACCEPTED,
 }
@@ -79,6 +86,9 @@ CONSEQUENCES: dict[tuple[Phase, Interruption], Consequence] = {
     (Phase.QUEUED, Interruption.CANCELLED): Consequence.NOTHING_SENT,
     (Phase.QUEUED, Interruption.DEADLINE): Consequence.NOTHING_SENT,
     (Phase.QUEUED, Interruption.CLOSED): Consequence.SESSION_CLOSED,
+    (Phase.CONNECTING, Interruption.CANCELLED): Consequence.NOTHING_SENT,
+    (Phase.CONNECTING, Interruption.DEADLINE): Consequence.NOTHING_SENT,
+    (Phase.CONNECTING, Interruption.CLOSED): Consequence.SESSION_CLOSED,
     (Phase.SENDING, Interruption.CANCELLED): Consequence.AWAIT_RESPONSE,
     (Phase.SENDING, Interruption.DEADLINE): Consequence.UNCERTAIN,
     (Phase.SENDING, Interruption.CLOSED): Consequence.AWAIT_RESPONSE,

@@ -5,14 +5,19 @@ of the two folders are pure, and get the time and random numbers as arguments:
 
 - `http`: the servers and their handlers, with aiohttp. The only place that awaits.
 - `faults`: `Faults` decides which request meets which `Fault`.
-- `fault_kinds`: every kind of fault, with its operations and its defaults, as a table.
+- `fault_kinds`: every kind of fault, by name.
+- `fault_specs`: the table of all kinds: their operations and their defaults.
 - `validation`: the strict reading of a create request's body.
 - `world`: accounts, limits, tasks and bills.
 - `service_times`: the distributions of the seconds that tasks take.
 - `ledger`: every create request, its outcome and its cost.
 - `task_json`: the JSON about tasks and prices, in the plain and in the queue dialect.
 - `error_bodies`: the bodies of HTTP errors in every shape, and Retry-After.
+- `contracts`: the JSON about models, their contracts and the balance.
 - `corruption`: odd, damaged and wrong JSON in place of a good response.
+- `hostile_json`: good JSON with hostile contents: keys, control characters, costs and URLs.
+- `foreign_texts`: the API key in every disguise, and control characters.
+- `file_faults`: the faults of downloads.
 - `signed_urls`: result URLs that expire.
 - `ranges`: the Range header.
 - `painting`: the images, with Pillow.

@@ -19,28 +19,31 @@ def build_error_body(shape: ErrorShape, *, status: int, code: str, message: str,
 
     The nested shape has the text as `message` and as `error_message`, since clients read either.
     """
-    match shape:
-        case ErrorShape.NESTED:
-            error = {"code": code, "message": message, "error_message": message}
-            return {"error": error, "request_id": request_id}, "application/json"
-        case ErrorShape.MESSAGE:
-            return {"message": message}, "application/json"
-        case ErrorShape.ERROR:
-            return {"error": message}, "application/json"
-        case ErrorShape.DETAIL:
-            return {"detail": message}, "application/json"
-        case ErrorShape.HTML:
-            return build_html_page(status), "text/html"
-        case ErrorShape.EMPTY:
-            return "", "text/plain"
+    if shape is ErrorShape.HTML:
+        return build_html_page(status), "text/html"
+    if shape is ErrorShape.EMPTY:
+        return "", "text/plain"
+    number = int(code) if code.isascii() and code.isdigit() else code
+    bodies: dict[ErrorShape, Any] = {
+        ErrorShape.NESTED: {
+            "error": {"code": code, "message": message, "error_message": message},
+            "request_id": request_id,
+        },
+        ErrorShape.MESSAGE: {"message": message},
+        ErrorShape.ERROR: {"error": message},
+        ErrorShape.DETAIL: {"detail": message},
+        ErrorShape.DETAIL_LIST: {"detail": [{"loc": ["body"], "msg": message, "type": code.lower()}]},
+        ErrorShape.STATUS: {"status": {"code": status, "message": message, "error_code": number}},
+    }
+    return bodies[shape], "application/json"
 
 
-def build_html_page(status: int) -> str:
-    """Return a page such as a proxy generates."""
+def build_html_page(status: int, text: str = "nginx") -> str:
+    """Return a page such as a proxy generates, with a `text` at its end."""
     title = f"{status} {get_phrase(status)}"
     return (
         f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n"
-        f"<center><h1>{title}</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
+        f"<center><h1>{title}</h1></center>\r\n<hr><center>{text}</center>\r\n</body>\r\n</html>\r\n"
     )
 
 

@@ -1,14 +1,8 @@
-"""The kinds of fault: every misbehavior, the operations that it applies to, and its defaults. Pure data."""
+"""The kinds of fault: every misbehavior. Pure data; `fault_specs` has their operations and their defaults."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-from attrs import frozen
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class Operation(StrEnum):
@@ -21,6 +15,8 @@ class Operation(StrEnum):
     STREAM = "stream"
     """Task streams, and `/sync` once its task is accepted."""
     PRECHARGE = "precharge"
+    BALANCE = "balance"
+    """Requests for the account's balance."""
     DOWNLOAD = "download"
     """Every request to the files origin."""
 
@@ -40,6 +36,10 @@ class ErrorShape(StrEnum):
     """A page such as a proxy generates."""
     EMPTY = "empty"
     """No body."""
+    DETAIL_LIST = "detail-list"
+    """`{"detail": [{"loc", "msg", "type"}]}`"""
+    STATUS = "status"
+    """`{"status": {"code", "message", "error_code"}}`"""
 
 
 class FaultKind(StrEnum):
@@ -66,6 +66,16 @@ class FaultKind(StrEnum):
     """A download stops in its middle, and the connection stays open."""
     TRICKLE = "trickle"
     """A download's bytes are spread over `seconds`."""
+    ECHOED_HEAD = "echoed-head"
+    """The response is no HTTP: it repeats the request's head, with its headers and so with the key."""
+    LARGE_HEADER = "large-header"
+    """The response has one header of 9 kB."""
+    MANY_HEADERS = "many-headers"
+    """The response has 130 headers more than usual."""
+    MISSING_LAST_CHUNK = "missing-last-chunk"
+    """A chunked response whose body is complete, and whose last chunk never comes before the connection closes."""
+    LENGTH_TOO_LONG = "length-too-long"
+    """The body is complete, and Content-Length announces one byte more."""
 
     # Statuses.
     RATE_LIMITED = "rate-limited"
@@ -84,6 +94,13 @@ class FaultKind(StrEnum):
     """401."""
     FORBIDDEN = "forbidden"
     """403."""
+    BALANCE_TOO_LOW = "balance-too-low"
+    """403 (or `status`) with one of the balance's error codes, 40201 to 40208."""
+    ECHOED_KEY = "echoed-key"
+    """400 (or `status`) with an error that repeats the API key: as the header, across the place where texts are cut,
+    escaped as JSON, percent-encoded, in a URL, in a page, or as the request's ID."""
+    CONTROL_CHARACTERS = "control-characters"
+    """400 (or `status`) with control characters in the message: ESC, BEL, line breaks, NUL, or marks that turn text."""
     NOT_FOUND = "not-found"
     """404, for this request only."""
     REDIRECT = "redirect"
@@ -95,7 +112,7 @@ class FaultKind(StrEnum):
     TRUNCATED_JSON = "truncated-json"
     """The JSON is cut, and Content-Length agrees with the rest."""
     SHORT_BODY = "short-body"
-    """Content-Length announces more bytes than are sent before the connection closes."""
+    """The body ends before its end: Content-Length announces more bytes than are sent before the connection closes."""
     MALFORMED_JSON = "malformed-json"
     """A body that is almost JSON."""
     WRONG_TYPES = "wrong-types"
@@ -120,6 +137,21 @@ class FaultKind(StrEnum):
     """Undocumented keys, everywhere."""
     SEVERAL_URLS = "several-urls"
     """Three images in two groups, and an item without a URL."""
+    OPAQUE_URL = "opaque-url"
+    """The URL's query is `…sig=a%2Fb%2Bc%3D&x=%7E…`; the files origin accepts exactly these bytes, and responds 403 to
+    others."""
+
+    # Hostile responses.
+    ECHOED_KEY_IN_TASK = "echoed-key-in-task"
+    """A good response whose texts repeat the API key, or whose result URL has it in its path or its query."""
+    CONTROL_CHARACTERS_IN_TASK = "control-characters-in-task"
+    """A good response whose texts have control characters."""
+    NONSENSE_COST = "nonsense-cost"
+    """A cost that makes no sense: negative, with an enormous exponent, with 100,000 digits, or in credits."""
+    MANY_URLS = "many-urls"
+    """A completed task with 100,000 result URLs."""
+    ODD_URL = "odd-url"
+    """A result URL that leads inward, is no URL, or is no address of its own; or `location`."""
 
     # The outcome of the task that a create request starts.
     TASK_FAILS = "task-fails"
@@ -134,6 +166,12 @@ class FaultKind(StrEnum):
     """The response to the create request already says `completed`."""
     FAILED_AT_ONCE = "failed-at-once"
     """The response to the create request already says `failed`."""
+    TASK_ENDS_ODDLY = "task-ends-oddly"
+    """The task fails with another status text and an error: `cancelled`, `expired`, `rejected`, …"""
+    REPEATED_ID = "repeated-id"
+    """The response has the ID of an earlier task: as from a cache, of the latest one with an equal request, and nothing
+    is billed (`cached`); or of the latest one at all, and the request is billed (`latest`). Without an earlier task the
+    request behaves."""
 
     # Downloads.
     URL_EXPIRED = "url-expired"
@@ -144,114 +182,17 @@ class FaultKind(StrEnum):
     """200 and zero bytes."""
     NO_RANGES = "no-ranges"
     """The Range header is ignored: 200 and the whole file."""
+    RANGE_REFUSED = "range-refused"
+    """400 (or `status`) to each request with a Range header."""
+    RANGE_OF_ANOTHER_FILE = "range-of-another-file"
+    """206 with another ETag, or with another total."""
+    TRAILING_BYTES = "trailing-bytes"
+    """More bytes after the image's end; Content-Length counts them."""
+    ENCODED_FILE = "encoded-file"
+    """Content-Encoding `gzip`, although the request may not accept it; or that, and cut halfway."""
+    NEGOTIATED_FORMAT = "negotiated-format"
+    """AVIF or HEIC if the Accept header permits it, or although it does not (`forced-…`)."""
 
     # Precharge.
     COST_UNKNOWN = "cost-unknown"
     """`{"status": "failed", "data": {"cost": null, "reason": "COST_CACHE_MISS"}}`"""
-
-
-@frozen(kw_only=True)
-class FaultSpec:
-    """The operations and the defaults of one kind of fault.
-
-    Attributes:
-        operations: The operations that the kind applies to.
-        accepted: Whether a create request with this fault is accepted.
-        status: The HTTP status of the response, unless the fault sets one.
-        retry_after: The Retry-After of the response, unless the fault sets one; "" for none.
-        seconds: The duration, unless the fault sets one.
-        shape: The shape of the error body, unless the fault sets one; with None the emulator chooses.
-        variants: The variants; one is drawn, unless the fault sets one.
-    """
-
-    operations: frozenset[Operation]
-    accepted: bool = True
-    status: int = 200
-    retry_after: float | str = ""
-    seconds: float = 0.0
-    shape: ErrorShape | None = None
-    variants: tuple[str, ...] = ()
-
-
-CREATE_ONLY = frozenset({Operation.CREATE})
-STATUS_ONLY = frozenset({Operation.STATUS})
-DOWNLOAD_ONLY = frozenset({Operation.DOWNLOAD})
-STREAM_ONLY = frozenset({Operation.STREAM})
-READ_OPERATIONS = STATUS_ONLY | STREAM_ONLY | {Operation.PRECHARGE}
-API_OPERATIONS = CREATE_ONLY | READ_OPERATIONS
-JSON_OPERATIONS = CREATE_ONLY | STATUS_ONLY | {Operation.PRECHARGE}
-ALL_OPERATIONS = frozenset(Operation)
-TASK_OPERATIONS = CREATE_ONLY | STATUS_ONLY
-
-FAULT_SPECS: Mapping[FaultKind, FaultSpec] = {
-    FaultKind.CUT_BEFORE_BODY: FaultSpec(operations=CREATE_ONLY, accepted=False, variants=("close", "reset")),
-    FaultKind.CUT: FaultSpec(operations=ALL_OPERATIONS, accepted=False, variants=("close", "reset")),
-    FaultKind.CUT_AFTER_ACCEPT: FaultSpec(operations=CREATE_ONLY, variants=("close", "reset")),
-    FaultKind.CUT_HALFWAY: FaultSpec(operations=DOWNLOAD_ONLY | STREAM_ONLY),
-    FaultKind.SLOW: FaultSpec(operations=ALL_OPERATIONS, seconds=1.0),
-    FaultKind.SLOW_AFTER_ACCEPT: FaultSpec(operations=CREATE_ONLY, seconds=1.0),
-    FaultKind.STALL: FaultSpec(operations=ALL_OPERATIONS, accepted=False),
-    FaultKind.STALL_AFTER_ACCEPT: FaultSpec(operations=CREATE_ONLY),
-    FaultKind.STALL_HALFWAY: FaultSpec(operations=DOWNLOAD_ONLY),
-    FaultKind.TRICKLE: FaultSpec(operations=DOWNLOAD_ONLY, seconds=1.0),
-    FaultKind.RATE_LIMITED: FaultSpec(operations=ALL_OPERATIONS, accepted=False, status=429, retry_after=1.0),
-    FaultKind.HTTP_STATUS: FaultSpec(operations=ALL_OPERATIONS, accepted=False, status=500),
-    FaultKind.HTTP_STATUS_AFTER_ACCEPT: FaultSpec(operations=CREATE_ONLY, status=500),
-    FaultKind.UNAVAILABLE: FaultSpec(operations=ALL_OPERATIONS, accepted=False, status=503, retry_after=1.0),
-    FaultKind.BAD_GATEWAY: FaultSpec(operations=ALL_OPERATIONS, accepted=False, status=502, shape=ErrorShape.HTML),
-    FaultKind.GATEWAY_TIMEOUT: FaultSpec(operations=ALL_OPERATIONS, status=504, shape=ErrorShape.HTML),
-    FaultKind.UNAUTHORIZED: FaultSpec(operations=API_OPERATIONS, accepted=False, status=401),
-    FaultKind.FORBIDDEN: FaultSpec(operations=ALL_OPERATIONS, accepted=False, status=403),
-    FaultKind.NOT_FOUND: FaultSpec(operations=ALL_OPERATIONS, accepted=False, status=404),
-    FaultKind.REDIRECT: FaultSpec(operations=ALL_OPERATIONS, accepted=False, status=307, variants=("origin", "path")),
-    FaultKind.HTML_PAGE: FaultSpec(operations=ALL_OPERATIONS, accepted=False, shape=ErrorShape.HTML),
-    FaultKind.TRUNCATED_JSON: FaultSpec(operations=JSON_OPERATIONS),
-    FaultKind.SHORT_BODY: FaultSpec(operations=JSON_OPERATIONS | DOWNLOAD_ONLY),
-    FaultKind.MALFORMED_JSON: FaultSpec(operations=JSON_OPERATIONS, variants=("trailing", "quotes", "encoding", "nan")),
-    FaultKind.WRONG_TYPES: FaultSpec(
-        operations=JSON_OPERATIONS,
-        variants=("list", "string", "number", "null", "no-id", "status-number", "output-string"),
-    ),
-    FaultKind.EMPTY_BODY: FaultSpec(operations=JSON_OPERATIONS),
-    FaultKind.ODD_STATUS: FaultSpec(
-        operations=TASK_OPERATIONS,
-        variants=("queued", "Pending", "IN_PROGRESS", "running", "SUCCEEDED", "done", "FAILED"),
-    ),
-    FaultKind.ODD_ERROR: FaultSpec(
-        operations=TASK_OPERATIONS,
-        variants=("string", "integer-code", "error_message", "message-only", "null", "missing"),
-    ),
-    FaultKind.ODD_COST: FaultSpec(
-        operations=TASK_OPERATIONS, variants=("number", "empty", "null", "missing", "no-usage")
-    ),
-    FaultKind.ODD_OUTPUT: FaultSpec(
-        operations=TASK_OPERATIONS, variants=("null", "empty", "missing", "no-content", "no-url")
-    ),
-    FaultKind.ODD_PROGRESS: FaultSpec(operations=TASK_OPERATIONS, variants=("missing", "null", "backwards", "string")),
-    FaultKind.MILLISECONDS: FaultSpec(operations=TASK_OPERATIONS),
-    FaultKind.EXTRA_KEYS: FaultSpec(operations=TASK_OPERATIONS),
-    FaultKind.SEVERAL_URLS: FaultSpec(operations=TASK_OPERATIONS),
-    FaultKind.TASK_FAILS: FaultSpec(operations=CREATE_ONLY),
-    FaultKind.TASK_HANGS: FaultSpec(operations=CREATE_ONLY),
-    FaultKind.TASK_VANISHES: FaultSpec(operations=CREATE_ONLY),
-    FaultKind.TASK_LATE: FaultSpec(operations=CREATE_ONLY, seconds=1.0),
-    FaultKind.COMPLETED_AT_ONCE: FaultSpec(operations=CREATE_ONLY),
-    FaultKind.FAILED_AT_ONCE: FaultSpec(operations=CREATE_ONLY),
-    FaultKind.URL_EXPIRED: FaultSpec(operations=DOWNLOAD_ONLY, status=403),
-    FaultKind.TRUNCATED_FILE: FaultSpec(operations=DOWNLOAD_ONLY),
-    FaultKind.EMPTY_FILE: FaultSpec(operations=DOWNLOAD_ONLY),
-    FaultKind.NO_RANGES: FaultSpec(operations=DOWNLOAD_ONLY),
-    FaultKind.COST_UNKNOWN: FaultSpec(operations=frozenset({Operation.PRECHARGE})),
-}
-"""The table of all kinds."""
-
-OUTCOME_KINDS = frozenset(
-    kind for kind in FaultKind if kind.value.startswith("task-") or kind.value.endswith("-at-once")
-)
-"""The kinds that decide the outcome of a task."""
-
-FIXED_ACCEPTANCE_KINDS = OUTCOME_KINDS | {kind for kind in FaultKind if kind.value.endswith("-accept")}.union(
-    {FaultKind.CUT_BEFORE_BODY, FaultKind.SLOW, FaultKind.MILLISECONDS, FaultKind.EXTRA_KEYS, FaultKind.SEVERAL_URLS},
-    (kind for kind in FaultKind if kind.value.startswith("odd-")),
-)
-"""The kinds for which a fault cannot choose whether the create request is accepted."""

@@ -1,7 +1,7 @@
 """Faults by rate or by script. Pure: the random numbers are an argument.
 
 A `Fault` describes one misbehavior, and `Faults` decides which request meets which fault. The table of all kinds is
-`FAULT_SPECS`, in the module `fault_kinds`.
+`FAULT_SPECS`, in the module `fault_specs`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import converters, evolve, field, frozen
 
-from kontext_async.emulator.fault_kinds import FAULT_SPECS, FIXED_ACCEPTANCE_KINDS, ErrorShape, FaultKind, Operation
+from kontext_async.emulator.fault_kinds import ErrorShape, FaultKind, Operation
+from kontext_async.emulator.fault_specs import FAULT_SPECS, FIXED_ACCEPTANCE_KINDS
 from kontext_async.emulator.validators import is_number
 
 if TYPE_CHECKING:
@@ -51,10 +52,10 @@ class Fault:
         shape: The shape of the error body.
         text: A body to send verbatim, in place of any shape.
         accepted: Whether a create request with this fault is accepted (and billed) all the same.
-        code: The error's code.
-        message: The error's message.
+        code: The error's code; None for the kind's own.
+        message: The error's message; None for the kind's own.
         variant: The variant of the kind; None draws one.
-        location: The target of a redirect; None for the emulator's own other origin.
+        location: The target of a redirect, or the odd URL; None for the kind's own.
         ranges: Whether a download that is cut halfway can be resumed with a Range request.
 
     Raises:
@@ -70,8 +71,8 @@ class Fault:
     shape: ErrorShape | None = field(default=None, converter=converters.optional(ErrorShape))
     text: str | None = None
     accepted: bool | None = None
-    code: str = "002014001"
-    message: str = "generation failed"
+    code: str | None = None
+    message: str | None = None
     variant: str | None = None
     location: str | None = None
     ranges: bool = True

@@ -7,10 +7,10 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from attrs import asdict, evolve, frozen
+from attrs import asdict, evolve, field, frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 ZERO = Decimal(0)
 
@@ -36,6 +36,8 @@ class LedgerEntry:
         task_id: The task's ID when it was accepted.
         prompt: The prompt, when the request was read.
         digest: Hex digest of model and params, when the request was read.
+        moderation: The request's `moderation`, when it had one.
+        metadata: The request's `metadata`, when it had one.
         cost: The billed amount in USD; 0 when nothing was billed.
         status: The HTTP status of the response; None when no response was sent, or not to its last byte.
     """
@@ -47,6 +49,8 @@ class LedgerEntry:
     task_id: str | None = None
     prompt: str | None = None
     digest: str | None = None
+    moderation: bool | None = None
+    metadata: Mapping[str, str] = field(factory=dict)
     cost: Decimal = ZERO
     status: int | None = None
 

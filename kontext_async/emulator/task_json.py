@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kontext_async.emulator.world import TaskPhase
+from kontext_async.emulator.world import CANCELLED, TaskPhase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from decimal import Decimal
 
+    from kontext_async.emulator.validation import CreateRequest
     from kontext_async.emulator.world import Task
 
     CreateUrl = Callable[[Task, int], str]
@@ -25,6 +26,9 @@ QUEUED_SHARE = 0.2
 
 UPLOAD_SHARE = 0.95
 """The share of its time after which a task's image is uploaded."""
+
+USD, CREDIT = "USD", "credit"
+CREDITS_PER_USD = 100
 
 STREAM_FRAMES = 3
 """The number of `output` frames that a stream has before its end."""
@@ -40,7 +44,7 @@ def build_task(task: Task, *, now: float, discount: float, create_url: CreateUrl
     phase = task.phase_at(now)
     value: Json = {
         "id": task.id,
-        "status": phase.value,
+        "status": task.planned_outcome.failed_status if phase is TaskPhase.FAILED else phase.value,
         "model": task.request.model,
         "created_at": int(task.created_at),
     }
@@ -94,12 +98,35 @@ def build_frame(task: Task, cursor: int) -> Json:
     return {"id": task.id, "status": TaskPhase.IN_PROGRESS.value, "output": [], "cursor": cursor}
 
 
-def build_precharge(model: str, cost: Decimal | None, discount: float) -> Json:
-    """Return the price of a request; with `cost` None, the response that the price is unknown."""
+def build_precharge(
+    request: CreateRequest, cost: Decimal | None, *, discount: float, currency: str, now: float
+) -> Json:
+    """Return the price of a request in a currency; with `cost` None, the response that the price is unknown."""
     if cost is None:
         return {"status": "failed", "data": {"cost": None, "reason": "COST_CACHE_MISS"}}
-    data = {"model": model, "cost": format_amount(cost), "currency": "USD", "discount": discount, "sample_count": 4}
+    data = {
+        "model": request.model,
+        "billing_model": request.model,
+        "original_model": request.model,
+        "hash": request.digest,
+        "cost": format_amount(cost * CREDITS_PER_USD if currency == CREDIT else cost),
+        "currency": currency,
+        "discount": discount,
+        "sample_count": 4,
+        "updated_at": int(now),
+    }
     return {"status": "success", "data": data}
+
+
+def build_queue_error(task: Task) -> Json:
+    """Return the fields that say why a task failed, in the queue dialect."""
+    code, message = task.planned_outcome.failure or ("", "")
+    is_cancelled = code == CANCELLED
+    return {
+        "error": message,
+        "error_type": CANCELLED if is_cancelled else "INFERENCE_FAILURE",
+        "provider_error": {"code": code, "message": message},
+    }
 
 
 def get_queue_state(task: Task, now: float) -> str:
@@ -114,6 +141,7 @@ def build_queue_created(task: Task, base_url: str, position: int) -> Json:
     path = f"{base_url}/model/v1/queue/{task.request.model}/requests/{task.id}"
     return {
         "request_id": task.id,
+        "status": "queued",
         "status_url": f"{path}/status",
         "response_url": f"{path}/response",
         "cancel_url": f"{path}/cancel",
@@ -122,18 +150,20 @@ def build_queue_created(task: Task, base_url: str, position: int) -> Json:
 
 
 def build_queue_status(task: Task, now: float) -> Json:
-    """Return the response to a status request in the queue dialect."""
-    failed = task.phase_at(now) is TaskPhase.FAILED
-    return {
-        "request_id": task.id,
-        "status": get_queue_state(task, now),
-        "error": build_task_error(task) if failed else None,
-    }
+    """Return the response to a status request in the queue dialect. A failed task is completed, with an error."""
+    phase = task.phase_at(now)
+    value: Json = {"request_id": task.id, "status": get_queue_state(task, now), "logs": []}
+    if phase is TaskPhase.IN_PROGRESS:
+        value["progress"] = task.progress_at(now)
+    return value | (build_queue_error(task) if phase is TaskPhase.FAILED else {"error": None})
 
 
 def build_queue_result(task: Task, now: float, create_url: CreateUrl) -> Json:
-    """Return the response to a result request in the queue dialect."""
-    if task.phase_at(now) is not TaskPhase.COMPLETED:
+    """Return the response to a result request in the queue dialect, which calls a failed task by its name."""
+    phase = task.phase_at(now)
+    if phase is TaskPhase.FAILED:
+        return {"request_id": task.id, "status": task.planned_outcome.failed_status, **build_queue_error(task)}
+    if phase is TaskPhase.IN_PROGRESS:
         return build_queue_status(task, now)
     image = {
         "type": "image",
@@ -143,4 +173,9 @@ def build_queue_result(task: Task, now: float, create_url: CreateUrl) -> Json:
         "width": task.width,
         "height": task.height,
     }
-    return {"request_id": task.id, "outputs": [image], "metadata": build_metadata(task)}
+    return {
+        "request_id": task.id,
+        "status": get_queue_state(task, now),
+        "outputs": [image],
+        "metadata": build_metadata(task),
+    }

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 
 from kontext_async.emulator.painting.input_images import MAX_IMAGE_BYTES, InputImage, UnreadableImage, read_image
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MODELS = ("flux_kontext_pro", "flux_kontext_max")
 IMAGE_FIELDS = ("input_image", "input_image_2", "input_image_3", "input_image_4")
 TOLERANCES = range(7)
+TOP_LEVEL_FIELDS = ("model", "input", "moderation", "metadata", "options")
 MAX_BODY_BYTES = 4 * ((MAX_IMAGE_BYTES + 2) // 3 * 4) + 1024 * 1024
 """Four images of the largest size in base64, and 1 MiB for everything else."""
 
@@ -59,6 +60,8 @@ class CreateRequest:
         ratio: Width and height of the requested ratio, if any.
         output_format: `jpeg` or `png`.
         digest: Hex digest of the model and all params; the same for the same request.
+        moderation: Whether the client wants moderation, if it said so.
+        metadata: The client's own texts about the request.
     """
 
     model: str
@@ -68,12 +71,15 @@ class CreateRequest:
     ratio: tuple[int, int] | None
     output_format: str
     digest: str
+    moderation: bool | None = None
+    metadata: Mapping[str, str] = field(factory=dict)
 
 
-def parse_create(body: bytes, model_header: str | None = None) -> CreateRequest:
+def parse_create(body: bytes, model_header: str | None = None, *, for_price: bool = False) -> CreateRequest:
     """Parse the body of a create request in the plain dialect: `{"model": …, "input": [{"params": {…}}]}`.
 
-    Newer clients name the model in the header `X-Model` and leave it out of the body.
+    Newer clients name the model in the header `X-Model` and leave it out of the body. A request `for_price` may have
+    an ID of its own.
 
     Raises:
         RuleViolation: The request breaks a rule.
@@ -81,7 +87,7 @@ def parse_create(body: bytes, model_header: str | None = None) -> CreateRequest:
     fields = _require_object("", parse_json(body))
     if model_header is not None:
         fields.setdefault("model", model_header)
-    _reject_unknown("", fields, ("model", "input"))
+    _reject_unknown("", fields, (*TOP_LEVEL_FIELDS, "id") if for_price else TOP_LEVEL_FIELDS)
     for name in ("model", "input"):
         if name not in fields:
             raise RuleViolation(name, "is required", status=HTTPStatus.BAD_REQUEST)
@@ -92,7 +98,10 @@ def parse_create(body: bytes, model_header: str | None = None) -> CreateRequest:
     _reject_unknown("input[0]", item, ("params",))
     if "params" not in item:
         raise RuleViolation("input[0].params", "is required", status=HTTPStatus.BAD_REQUEST)
-    return check_params(fields["model"], _require_object("input[0].params", item["params"]), "input[0].params.")
+    for name in fields.keys() & OPTION_CHECKS.keys():
+        OPTION_CHECKS[name](name, fields[name])
+    parsed = check_params(fields["model"], _require_object("input[0].params", item["params"]), "input[0].params.")
+    return evolve(parsed, moderation=fields.get("moderation"), metadata=fields.get("metadata", {}))
 
 
 def parse_queue_create(body: bytes, model: str) -> CreateRequest:
@@ -272,6 +281,21 @@ def _check_url(field: str, text: str) -> str:
         raise RuleViolation(field, "must be an http(s) URL with a host")
     return text
 
+
+def _check_metadata(field: str, value: object) -> dict[str, str]:
+    metadata = _require_object(field, value)
+    for name, text in metadata.items():
+        _check_string(f"{field}.{name}", text)
+    return metadata
+
+
+OPTION_CHECKS: dict[str, Callable[[str, object], Any]] = {
+    "moderation": _check_boolean,
+    "metadata": _check_metadata,
+    "options": _require_object,
+    "id": _check_string,
+}
+"""The fields beside `model` and `input`; only a request for a price has an `id`."""
 
 FIELD_CHECKS: dict[str, Callable[[str, object], Any]] = {
     "prompt": _check_prompt,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 ID_LETTERS = "0123456789abcdefghijklmnopqrstuv"
 ID_LENGTH = 20
+CANCELLED = "CANCELLED"
 SEED_BITS = 32
 
 
@@ -85,12 +86,14 @@ class PlannedOutcome:
     Attributes:
         failure: Code and message, when the task fails.
         hangs: Whether the task never ends.
+        failed_status: The status text of the failed task.
         at_once: Whether the task has ended as soon as it is accepted.
         known_after: Seconds from acceptance until the task is known.
         known_until: Seconds from acceptance until the task is forgotten.
     """
 
     failure: tuple[str, str] | None = None
+    failed_status: str = "failed"
     hangs: bool = False
     at_once: bool = False
     known_after: float = 0.0
@@ -98,15 +101,19 @@ class PlannedOutcome:
 
 
 ORDINARY = PlannedOutcome()
+FAILURE = ("002014001", "generation failed")
+"""The code and the message of a failed task, unless the fault sets others."""
 
 
 def plan_outcome(fault: Fault | None) -> PlannedOutcome:
     """Return the outcome of the task of a create request with that fault."""
     if fault is None:
         return ORDINARY
-    failure, seconds = (fault.code, fault.message), fault.seconds or 0.0
+    failure = (fault.code or FAILURE[0], fault.message or FAILURE[1])
+    seconds = fault.seconds or 0.0
     outcomes = {
         FaultKind.TASK_FAILS: PlannedOutcome(failure=failure),
+        FaultKind.TASK_ENDS_ODDLY: PlannedOutcome(failure=failure, failed_status=fault.variant or "failed"),
         FaultKind.FAILED_AT_ONCE: PlannedOutcome(failure=failure, at_once=True),
         FaultKind.COMPLETED_AT_ONCE: PlannedOutcome(at_once=True),
         FaultKind.TASK_HANGS: PlannedOutcome(hangs=True),
@@ -270,9 +277,18 @@ class World:
         if task.finish_at > now:
             account.count_unfinished(now)  # which drops the finished tasks
             account.add(task)
-        if account.balance is not None:
-            account.balance -= task.cost
+        self._charge(account, task.cost)
         return task
+
+    def bill(self, account: Account) -> Decimal:
+        """Bill the account for one more task, and return the amount."""
+        self._charge(account, self.cost)
+        return self.cost
+
+    @staticmethod
+    def _charge(account: Account, cost: Decimal) -> None:
+        if account.balance is not None:
+            account.balance -= cost
 
     def _generate_id(self, rng: random.Random) -> str:
         bits = rng.getrandbits(5 * ID_LENGTH)
@@ -286,6 +302,11 @@ class World:
             return None
         return task
 
+    def find_latest(self, key: str, digest: str | None) -> Task | None:
+        """Return the latest task of a key, of all its requests or of those with that `digest`."""
+        candidates = (task for task in reversed(self._tasks.values()) if task.key == key)
+        return next((task for task in candidates if digest in (None, task.request.digest)), None)
+
     def find_of_any_key(self, task_id: str) -> Task | None:
         """Return the task of that ID regardless of its key: the files origin requires no key."""
         return self._tasks.get(task_id)
@@ -296,5 +317,5 @@ class World:
             return False
         self._accounts[task.key].cancel(task.id)
         task.finish_at = now
-        task.planned_outcome = evolve(task.planned_outcome, failure=("CANCELLED", "the task was cancelled"))
+        task.planned_outcome = evolve(task.planned_outcome, failure=(CANCELLED, "the task was cancelled"))
         return True

@@ -5,14 +5,18 @@ The rooms, in the order in which a request passes them:
 - `engine`: joins the parts; its owner task runs everything that is async
 - `batch`, `outcome_queue`: read many requests lazily, and yield their outcomes
 - `uploads`: opens input images, and encodes bodies while they are sent
+- `submission_gate`: waits and probes while the circuit breaker is open
 - `scheduler`: submits a request, and retries it where that is safe
 - `slots`: the semaphore under which tasks are in flight
 - `submission_journal`: the interface of a journal that records a submission
 - `transport`: HTTP over aiohttp, and nothing else
+- `pools`, `lenient_protocol`, `transport_errors`: its connections, what they salvage, and their errors
+- `address_guard`: the addresses to which downloads may lead
 - `task_record`: an accepted task, and who waits for it
 - `poll_loop`, `poll_workers`: poll all pending tasks, and end their waits
-- `downloader`, `sinks`: download images into memory or files
+- `downloader`, `fetch`, `image_paths`, `sinks`: download images into memory or files
 - `estimator`: asks for prices
 - `event_hub`: delivers events, and counts them
+- `request_log`: writes events and requests to the logger
 - `context`, `clock`, `shared_timeout`: what the others need
 """

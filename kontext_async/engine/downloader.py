@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
-from attrs import define, field
 
+from kontext_async.decisions.downloads import Verdict, Version
 from kontext_async.decisions.resend import backoff
+from kontext_async.decisions.urls import UnusableURL, resolve_reference, to_request_url
 from kontext_async.engine.clock import cancel_at, sleep_until
+from kontext_async.engine.fetch import ACCEPT_ANY, Fetch, Interrupted, Verified
+from kontext_async.engine.image_paths import adapt_extension, choose_path
+from kontext_async.engine.request_log import LoggedRequest
 from kontext_async.engine.sinks import FileSink, MemorySink, Sink
 from kontext_async.engine.transport import TransportError
 from kontext_async.errors import DownloadFailed, KontextError
-from kontext_async.events import Downloaded
-from kontext_async.images import detect_format, is_complete
+from kontext_async.events import Downloaded, Retrying
+from kontext_async.images.data_uris import decode_payload, is_data_uri, parse_data_uri
 from kontext_async.redaction import strip_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    import aiohttp
 
     from kontext_async.engine.context import Context
     from kontext_async.engine.poll_loop import PollLoop
@@ -33,67 +34,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Downloader"]
 
-READ_SIZE = 64 * 1024
-"""The most bytes to take from the buffer at once."""
-
 WRITERS = 16
 """Threads that write images. More take memory, and make no disk faster."""
 
-EXTENSIONS = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "webp": (".webp",), "gif": (".gif",)}
-EXPIRED = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
-TRANSIENT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+DATA_URI_RATIO = 4
+"""Characters of a data URI for each byte of the image, at most: percent-encoding takes three."""
 
-
-class _Interrupted(Exception):
-    """The image is incomplete; another attempt may complete it."""
-
-    def __init__(self, reason: str, status: int | None = None) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-class _Expired(_Interrupted):
-    """The URL no longer leads to the image."""
-
-
-@define
-class _Fetch:
-    """One image that is being downloaded.
-
-    Attributes:
-        image: The image.
-        sink: Where its bytes go.
-        url: The current URL.
-        validator: The version that the sink holds a part of, for ``If-Range``.
-        reached: The most bytes that the sink ever held.
-        attempts: Consecutive attempts that brought nothing more.
-        refreshed: True once a fresh URL was requested.
-    """
-
-    image: GeneratedImage
-    sink: Sink
-    url: str
-    validator: str | None = field(default=None, init=False)
-    reached: int = field(default=0, init=False)
-    attempts: int = field(default=0, init=False)
-    refreshed: bool = field(default=False, init=False)
-
-    def headers(self) -> dict[str, str]:
-        """Return the headers that request the rest only, if the download can be resumed."""
-        if self.sink.size and self.validator:
-            return {"Range": f"bytes={self.sink.size}-", "If-Range": self.validator}
-        return {}
-
-    def failed(self, reason: str, status: int | None = None) -> DownloadFailed:
-        """Make the error that ends the download."""
-        return DownloadFailed(url=strip_query(self.url), reason=reason, status=status, task_id=self.image.task_id)
+RESUMES = 2
+"""Consecutive requests for the rest of an image that may fail before the download begins again without a range."""
 
 
 class Downloader:
     """Downloads the images of a session."""
 
-    def __init__(self, transport: Transport, poll_loop: PollLoop, context: Context) -> None:
+    def __init__(self, transport: Transport, poll_loop: PollLoop, context: Context, base_url: str) -> None:
         self._transport = transport
+        self._base_url = to_request_url(base_url)
         self._poll_loop = poll_loop
         settings = context.settings
         self._timeout = settings.timeouts.download
@@ -111,12 +67,15 @@ class Downloader:
             DownloadFailed: The download failed.
         """
         sink = MemorySink()
-        await self._fetch(image, sink)
-        self._report(image, None, sink)
+        verified = await self._fetch(image, sink)
+        self._report(image, None, sink, verified)
         return sink.data
 
     async def save(self, image: GeneratedImage, path: Path, *, place: int | None = None, durable: bool = False) -> Path:
         """Download an image into a file, and replace an existing one. The extension is adapted to the format.
+
+        A symbolic link is replaced by the file; what it points to stays as it is. A device, a named pipe or a socket is
+        never replaced: the download fails before it begins.
 
         Args:
             image: The image.
@@ -130,80 +89,138 @@ class Downloader:
         Raises:
             DownloadFailed: The download failed, or the file cannot be written.
         """
-        if await anyio.to_thread.run_sync(path.is_dir):
-            path /= re.sub(r"[^A-Za-z0-9_-]", "_", image.task_id or "image")
-        if place is not None:
-            path = path.with_name(f"{path.stem}-{place}{path.suffix}")
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", image.task_id or "image")
+        with _translate_path_errors(image):
+            path = await anyio.to_thread.run_sync(choose_path, path, name, place)
         sink = FileSink(path.parent, path.name, durable=durable, writers=self._writers)
         try:
             with _translate_disk_errors(image):
-                image_format = await self._fetch(image, sink)
-                target = adapt_extension(path, image_format)
+                verified = await self._fetch(image, sink)
+                target = adapt_extension(path, verified.image_format)
                 await sink.commit(target)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await sink.discard()
             raise
-        self._report(image, target, sink)
+        self._report(image, target, sink, verified)
         return target
 
-    async def _fetch(self, image: GeneratedImage, sink: Sink) -> str:
-        """Stream an image into `sink`, and return its format."""
-        fetch = _Fetch(image, sink, image.url)
-        if not strip_query(image.url).startswith(("http://", "https://")):
-            raise fetch.failed("it is not an http(s) URL")
-        async with self._transport.connection_slots:
-            with cancel_at(self._clock, self._clock.time() + self._timeout):
-                return await self._fetch_until_complete(fetch)
-        raise fetch.failed(f"it was not finished within {self._timeout:g} s")
+    async def _fetch(self, image: GeneratedImage, sink: Sink) -> Verified:
+        """Stream an image into `sink`, and verify it."""
+        fetch = Fetch(image, sink, image.url, self._max_bytes)
+        try:
+            fetch.url = self._resolve(fetch, image.url)
+            async with self._transport.connection_slots:
+                with cancel_at(self._clock, self._clock.time() + self._timeout):
+                    return await self._fetch_until_complete(fetch)
+                if verified := await fetch.recognize():
+                    return verified
+            raise fetch.failed(f"it was not finished within {self._timeout:g} s")
+        except DownloadFailed as error:
+            raise self._transport.redact(error) from error.__cause__
 
-    async def _fetch_until_complete(self, fetch: _Fetch) -> str:
+    def _resolve(self, fetch: Fetch, url: str) -> str:
+        """Return the URL to request: as it came, or resolved against the gateway's address if it is relative."""
+        if is_data_uri(url):
+            return url
+        if not url.strip():
+            raise fetch.failed("the URL is empty", retryable=False)
+        try:
+            return str(resolve_reference(self._base_url, url))
+        except UnusableURL as error:
+            raise fetch.failed(f"the URL is unusable: {error}", retryable=False) from None
+
+    async def _fetch_until_complete(self, fetch: Fetch) -> Verified:
         while True:
             try:
                 await self._stream(fetch)
-                return await _verify(fetch.sink)
-            except _Expired as expired:
-                if fetch.refreshed:
-                    raise fetch.failed(str(expired), expired.status) from None
-                await self._refresh(fetch, expired)
-            except (_Interrupted, TransportError) as cut:
-                fetch.attempts = 1 if fetch.sink.size > fetch.reached else fetch.attempts + 1
-                fetch.reached = max(fetch.reached, fetch.sink.size)
-                if fetch.attempts >= self._retries.attempts:
-                    raise fetch.failed(str(cut), getattr(cut, "status", None)) from cut.__cause__
-                pause = backoff(fetch.attempts, self._retries, self._random.random())
-                await sleep_until(self._clock, self._clock.time() + pause)
+                return await fetch.verify()
+            except TransportError as error:
+                if verified := await fetch.recognize():
+                    return verified
+                if error.kind.lasts:
+                    raise fetch.failed(str(error), retryable=False) from error.__cause__
+                await self._retry(fetch, error)
+            except Interrupted as interrupted:
+                await self._recover(fetch, interrupted)
 
-    async def _stream(self, fetch: _Fetch) -> None:
+    async def _stream(self, fetch: Fetch) -> None:
         """Send one request and append its body to the sink."""
-        async with self._transport.download(fetch.url, fetch.headers()) as response:
-            await self._begin(fetch, response)
-            while chunk := await response.content.read(READ_SIZE):
-                if fetch.sink.size + len(chunk) > self._max_bytes:
-                    raise fetch.failed(f"it is larger than {self._max_bytes} bytes")
-                await fetch.sink.write(chunk)
-
-    async def _begin(self, fetch: _Fetch, response: aiohttp.ClientResponse) -> None:
-        """Check the head of a response, and prepare the sink for its body."""
-        status = response.status
-        if status in EXPIRED:
-            raise _Expired(f"the server responded {status}", status)
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in TRANSIENT:
-            raise _Interrupted(f"the server responded {status}", status)
-        begun = f"bytes {fetch.sink.size}-"
-        if status == HTTPStatus.PARTIAL_CONTENT and response.headers.get("Content-Range", "").startswith(begun):
+        if is_data_uri(fetch.url):
+            await self._decode(fetch)
             return
-        await fetch.sink.restart()
-        if status in (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE):
-            fetch.validator = None
-            raise _Interrupted("the server did not send the requested range", status)
-        if status != HTTPStatus.OK:
-            raise fetch.failed(f"the server responded {status}", status)
-        if (response.content_length or 0) > self._max_bytes:
-            raise fetch.failed(f"it is larger than {self._max_bytes} bytes")
-        fetch.validator = _validator(response)
+        attempt, task_id = fetch.attempts + 1, fetch.image.task_id
+        with LoggedRequest("download", self._clock, attempt=attempt, task_id=task_id) as logged:
+            async with self._transport.download(fetch.url, fetch.prepare()) as response:
+                logged.responded(response.status, complete=False)
+                await fetch.receive(response, self._clock)
 
-    async def _refresh(self, fetch: _Fetch, expired: _Expired) -> None:
+    async def _decode(self, fetch: Fetch) -> None:
+        """Decode a data URI into the sink."""
+        fetch.check_size(len(fetch.url) // DATA_URI_RATIO)
+        try:
+            data = await anyio.to_thread.run_sync(_decode_data_uri, fetch.url)
+        except ValueError as error:
+            raise fetch.failed(f"the data URI is unusable: {error}", retryable=False) from None
+        await fetch.restart()
+        await fetch.append(data)
+        fetch.version = Version(total=len(data))
+
+    async def _recover(self, fetch: Fetch, interrupted: Interrupted) -> None:
+        """Do what makes another request worthwhile, or end the download."""
+        match interrupted.verdict:
+            case Verdict.BEGIN_AGAIN:
+                self._report_retry(fetch, interrupted)
+                await fetch.begin_again()
+            case Verdict.NOT_ACCEPTABLE if fetch.accept != ACCEPT_ANY:
+                fetch.accept = ACCEPT_ANY
+            case Verdict.MISSING if fetch.image.task_id is not None and not fetch.refreshed:
+                await self._refresh(fetch, interrupted)
+            case Verdict.MISSING | Verdict.NOT_READY if self._is_within_grace(fetch):
+                self._report_retry(fetch, interrupted)
+                await self._wait_for_image(fetch)
+            case Verdict.EXPIRED if not fetch.refreshed:
+                await self._refresh(fetch, interrupted)
+            case Verdict.TRANSIENT:
+                await self._retry(fetch, interrupted)
+            case _:
+                raise fetch.failed(str(interrupted), interrupted.status)
+
+    async def _retry(self, fetch: Fetch, cut: Interrupted | TransportError) -> None:
+        """Pause before another attempt, unless too many brought nothing more."""
+        fetch.attempts = 1 if fetch.sink.size > fetch.reached else fetch.attempts + 1
+        fetch.reached = max(fetch.reached, fetch.sink.size)
+        is_last = fetch.attempts >= self._retries.attempts
+        if fetch.is_resuming:
+            fetch.failed_resumes += 1
+            if is_last or fetch.failed_resumes >= RESUMES:
+                await fetch.begin_again()
+        if is_last and not fetch.is_resuming:
+            raise fetch.failed(str(cut), getattr(cut, "status", None)) from cut.__cause__
+        self._report_retry(fetch, cut)
+        pause = backoff(fetch.attempts, self._retries, self._random.random())
+        await sleep_until(self._clock, self._clock.time() + pause)
+
+    def _report_retry(self, fetch: Fetch, cut: Interrupted | TransportError) -> None:
+        error = self._transport.redact(fetch.failed(str(cut), getattr(cut, "status", None)))
+        now = self._clock.utcnow()
+        task_id = fetch.image.task_id
+        self._hub.emit(Retrying(at=now, task_id=task_id, operation="download", attempt=fetch.attempts, error=error))
+
+    def _is_within_grace(self, fetch: Fetch) -> bool:
+        """Return True if the image may not be there yet: not every server may know a new image at once."""
+        now = self._clock.time()
+        if fetch.grace_ends is None:
+            fetch.grace_ends = now + self._retries.not_found_grace
+        return now < fetch.grace_ends
+
+    async def _wait_for_image(self, fetch: Fetch) -> None:
+        now = self._clock.time()
+        fetch.waits += 1
+        pause = backoff(fetch.waits, self._retries, self._random.random())
+        await sleep_until(self._clock, min(now + pause, fetch.grace_ends or now))
+
+    async def _refresh(self, fetch: Fetch, expired: Interrupted) -> None:
         """Poll the task once more for a fresh URL."""
         fetch.refreshed = True
         image = fetch.image
@@ -216,43 +233,18 @@ class Downloader:
         fresh = _same_image(image, status.images)
         if fresh is None:
             raise fetch.failed(f"{expired}, and its task no longer lists the image", expired.status)
-        fetch.url = fresh.url
-        fetch.validator = None
-        await fetch.sink.restart()
+        fetch.url = self._resolve(fetch, fresh.url)
+        await fetch.restart()
 
-    def _report(self, image: GeneratedImage, path: Path | None, sink: Sink) -> None:
+    def _report(self, image: GeneratedImage, path: Path | None, sink: Sink, verified: Verified) -> None:
         now = self._clock.utcnow()
-        self._hub.emit(Downloaded(at=now, task_id=image.task_id, image=image, path=path, size=sink.size))
+        self._hub.emit(
+            Downloaded(at=now, task_id=image.task_id, image=image, path=path, size=sink.size, note=verified.note)
+        )
 
 
-def adapt_extension(path: Path, image_format: str) -> Path:
-    """Return `path` with an extension that fits the image's format.
-
-    The extension of another image format is replaced; any other suffix belongs to the name.
-    """
-    fitting = EXTENSIONS[image_format]
-    suffix = path.suffix.lower()
-    if suffix in fitting:
-        return path
-    if any(suffix in others for others in EXTENSIONS.values()):
-        return path.with_suffix(fitting[0])
-    return path.with_name(path.name + fitting[0])
-
-
-async def _verify(sink: Sink) -> str:
-    """Return the format of a downloaded image. Discard anything else, because it cannot be resumed."""
-    image_format = detect_format(sink.head)
-    if image_format and is_complete(image_format, sink.tail):
-        return image_format
-    reason = "the image is truncated" if image_format else "it is not an image" if sink.size else "it is empty"
-    await sink.restart()
-    raise _Interrupted(reason)
-
-
-def _validator(response: aiohttp.ClientResponse) -> str | None:
-    """Return the validator for ``If-Range``: a strong entity tag, or the date (RFC 9110, section 13.1.5)."""
-    tag = response.headers.get("ETag", "")
-    return tag if tag.startswith('"') else response.headers.get("Last-Modified")
+def _decode_data_uri(uri: str) -> bytes:
+    return decode_payload(parse_data_uri(uri))
 
 
 def _same_image(image: GeneratedImage, candidates: tuple[GeneratedImage, ...]) -> GeneratedImage | None:
@@ -267,9 +259,25 @@ def _same_image(image: GeneratedImage, candidates: tuple[GeneratedImage, ...]) -
 
 
 @contextmanager
+def _translate_path_errors(image: GeneratedImage) -> Iterator[None]:
+    """Translate the errors of a path that cannot be used; a NUL or a lone surrogate is a ValueError."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        failed = _make_disk_error(image, getattr(error, "strerror", None) or str(error))
+        failed.retryable = False
+        raise failed from error
+
+
+@contextmanager
 def _translate_disk_errors(image: GeneratedImage) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = f"the file cannot be written: {error}"
-        raise DownloadFailed(url=strip_query(image.url), reason=reason, task_id=image.task_id) from error
+        raise _make_disk_error(image, str(error)) from error
+
+
+def _make_disk_error(image: GeneratedImage, reason: str) -> DownloadFailed:
+    return DownloadFailed(
+        url=strip_query(image.url), reason=f"the file cannot be written: {reason}", task_id=image.task_id
+    )

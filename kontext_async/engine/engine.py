@@ -22,11 +22,13 @@ from kontext_async.engine.downloader import Downloader
 from kontext_async.engine.estimator import Estimator
 from kontext_async.engine.event_hub import EventHub
 from kontext_async.engine.poll_loop import PollLoop
+from kontext_async.engine.request_log import SessionLog
 from kontext_async.engine.scheduler import Scheduler
 from kontext_async.engine.slots import ConcurrencySlots
+from kontext_async.engine.submission_gate import SubmissionGate
 from kontext_async.engine.transport import Transport
 from kontext_async.engine.uploads import UploadLimiter
-from kontext_async.errors import SessionClosed, SessionCrashed, SessionError
+from kontext_async.errors import ConfigurationError, KontextError, SessionClosed, SessionCrashed, SessionError
 from kontext_async.events import (
     Abandoned,
     Accepted,
@@ -96,6 +98,7 @@ class Engine:
         self.settings = settings
         self.clock = clock
         self.hub = EventHub()
+        self._log = SessionLog(base_url)
         self.transport = Transport(api_key, base_url, settings, http)
         context = Context(
             settings=settings,
@@ -106,10 +109,13 @@ class Engine:
         )
         uploads = UploadLimiter(settings.limits)
         self.slots = ConcurrencySlots(AdaptiveLimit(settings.limits.max_in_flight), clock)
-        self.poll_loop = PollLoop(self.transport, context)
-        self.scheduler = Scheduler(self.transport, uploads, self.slots, self.poll_loop, context)
+        self.gate = SubmissionGate(self.transport, uploads, context, on_key_refused=self._on_key_refused)
+        self.poll_loop = PollLoop(self.transport, self.gate, context)
+        self.scheduler = Scheduler(
+            self.transport, uploads, self.slots, self.gate, poll_loop=self.poll_loop, context=context
+        )
         self.estimator = Estimator(self.transport, uploads, context)
-        self.downloader = Downloader(self.transport, self.poll_loop, context)
+        self.downloader = Downloader(self.transport, self.poll_loop, context, base_url)
         self.on_end: set[Callable[[SessionError], object]] = set()
         self._life = Life.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -132,7 +138,7 @@ class Engine:
         """
         if self._life is not Life.NEW:
             raise SessionClosed("the session was started before; create a new one")
-        self._loop = asyncio.get_running_loop()
+        self._loop = _running_loop()
         self.transport.open()
         ready = self._loop.create_future()
         self._signal(Signal.START)
@@ -146,6 +152,7 @@ class Engine:
             self._signal(Signal.END)
             await self.transport.aclose()
             raise self._end_error()
+        self._log.start(self.hub, self.on_end)
 
     async def aclose(self) -> None:
         """Close the engine, and fail all waiters with `SessionClosed`, which carries the task ID.
@@ -206,7 +213,11 @@ class Engine:
             abandoned=counts.count(Abandoned),
             downloaded=counts.count(Downloaded),
             spent=counts.spent,
+            circuit=self.gate.state.value,
         )
+
+    def _on_key_refused(self, error: KontextError) -> None:
+        self.poll_loop.fail_all(error)
 
     async def _run(self, ready: asyncio.Future[None]) -> None:
         """Own the task group until the engine closes or crashes: the body of the owner task."""
@@ -239,13 +250,14 @@ class Engine:
 
     def _fail_waiters(self) -> None:
         self.slots.close(self._end_error())
+        self.gate.close()
         self.scheduler.end_pauses()
         self.poll_loop.fail_all(self._end_error())
 
     def _end_error(self) -> SessionError:
         if self._crash is None:
             return SessionClosed("the session is closed")
-        error = SessionCrashed(f"the session's background work failed: {self._crash!r}")
+        error = self.transport.redact(SessionCrashed(f"the session's background work failed: {self._crash!r}"))
         error.__cause__ = self._crash
         return error
 
@@ -254,3 +266,12 @@ class Engine:
             if self._loop in (None, asyncio.get_running_loop()):
                 return
         raise SessionClosed("the session belongs to another event loop; create one for each loop")
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            "a session needs a running asyncio event loop; it does not run under trio or without a loop"
+        ) from None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kontext_async.decisions.resend import backoff
 from kontext_async.engine.clock import sleep_until
+from kontext_async.engine.request_log import LoggedRequest
 from kontext_async.engine.transport import TransportError
 from kontext_async.errors import GatewayUnavailable, InvalidRequest, KontextError
 from kontext_async.images import OneShotReader
@@ -49,7 +50,9 @@ class Estimator:
         attempt = 1
         while True:
             try:
-                response = await self._transport.precharge(self._uploads.upload(body))
+                with LoggedRequest("price", self._clock, attempt=attempt) as logged:
+                    response = await self._transport.precharge(self._uploads.upload(body))
+                    logged.responded(response.status)
             except TransportError as lost:
                 error: KontextError = GatewayUnavailable(f"no response to a price request: {lost}")
                 error.__cause__ = lost.__cause__

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EventCounts", "EventHub"]
 
+REMEMBERED_TASKS = 4096
+"""Completed tasks to remember, so that the cost of none is added twice."""
+
 
 class EventCounts:
     """The number of events of each kind, and the sum of what completed tasks cost."""
@@ -29,15 +32,25 @@ class EventCounts:
         self.spent = Decimal(0)
         self.uncertain = 0
         self._counts: defaultdict[type, int] = defaultdict(int)
+        self._counted: dict[str | None, None] = {}
 
     def record(self, event: Event) -> None:
         """Count one event."""
         self.add(type(event))
         if isinstance(event, Completed):
-            if event.fingerprint:  # an attached task was billed elsewhere, and may be seen completed many times
+            if event.fingerprint and self._is_first(event.task_id):  # an attached task was billed elsewhere
                 self.spent += event.generation.usage.cost or 0
         elif isinstance(event, Failed) and isinstance(event.error, SubmissionUncertain):
             self.uncertain += 1
+
+    def _is_first(self, task_id: str | None) -> bool:
+        """Return False if the task was counted before: a gateway may return one ID for several create requests."""
+        if task_id in self._counted:
+            return False
+        self._counted[task_id] = None
+        if len(self._counted) > REMEMBERED_TASKS:
+            del self._counted[next(iter(self._counted))]
+        return True
 
     def add(self, kind: type) -> None:
         """Count one event of a kind that carries no money."""
@@ -99,7 +112,7 @@ class EventHub:
 
     def emit_if_wanted(self, kind: type[EventT], make: Callable[P, EventT], *args: P.args, **kwargs: P.kwargs) -> None:
         """Deliver an event that is costly to make, as `make` makes it. Only count it if no subscriber wants it."""
-        if any(subscription.wants(kind) for subscription in self._subscriptions):
+        if self._subscriptions and any(subscription.wants(kind) for subscription in self._subscriptions):
             self.emit(make(*args, **kwargs))
         else:
             self.counts.add(kind)

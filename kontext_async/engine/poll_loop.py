@@ -20,10 +20,11 @@ from kontext_async.errors import (
     GatewayError,
     KontextError,
     PermissionDenied,
+    RateLimited,
     TaskNotFound,
     TaskTimeout,
 )
-from kontext_async.events import Abandoned, Completed, Failed, StatusReceived, Throttled
+from kontext_async.events import Abandoned, Completed, Failed, Retrying, StatusReceived, Throttled
 from kontext_async.models import Generation, TaskStatus
 from kontext_async.protocol import InProgress, error_from_response, read_poll, read_status, retry_after
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from kontext_async.engine.context import Context
     from kontext_async.engine.poll_workers import Polled
+    from kontext_async.engine.submission_gate import SubmissionGate
     from kontext_async.engine.transport import Response, Transport
 
     T = TypeVar("T")
@@ -48,9 +50,10 @@ WAKE_UPS_PER_INTERVAL = 8
 class PollLoop:
     """Polls every pending task of a session, and ends their waits."""
 
-    def __init__(self, transport: Transport, context: Context) -> None:
+    def __init__(self, transport: Transport, gate: SubmissionGate, context: Context) -> None:
         settings = context.settings
         self._transport = transport
+        self._gate = gate
         self._retries = settings.retries
         self._wait = settings.timeouts.wait
         self._clock = context.clock
@@ -85,9 +88,10 @@ class PollLoop:
         """Poll a task from now on; with `at_once`, before all others.
 
         Returns:
-            The record to wait on: the earlier one if the task is polled already.
+            The record to wait on: the earlier one if the task is polled already. The task then ends with that one.
         """
         if known := self._tasks.get(task.task_id):
+            known.add_twin(task)
             return known
         self._tasks[task.task_id] = task
         task.failure_streak = None  # earlier failures belong to another wait
@@ -160,6 +164,7 @@ class PollLoop:
             raise polled
         status = self._parse(task, polled, read_status)
         if isinstance(status, KontextError):
+            self._report_refusal(status)
             raise _not_found(task) if _failure_of(status) is PollFailure.NOT_FOUND else status
         return polled, status
 
@@ -221,14 +226,26 @@ class PollLoop:
         return StatusReceived(**self._event_fields(task), status=read_status(body, task.task_id))
 
     def _on_poll_failed(self, task: TaskRecord, error: KontextError, now: float) -> None:
+        self._report_refusal(error)
         failure = _failure_of(error)
         action = record_failure(task, failure, now, self._retries)
-        if action is FailureAction.FAIL_ALL:
-            self.fail_all(error)
-        elif action is FailureAction.FAIL_TASK:
+        if action is FailureAction.FAIL_TASK:
             self._fail(task, _not_found(task) if failure is PollFailure.NOT_FOUND else error)
         else:
+            self._report_retry(task, error)
             self._queue.retry_later(task, now, self._retries, self._random.random())
+
+    def _report_retry(self, task: TaskRecord, error: KontextError) -> None:
+        if not isinstance(error, RateLimited):  # that is reported as `Throttled`
+            fields = self._event_fields(task)
+            self._hub.emit(Retrying(**fields, operation="status", attempt=task.failures, error=error))
+
+    def _report_refusal(self, error: KontextError) -> None:
+        """Have a 401 of the gateway itself confirmed; stop submitting after a refusal because of the balance."""
+        if isinstance(error, AuthenticationFailed) and error.from_gateway:
+            self._gate.start_confirmation(error)
+        elif isinstance(error, PermissionDenied) and error.concerns_balance:
+            self._gate.record_low_balance(error)
 
     def _expire_unwatched(self, task: TaskRecord, polled: Polled, now: float) -> None:
         """Stop polling a task after `Timeouts.wait`, unless somebody waits for it with a deadline of their own."""
@@ -277,8 +294,6 @@ def _not_found(task: TaskRecord) -> TaskNotFound:
 
 
 def _failure_of(error: KontextError) -> PollFailure:
-    if isinstance(error, AuthenticationFailed | PermissionDenied):
-        return PollFailure.FORBIDDEN
     if isinstance(error, GatewayError) and error.status == HTTPStatus.NOT_FOUND:
         return PollFailure.NOT_FOUND
     return PollFailure.TRANSIENT

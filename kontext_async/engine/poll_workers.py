@@ -7,8 +7,10 @@ the workers idle, and one timer wakes the loop for whatever is due first.
 from __future__ import annotations
 
 import asyncio
+from logging import DEBUG
 from typing import TYPE_CHECKING, TypeAlias
 
+from kontext_async.engine.request_log import LOGGER, log_poll
 from kontext_async.engine.transport import Response, TransportError
 from kontext_async.errors import GatewayUnavailable, KontextError
 
@@ -78,6 +80,8 @@ class PollWorkers:
                 self._dispatch_and_arm(now)
             task = following or await self._next_assignment()
             polled: Polled
+            is_logged = LOGGER.isEnabledFor(DEBUG)
+            began = self._clock.time() if is_logged else now
             try:
                 polled = await self._transport.status(task.task_id)
             except TransportError as error:
@@ -85,6 +89,8 @@ class PollWorkers:
             finally:
                 counts = self._queue.poll_done(task)
             now = self._clock.time()
+            if is_logged:
+                log_poll(task.task_id, task.failures + 1, polled, now - began)
             if counts:
                 self._handle(task, polled, now)
 

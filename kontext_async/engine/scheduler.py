@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import anyio
 from attrs import define, field
 
+from kontext_async.decisions.circuit_breaker import Admission
 from kontext_async.decisions.resend import (
     AttemptOutcome,
     GiveUp,
@@ -24,9 +25,12 @@ from kontext_async.decisions.resend import (
 )
 from kontext_async.decisions.submission import Consequence, Interruption, Phase, Step, advance, consequence_of
 from kontext_async.engine.clock import sleep_until
+from kontext_async.engine.request_log import LoggedRequest
 from kontext_async.engine.task_record import TaskRecord, TaskRecordWithDigest
 from kontext_async.engine.transport import TransportError
 from kontext_async.errors import (
+    AuthenticationFailed,
+    GatewayError,
     GatewayUnavailable,
     InvalidResponse,
     KontextError,
@@ -34,7 +38,7 @@ from kontext_async.errors import (
     SessionClosed,
     SubmissionUncertain,
 )
-from kontext_async.events import Abandoned, Accepted, Failed, Submitting, Throttled
+from kontext_async.events import Abandoned, Accepted, Failed, Retrying, Submitting, Throttled
 from kontext_async.protocol import (
     accepted_despite_error,
     encode_create,
@@ -45,9 +49,11 @@ from kontext_async.protocol import (
 )
 
 if TYPE_CHECKING:
+    from kontext_async.decisions.transport_failures import TransportFailure
     from kontext_async.engine.context import Context
     from kontext_async.engine.poll_loop import PollLoop
     from kontext_async.engine.slots import ConcurrencySlots, Slot
+    from kontext_async.engine.submission_gate import SubmissionGate
     from kontext_async.engine.submission_journal import SubmissionJournal
     from kontext_async.engine.transport import Response, Transport
     from kontext_async.engine.uploads import RequestImages, Upload, UploadLimiter
@@ -68,6 +74,8 @@ class Submission:
         attempt: The number of the current attempt, from 1.
         phase: How far it has come: see `decisions.submission`.
         caller_cancelled: True once the caller is cancelled.
+        is_trial: True if the current attempt is the trial of the circuit breaker.
+        scope: Cancels the current attempt.
         task: The accepted task; None before.
         accept_body: The body of the response that accepted it.
     """
@@ -78,6 +86,8 @@ class Submission:
     attempt: int = field(default=0, init=False)
     phase: Phase = field(default=Phase.QUEUED, init=False)
     caller_cancelled: bool = field(default=False, init=False)
+    is_trial: bool = field(default=False, init=False)
+    scope: anyio.CancelScope = field(factory=anyio.CancelScope, init=False, repr=False)
     task: TaskRecord | None = field(default=None, init=False)
     accept_body: bytes | None = field(default=None, init=False, repr=False)
 
@@ -93,6 +103,7 @@ class FailedAttempt:
     outcome: AttemptOutcome
     error: KontextError
     retry_after: float | None = None
+    failure: TransportFailure | None = None
 
 
 AttemptResult: TypeAlias = TaskRecord | FailedAttempt | KontextError
@@ -106,19 +117,22 @@ class Scheduler:
         transport: Transport,
         uploads: UploadLimiter,
         slots: ConcurrencySlots,
+        gate: SubmissionGate,
+        *,
         poll_loop: PollLoop,
         context: Context,
     ) -> None:
         self._transport = transport
         self._uploads = uploads
         self._slots = slots
+        self._gate = gate
         self._poll_loop = poll_loop
         self._settings = context.settings
         self._clock = context.clock
         self._hub = context.hub
         self._random = context.random
         self._start_soon = context.start_soon
-        self._in_flight: set[asyncio.Future[AttemptResult]] = set()
+        self._in_flight: dict[asyncio.Future[AttemptResult], Submission] = {}
         self._pauses: set[anyio.CancelScope] = set()
 
     async def submit(self, submission: Submission) -> TaskRecord:
@@ -135,7 +149,10 @@ class Scheduler:
             raise
 
     async def drain(self, seconds: float) -> None:
-        """Wait until no attempt is in flight, for a bounded time."""
+        """Call off the attempts that have sent nothing, and wait for the others, for a bounded time."""
+        for submission in self._in_flight.values():
+            if submission.phase in (Phase.QUEUED, Phase.CONNECTING):
+                submission.scope.cancel()
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=seconds)
 
@@ -163,7 +180,7 @@ class Scheduler:
         submission.fingerprint = fingerprint(submission.request, images.images)
         body = encode_create(submission.request, images.images)
         while True:
-            slot = await self._slots.acquire(priority=submission.attempt > 0)
+            slot = await self._acquire_slot(submission)
             result = await self._shielded_attempt(submission, body, images, slot)
             if isinstance(result, TaskRecord):
                 return result
@@ -177,7 +194,27 @@ class Scheduler:
             if isinstance(decision, GiveUp):
                 raise self._uncertain(submission, result.error) if decision.uncertain else result.error
             if result.outcome is not AttemptOutcome.THROTTLED:  # the slots pause the whole session then
+                fields = self._event_fields(submission)
+                self._hub.emit(Retrying(**fields, operation="create", attempt=submission.attempt, error=result.error))
                 await self._pause(decision.after)
+
+    async def _acquire_slot(self, submission: Submission) -> Slot:
+        """Take a slot once the circuit breaker admits the submission."""
+        deadline: float | None = None
+        while True:
+            slot = await self._slots.acquire(priority=submission.attempt > 0)
+            try:
+                admission = self._gate.admit()
+            except KontextError:
+                slot.release()
+                raise
+            if admission is not Admission.WAIT:
+                submission.is_trial = admission is Admission.SEND_AS_TRIAL
+                return slot
+            slot.release()
+            if deadline is None:
+                deadline = self._clock.time() + self._settings.outages.wait
+            await self._gate.wait(deadline)
 
     async def _shielded_attempt(
         self, submission: Submission, body: CreateBody, images: RequestImages, slot: Slot
@@ -185,14 +222,15 @@ class Scheduler:
         """Run one attempt as a child of the owner task, and wait for it."""
         done: asyncio.Future[AttemptResult] = asyncio.get_running_loop().create_future()
         submission.attempt += 1
-        upload = self._uploads.upload(body)
+        upload = self._uploads.upload(body, partial(_on_upload_start, submission))
+        submission.scope = anyio.CancelScope()
         try:
-            self._start_soon(self._attempt, submission, upload, slot, done)
+            self._start_soon(self._run_attempt, submission, upload, slot, done)
         except BaseException:
-            slot.release()
+            self._release(submission, slot)
             raise
-        self._in_flight.add(done)
-        done.add_done_callback(self._in_flight.discard)
+        self._in_flight[done] = submission
+        done.add_done_callback(self._in_flight.pop)
         images.acquire()  # the caller may leave while the request is in flight
         done.add_done_callback(images.release)
         try:
@@ -211,12 +249,19 @@ class Scheduler:
             self._report_orphaned(submission, done.result())
             return
         if consequence_of(submission.phase, Interruption.CANCELLED) is Consequence.NOTHING_SENT:
-            return
+            submission.scope.cancel()
         with anyio.CancelScope(shield=True):
             await asyncio.wait([done], timeout=self._settings.timeouts.cancel)
         if not done.done():
             reason = "the caller was cancelled before the gateway responded"
             self._hub.emit(Abandoned(**self._event_fields(submission), reason=reason))
+
+    async def _run_attempt(
+        self, submission: Submission, upload: Upload, slot: Slot, done: asyncio.Future[AttemptResult]
+    ) -> None:
+        """Run one attempt in a scope of its own: it can be called off while nothing is sent."""
+        with submission.scope:
+            await self._attempt(submission, upload, slot, done)
 
     async def _attempt(
         self, submission: Submission, upload: Upload, slot: Slot, done: asyncio.Future[AttemptResult]
@@ -230,13 +275,15 @@ class Scheduler:
         except KontextError as error:
             result = self._not_accepted(submission, error)
         except asyncio.CancelledError:
-            if consequence_of(submission.phase, Interruption.CLOSED) is Consequence.AWAIT_RESPONSE:  # it waited enough
+            if submission.phase is Phase.SENDING:  # the session has waited for the response long enough
                 result = self._uncertain(submission, closed)
+            elif submission.phase is not Phase.ACCEPTED:
+                result = self._not_accepted(submission, _not_sent() if submission.caller_cancelled else closed)
             raise
         finally:
             if submission.phase is not Phase.ACCEPTED:
                 submission.advance(Step.END_ATTEMPT)
-                slot.release()
+            self._release(submission, slot)
             if submission.caller_cancelled:
                 self._report_orphaned(submission, result)
             if not done.done():
@@ -244,40 +291,67 @@ class Scheduler:
 
     async def _try(self, submission: Submission, upload: Upload, slot: Slot) -> TaskRecord | FailedAttempt:
         self._hub.emit(Submitting(**self._event_fields(submission), attempt=submission.attempt))
+        with LoggedRequest("create", self._clock, attempt=submission.attempt) as logged:
+            result = await self._send_once(submission, upload, slot, logged)
+            if isinstance(result, FailedAttempt):
+                logged.error = result.error
+            else:
+                logged.task_id = result.task_id
+        return result
+
+    async def _send_once(
+        self, submission: Submission, upload: Upload, slot: Slot, logged: LoggedRequest
+    ) -> TaskRecord | FailedAttempt:
         try:
             response = await self._transport.create(upload, before=partial(_before_send, submission))
         except TransportError as lost:
-            error = GatewayUnavailable(f"no response to a create request: {lost}")
-            error.__cause__ = lost.__cause__
-            return FailedAttempt(outcome_of_loss(handed_over=lost.handed_over), error)
+            return self._fail(_failed_by_transport(lost))
+        logged.responded(response.status)
         if not response.ok:
-            return self._handle_refusal(submission, response, slot)
+            return await self._handle_refusal(submission, response, slot)
         try:
             status = read_created(response.body, status=response.status)
         except InvalidResponse as invalid:
-            return FailedAttempt(AttemptOutcome.UNKNOWN, self._transport.redact(invalid))
+            return self._fail(FailedAttempt(AttemptOutcome.UNKNOWN, self._transport.redact(invalid)))
+        except GatewayError as refusal:  # despite the HTTP status
+            return self._fail(FailedAttempt(AttemptOutcome.REJECTED, self._transport.redact(refusal)))
         return self._accept(submission, status, response.body, slot)
 
-    def _handle_refusal(self, submission: Submission, response: Response, slot: Slot) -> TaskRecord | FailedAttempt:
+    def _fail(self, attempt: FailedAttempt) -> FailedAttempt:
+        """Let the circuit breaker learn from a failed attempt."""
+        self._gate.record_failure(attempt.outcome, attempt.error, attempt.failure)
+        return attempt
+
+    async def _handle_refusal(
+        self, submission: Submission, response: Response, slot: Slot
+    ) -> TaskRecord | FailedAttempt:
         requested = retry_after(response.retry_after, self._clock.utcnow())
-        outcome = outcome_of_response(response.status, has_retry_after=requested is not None)
+        error = self._transport.redact(
+            error_from_response(
+                response.status, response.body, request_id=response.request_id, location=response.location
+            )
+        )
+        outcome = outcome_of_response(
+            response.status, has_retry_after=requested is not None, from_gateway=error.from_gateway
+        )
         if outcome is AttemptOutcome.UNKNOWN and (status := accepted_despite_error(response.body)):
             return self._accept(submission, status, response.body, slot)
-        error = self._transport.redact(
-            error_from_response(response.status, response.body, request_id=response.request_id)
-        )
+        if isinstance(error, AuthenticationFailed) and error.from_gateway:
+            submission.advance(Step.END_ATTEMPT)  # the gateway refused it: nothing is in flight any longer
+            outcome = AttemptOutcome.REJECTED if await self._gate.confirm_key(error) else AttemptOutcome.NOT_ACCEPTED
         if isinstance(error, RateLimited):
             error.retry_after = requested
         if outcome is AttemptOutcome.THROTTLED:
             pause = retry_delay(requested, submission.attempt, self._settings.retries, self._random.random())
             slot.refused(self._clock.time(), pause)
             self._hub.emit(Throttled(**self._event_fields(submission), seconds=pause, scope="submit"))
-        return FailedAttempt(outcome, error, requested)
+        return self._fail(FailedAttempt(outcome, error, requested))
 
     def _accept(self, submission: Submission, status: TaskStatus, body: bytes, slot: Slot) -> TaskRecord:
         task = _make_record(submission, status.task_id, self._clock.time(), slot.accepted())
         submission.task = task
         submission.advance(Step.ACCEPT)
+        self._gate.record_accepted()
         self._hub.emit(Accepted(**self._event_fields(submission), status=status))
         if status.state.is_terminal:
             self._poll_loop.finish(task, status, body)
@@ -303,6 +377,13 @@ class Scheduler:
         if submission.journal:
             submission.journal.not_accepted()
         return error
+
+    def _release(self, submission: Submission, slot: Slot) -> None:
+        """Release what an attempt holds: its slot, unless the accepted task has it, and its place as a trial."""
+        slot.release()
+        if submission.is_trial:
+            submission.is_trial = False
+            self._gate.end_trial()
 
     def _uncertain(self, submission: Submission, cause: KontextError) -> SubmissionUncertain:
         error = SubmissionUncertain(
@@ -349,5 +430,24 @@ async def _before_send(submission: Submission) -> None:
     if submission.journal:
         await submission.journal.before_send(submission.fingerprint or "", submission.attempt)
     if submission.caller_cancelled:
-        raise GatewayUnavailable("the caller was cancelled before the request was sent")
+        raise _not_sent()
+    submission.advance(Step.CONNECT)
+
+
+def _on_upload_start(submission: Submission) -> None:
+    """Note that the request is about to go out, unless its caller was cancelled meanwhile."""
+    if submission.caller_cancelled:
+        raise _not_sent()
     submission.advance(Step.SEND)
+
+
+def _not_sent() -> GatewayUnavailable:
+    return GatewayUnavailable("the caller was cancelled before the request was sent")
+
+
+def _failed_by_transport(lost: TransportError) -> FailedAttempt:
+    error = GatewayUnavailable(f"no response to a create request: {lost}")
+    error.__cause__ = lost.__cause__
+    error.retryable = not lost.kind.lasts
+    outcome = AttemptOutcome.REJECTED if lost.kind.lasts else outcome_of_loss(handed_over=lost.handed_over)
+    return FailedAttempt(outcome, error, failure=lost.kind)

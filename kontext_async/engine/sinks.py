@@ -7,16 +7,23 @@ import os
 import secrets
 import threading
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
+from kontext_async.engine.image_paths import refuse_special_file, temporary_name
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 __all__ = ["FileSink", "MemorySink", "Sink"]
 
-HEAD = 12
+HEAD = 64
 TAIL = 4096
 FLUSH_AT = 128 * 1024
 """Bytes to collect before a thread writes them. More would save few visits to a thread, and take memory for each of the
@@ -28,7 +35,7 @@ class Sink(ABC):
 
     Attributes:
         size: Bytes taken so far.
-        head: The first bytes: at least 12, or all of them.
+        head: The first bytes: at least 64, or all of them.
         tail: The last 4 KiB.
     """
 
@@ -52,6 +59,10 @@ class Sink(ABC):
         await self._clear()
 
     @abstractmethod
+    async def inspect(self, look: Callable[[bytes], T]) -> T:
+        """Call `look` with all bytes, in a thread, and return what it returns."""
+
+    @abstractmethod
     async def _store(self, chunk: bytes) -> None: ...
 
     @abstractmethod
@@ -69,6 +80,10 @@ class MemorySink(Sink):
     def data(self) -> bytes:
         """The image: the buffer's own bytes, so that it is in memory once."""
         return self._buffer.getvalue()
+
+    async def inspect(self, look: Callable[[bytes], T]) -> T:
+        """See `Sink.inspect`."""
+        return await anyio.to_thread.run_sync(look, self.data)
 
     async def _store(self, chunk: bytes) -> None:
         self._buffer.write(chunk)
@@ -93,7 +108,7 @@ class FileSink(Sink):
         writers: anyio.CapacityLimiter | None = None,
     ) -> None:
         super().__init__()
-        self._path = directory / f".{name[:80]}.{secrets.token_hex(4)}.part"
+        self._path = directory / temporary_name(name, secrets.token_hex(4))
         self._durable = durable
         self._writers = writers
         self._chunks: list[bytes] = []
@@ -102,12 +117,20 @@ class FileSink(Sink):
         self._in_thread = threading.Lock()  # a cancelled caller's thread may still write: its file stays open
         self._discarded = False
 
+    async def inspect(self, look: Callable[[bytes], T]) -> T:
+        """See `Sink.inspect`."""
+        return await anyio.to_thread.run_sync(self._inspect, look, limiter=self._writers)
+
     async def commit(self, target: Path) -> None:
-        """Write the rest, and rename the file to `target`."""
+        """Write the rest, and rename the file to `target`. A symbolic link there is replaced, not followed.
+
+        Raises:
+            OSError: The file cannot be written, or `target` is a device, a named pipe, a socket or a directory.
+        """
         await anyio.to_thread.run_sync(self._commit, target, limiter=self._writers)
 
     async def discard(self) -> None:
-        """Remove the temporary file."""
+        """Remove the temporary file, as far as the file system permits it."""
         await anyio.to_thread.run_sync(self._discard)
 
     async def _store(self, chunk: bytes) -> None:
@@ -130,7 +153,7 @@ class FileSink(Sink):
             return
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("xb", buffering=0)
+            self._file = self._path.open("x+b", buffering=0)
         for chunk in self._chunks:
             _write_all(self._file, chunk)
         self._discard_chunks()
@@ -144,8 +167,17 @@ class FileSink(Sink):
             file.seek(0)
             file.truncate()
 
+    def _inspect(self, look: Callable[[bytes], T]) -> T:
+        with self._in_thread:
+            self._write()
+            if self._file is None or self._discarded:
+                return look(b"")
+            self._file.seek(0)
+            return look(self._file.readall())  # this leaves the position at the end
+
     def _commit(self, target: Path) -> None:
         with self._in_thread:
+            refuse_special_file(target)
             self._write()
             if self._file:
                 if self._durable:
@@ -157,8 +189,10 @@ class FileSink(Sink):
         with self._in_thread:
             self._discarded = True
             if self._file:
-                self._file.close()
-                self._path.unlink(missing_ok=True)
+                with suppress(OSError):  # closing may report an earlier failure to write
+                    self._file.close()
+                with suppress(OSError):
+                    self._path.unlink(missing_ok=True)
 
 
 def _write_all(file: io.FileIO, data: bytes) -> None:

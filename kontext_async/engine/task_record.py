@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from kontext_async.decisions.polling.entry import PollEntry
 from kontext_async.errors import KontextError, TaskFailed
@@ -47,6 +47,7 @@ class TaskRecord(PollEntry):
     _waiters: list[asyncio.Future[Result]] | None = field(default=None, init=False)
     _watchers: list[asyncio.Future[KontextError | None]] | None = field(default=None, init=False)
     _callback: Callable[[TaskRecord, Result], object] | None = field(default=None, init=False)
+    _twins: list[TaskRecord] | None = field(default=None, init=False)
 
     @property
     def fingerprint(self) -> str | None:
@@ -102,6 +103,12 @@ class TaskRecord(PollEntry):
         """Return the task's result, an error as the caller's own copy."""
         return self.result and _copy(self.result)
 
+    def add_twin(self, twin: TaskRecord) -> None:
+        """End `twin` together with this record: a gateway may return one ID for several create requests."""
+        if twin is self or (self._twins and twin in self._twins) or not (twin.slots or twin.has_observers):
+            return
+        self._twins = [*(self._twins or ()), twin]
+
     def record_status(self, body: bytes) -> None:
         """Record a response, if anybody may ask for it; wake the watchers if it is a new one."""
         if self.retains_status and body != self.last_body:
@@ -124,6 +131,9 @@ class TaskRecord(PollEntry):
         callback, self._callback = self._callback, None
         if callback:
             callback(self, _copy(result))
+        twins, self._twins = self._twins, None
+        for twin in twins or ():
+            twin.set_result(evolve(result, request=twin.request) if isinstance(result, Generation) else _copy(result))
 
     def _wake_watchers(self, error: KontextError | None) -> None:
         watchers, self._watchers = self._watchers, None
@@ -160,6 +170,7 @@ def result_of(task: TaskRecord, status: TaskStatus, now: float) -> Generation | 
             created_at=status.created_at,
             elapsed=max(0.0, now - task.since),
             metadata=status.metadata,
+            omitted_images=status.omitted_images,
         )
     if status.state is TaskState.COMPLETED:
         return TaskFailed(task_id=task.task_id, code=None, message="it completed without an image")

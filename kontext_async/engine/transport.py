@@ -8,8 +8,6 @@ once").
 from __future__ import annotations
 
 import asyncio
-import os
-import ssl
 import sys
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -20,10 +18,20 @@ import attrs
 from attrs import define, field
 from yarl import URL
 
+from kontext_async.decisions.proxies import ProxyRules
+from kontext_async.decisions.transport_failures import TransportFailure
+from kontext_async.decisions.urls import RedirectRefused, UnusableURL, follow_redirect, to_request_url
+from kontext_async.engine import pools
+from kontext_async.engine.address_guard import AddressGuard, ForbiddenAddress
+from kontext_async.engine.lenient_protocol import LenientConnector, refused_bytes
+from kontext_async.engine.pools import PARSER_LIMITS, REPEATABLE_KEEP_ALIVE, make_pool
 from kontext_async.engine.shared_timeout import SharedTimeout
+from kontext_async.engine.transport_errors import LIBRARY_ERRORS, TransportError, chain, translate
 from kontext_async.errors import ConfigurationError, KontextError, SessionClosed
-from kontext_async.protocol import create_url, precharge_url, status_url
-from kontext_async.redaction import strip_query, truncate
+from kontext_async.protocol import clean_body, create_url, precharge_url, status_url
+from kontext_async.protocol.framing import find_response, is_whole
+from kontext_async.redaction import clean_text, strip_query
+from kontext_async.settings import ENVIRONMENT, check_proxy, find_proxy_variables
 from kontext_async.version import __version__
 
 if TYPE_CHECKING:
@@ -31,27 +39,24 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from kontext_async.engine.uploads import Upload
-    from kontext_async.settings import Settings
+    from kontext_async.settings import Network, Settings
 
     ErrorT = TypeVar("ErrorT", bound=KontextError)
 
-__all__ = ["Response", "Transport", "TransportError"]
+__all__ = ["Download", "Response", "Transport", "TransportError"]
 
 MAX_RESPONSE_BYTES = 8 * 1024 * 1024
 """The largest response of the API that is read. None comes near it."""
 
-CREATE_KEEP_ALIVE = 2.0
-"""Seconds for which an idle connection may carry a create request. A server may just have closed an older connection,
-and then the outcome of the request is unknown."""
-
-STATUS_KEEP_ALIVE = 60.0
-"""Seconds for which an idle connection may carry a status request, which can be repeated. This is longer than the gap
-between two polls, so that a poll does not need a new connection."""
+GRACE_SECONDS = 1.0
+"""Seconds for which the end of a response may be late once its body is a complete JSON object. With a length that is a
+byte too long, it would otherwise take until the deadline."""
 
 DOWNLOAD_BUFFER = 32 * 1024
 """Bytes of a download that may wait in the buffer before aiohttp stops reading; asyncio may deliver 256 KiB at once."""
 
 MAX_REDIRECTS = 5
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 OK = HTTPStatus.OK.value
 
@@ -65,12 +70,14 @@ class Response:
         body: The body.
         retry_after: The ``Retry-After`` header.
         request_id: The ``X-Request-Id`` header.
+        location: The ``Location`` header of a redirect, without its query.
     """
 
     status: int
     body: bytes = field(repr=False)
     retry_after: str | None = None
     request_id: str | None = None
+    location: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -78,16 +85,53 @@ class Response:
         return 200 <= self.status < 300  # noqa: PLR2004 # that is what 2xx means
 
 
-class TransportError(Exception):
-    """A request without a response. Internal: the callers turn it into an error of the tree.
+class Download:
+    """The response to a download request, while its body is read.
 
     Attributes:
-        handed_over: True if the last byte of the body was handed to the socket.
+        status: The HTTP status.
+        headers: The headers.
+        content_length: The announced length of the body; None if there is none.
     """
 
-    def __init__(self, reason: str, *, handed_over: bool) -> None:
-        super().__init__(reason)
-        self.handed_over = handed_over
+    def __init__(self, response: aiohttp.ClientResponse, translate: Callable[[Exception], TransportError]) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self.content_length = response.content_length
+        self._content = response.content
+        self._translate = translate
+        self._failure: TransportError | None = None
+
+    async def read(self, size: int) -> bytes:
+        """Return the next bytes of the body; none at its end. After a failure, what came is returned first.
+
+        Args:
+            size: The most bytes; what was left before a failure may be more.
+
+        Raises:
+            TransportError: The connection failed.
+        """
+        if self._failure is None:
+            try:
+                return await self._content.read(size)
+            except LIBRARY_ERRORS as error:
+                self._failure = self._translate(error)
+            if rest := _take_rest(self._content):
+                return rest
+        raise self._failure
+
+
+@define
+class _Received:
+    """The part of a response that has come.
+
+    Attributes:
+        response: The response, once its head has come.
+        chunks: The body so far.
+    """
+
+    response: aiohttp.ClientResponse | None = None
+    chunks: list[bytes] = field(factory=list)
 
 
 class Transport:
@@ -106,40 +150,61 @@ class Transport:
         limits = settings.limits
         self._key = api_key
         self._headers = {"Authorization": f"Bearer {api_key}", "Accept": "application/json"}
-        self._create_url = URL(create_url(base_url), encoded=True)
-        self._precharge_url = URL(precharge_url(base_url), encoded=True)
-        self._base_url = base_url
+        try:
+            base = to_request_url(base_url)
+        except UnusableURL as unusable:
+            raise ConfigurationError(f"the base URL cannot be used: {unusable}") from None
+        self._base = base
+        self._base_url = str(base).rstrip("/")
+        self._create_url = URL(create_url(self._base_url), encoded=True)
+        self._precharge_url = URL(precharge_url(self._base_url), encoded=True)
         self._timeouts = settings.timeouts
+        self._network = settings.network
         self._no_total = aiohttp.ClientTimeout(total=None, sock_connect=settings.timeouts.connect)
-        foreign = {"headers": self._headers, "timeout": self._no_total, "raise_for_status": False}
-        self._status_options: dict[str, Any] = foreign if http else {}  # our own pool has these as its defaults
         self._download_timeout = attrs.evolve(self._no_total, sock_read=settings.timeouts.status)
+        self._guard = AddressGuard(base, settings.network, settings.timeouts.connect)
+        self._proxies = ProxyRules()
+        self._base_proxy: URL | None = None
         self._given = http
+        # our own pools have these as their defaults
+        self._foreign: dict[str, Any] = {**PARSER_LIMITS, **_given_proxy(settings.network)} if http else {}
+        foreign = {"headers": self._headers, "timeout": self._no_total, "raise_for_status": False, **self._foreign}
+        self._status_options: dict[str, Any] = foreign if http else {}
         self._creates = http
         self._statuses = http
         self._downloads = http
+        self._proxied_downloads = http
         self._status_timeout = SharedTimeout(settings.timeouts.status)
         self.connection_slots = asyncio.Semaphore(limits.max_connections - limits.max_polls_in_flight)
 
     def open(self) -> None:
-        """Make the pools, on the loop that will use them.
+        """Make the pools, on the loop that will use them, and read the environment's proxies.
 
         Raises:
-            ConfigurationError: The user's `aiohttp.ClientSession` cannot be used.
+            ConfigurationError: The user's `aiohttp.ClientSession`, or the proxy, cannot be used.
         """
         if self._given is None:
-            self._creates = self._make_pool(CREATE_KEEP_ALIVE, {})
-            self._statuses = self._make_pool(STATUS_KEEP_ALIVE, self._headers)
-            self._downloads = self._make_pool(STATUS_KEEP_ALIVE, {})
+            self._open_pools()
         elif self._given.closed:
             raise ConfigurationError("the aiohttp.ClientSession that was passed as http is closed")
         elif self._given.auth is not None:
             raise ConfigurationError("the aiohttp.ClientSession that was passed as http has an auth of its own")
 
+    def _open_pools(self) -> None:
+        self._proxies = _find_proxies(self._network)
+        proxy = self._base_proxy = self._find_proxy(self._base)
+        agent = {"User-Agent": user_agent()}
+        statuses = {**agent, **self._headers}
+        timeout = self._no_total
+        self._creates = make_pool(pools.CREATE_KEEP_ALIVE, agent, timeout, proxy=proxy, connector=LenientConnector)
+        self._statuses = make_pool(REPEATABLE_KEEP_ALIVE, statuses, timeout, proxy=proxy)
+        self._downloads = make_pool(REPEATABLE_KEEP_ALIVE, agent, timeout, socket_factory=self._guard.open_socket)
+        self._proxied_downloads = make_pool(REPEATABLE_KEEP_ALIVE, agent, timeout)
+
     async def aclose(self) -> None:
         """Close the pools, unless they are the user's."""
         if self._given is None:
-            for pool in (self._creates, self._statuses, self._downloads):
+            for pool in (self._creates, self._statuses, self._downloads, self._proxied_downloads):
                 if pool is not None:
                     await pool.close()
 
@@ -171,6 +236,7 @@ class Transport:
 
     async def _post(self, url: URL, upload: Upload, before: Callable[[], Awaitable[None]] | None) -> Response:
         headers = {**self._headers, "Content-Type": "application/json", "Content-Length": str(upload.length)}
+        received = _Received()
         async with self.connection_slots:
             if before:
                 await before()
@@ -184,13 +250,17 @@ class Transport:
                         allow_redirects=False,
                         raise_for_status=False,
                         timeout=self._no_total,
+                        **self._foreign,
                     ) as response,
                 ):
-                    return _make_response(response, await _read_all(response.content))
-            except (aiohttp.ClientError, OSError) as error:
-                if isinstance(upload.failure, KontextError):
-                    raise upload.failure from upload.failure.__cause__
-                raise TransportError(_reason(error, self._timeouts.submit), handed_over=upload.handed_over) from error
+                    return self._make_response(response, await _read_all(response, received))
+            except LIBRARY_ERRORS as error:
+                if whole := self._salvage(received, error):
+                    return whole
+                failure = self._translate(error, self._timeouts.submit, handed_over=upload.handed_over)
+        if isinstance(upload.failure, KontextError):
+            raise upload.failure from upload.failure.__cause__
+        raise failure
 
     async def status(self, task_id: str) -> Response:
         """Send one status request. The caller bounds how many are in flight.
@@ -199,69 +269,182 @@ class Transport:
             TransportError: No response came.
         """
         url = URL(status_url(self._base_url, task_id), encoded=True)
+        received = None
         try:
             with self._status_timeout:
                 response = await _usable(self._statuses).get(url, allow_redirects=False, **self._status_options)
                 content = response.content
-                try:  # most bodies come together with their head
-                    return _make_response(
-                        response, content.read_nowait() if content.is_eof() else await _read_all(content)
-                    )
+                try:
+                    if content.is_eof():  # most bodies come together with their head
+                        return self._make_response(response, content.read_nowait())
+                    received = _Received()
+                    return self._make_response(response, await _read_all(response, received))
                 finally:
                     response.release()
-        except (aiohttp.ClientError, OSError) as error:
-            raise TransportError(_reason(error, self._timeouts.status), handed_over=True) from error
+        except LIBRARY_ERRORS as error:
+            if received and (whole := self._salvage(received, error)):
+                return whole
+            failure = self._translate(error, self._timeouts.status)
+        raise failure
 
     @asynccontextmanager
-    async def download(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Open an image's URL, without the key. The caller holds one of `connection_slots`.
+    async def download(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[Download]:
+        """Open an image's URL, without the key, and follow redirects. The caller holds one of `connection_slots`.
 
         Raises:
-            TransportError: No response came, or the connection failed while the caller read the body.
+            TransportError: No response came, or the URL leads where it must not lead.
         """
         try:
-            async with _usable(self._downloads).get(
+            target = to_request_url(url)
+        except UnusableURL as unusable:
+            text = f"the URL is invalid: {unusable}"
+            raise TransportError(text, kind=TransportFailure.INVALID_URL) from None
+        visited = {target}
+        while True:
+            response = await self._request_download(target, headers)
+            location = response.headers.get("Location") if response.status in REDIRECTS else None
+            try:
+                if location is None:
+                    yield Download(response, self._translate_download)
+                    return
+            finally:
+                response.release()
+            target = _next_target(target, location, visited)
+
+    async def _request_download(self, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        """Send one request of a download, if its address is permitted."""
+        try:
+            if self._base_proxy is None:  # else the name is the proxy's to look up
+                await self._guard.find_home()
+            pool = self._downloads
+            options: dict[str, Any] = self._foreign
+            if self._given is not None:
+                await self._guard.check_resolved(url)
+            elif proxy := self._find_proxy(url):
+                self._guard.check_literal(url)
+                pool = self._proxied_downloads
+                options = {"proxy": proxy}
+            return await _usable(pool).get(
                 url,
-                headers={"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity", **headers},
-                max_redirects=MAX_REDIRECTS,
+                headers={"Accept-Encoding": "identity", **headers},
+                allow_redirects=False,
                 raise_for_status=False,
                 read_bufsize=DOWNLOAD_BUFFER,
                 timeout=self._download_timeout,
-            ) as response:
-                yield response
-        except (
-            aiohttp.ClientError,
-            TimeoutError,
-            ConnectionError,
-            ssl.SSLError,
-        ) as error:  # other OSErrors, such as a full disk, are the caller's
-            raise TransportError(_reason(error, self._timeouts.status), handed_over=True) from error
+                **options,
+            )
+        except ConfigurationError as error:  # the proxy's
+            failure = TransportError(str(error), kind=TransportFailure.CONFIGURATION)
+        except ForbiddenAddress as error:
+            failure = TransportError(str(error), kind=TransportFailure.FORBIDDEN_ADDRESS)
+        except LIBRARY_ERRORS as error:
+            failure = self._translate_download(error)
+        raise failure
 
-    def _make_pool(self, keep_alive: float, headers: Mapping[str, str]) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=keep_alive),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": user_agent(), **headers},
-            timeout=self._no_total,
+    def _find_proxy(self, url: URL) -> URL | None:
+        """Return the proxy for a URL.
+
+        Raises:
+            ConfigurationError: It cannot be used.
+        """
+        proxy = self._proxies.find(url.scheme, url.raw_host or "", url.port)
+        if proxy is None:
+            return None
+        check_proxy(proxy, f"the environment's proxy for {url.scheme}")
+        return URL(proxy)
+
+    def _translate(self, error: Exception, deadline: float, *, handed_over: bool = True) -> TransportError:
+        return translate(error, deadline=deadline, secret=self._key, handed_over=handed_over)
+
+    def _translate_download(self, error: Exception) -> TransportError:
+        return self._translate(error, self._timeouts.status)
+
+    def _make_response(self, response: aiohttp.ClientResponse, body: bytes) -> Response:
+        body = clean_body(body, self._key)
+        if response.status == OK:
+            return Response(OK, body)
+        location = self._header(response, "Location")
+        return Response(
+            response.status,
+            body,
+            self._header(response, "Retry-After"),
+            self._header(response, "X-Request-Id"),
+            strip_query(location) if location else None,
         )
 
+    def _header(self, response: aiohttp.ClientResponse, name: str) -> str | None:
+        value = response.headers.get(name)
+        return None if value is None else clean_text(value, self._key)
 
-def _make_response(response: aiohttp.ClientResponse, body: bytes) -> Response:
-    if response.status == OK:
-        return Response(OK, body)
-    headers = response.headers
-    return Response(response.status, body, headers.get("Retry-After"), headers.get("X-Request-Id"))
+    def _salvage(self, received: _Received, error: Exception) -> Response | None:
+        """Return the response that came although its framing is broken; None if what came cannot be read."""
+        refused = next(filter(None, map(refused_bytes, chain(error))), b"")
+        response = received.response
+        if response is None:
+            found = find_response(refused)
+            return found and Response(found[0], clean_body(found[1], self._key))
+        body = b"".join([*received.chunks, _take_rest(response.content)])
+        for candidate in (body, body + refused):
+            if is_whole(response.status, candidate):
+                return self._make_response(response, candidate)
+        return None
 
 
-async def _read_all(content: aiohttp.StreamReader) -> bytes:
-    chunks: list[bytes] = []
+def _find_proxies(network: Network) -> ProxyRules:
+    if network.proxy is None:
+        return ProxyRules()
+    if network.proxy == ENVIRONMENT:
+        return ProxyRules.from_variables(find_proxy_variables())
+    return ProxyRules.always(network.proxy)
+
+
+def _given_proxy(network: Network) -> dict[str, URL]:
+    """Return the argument for a proxy that the user's settings name."""
+    return {} if network.proxy in (None, ENVIRONMENT) else {"proxy": URL(network.proxy)}
+
+
+def _next_target(current: URL, location: str, visited: set[URL]) -> URL:
+    """Return the URL to which a response redirects, and add it to those that were visited.
+
+    Raises:
+        TransportError: It must not be followed.
+    """
+    try:
+        target = follow_redirect(current, location)
+    except RedirectRefused as refused:
+        raise TransportError(str(refused), kind=TransportFailure.REDIRECTS) from None
+    except UnusableURL as unusable:
+        text = f"it redirects to an invalid URL: {unusable}"
+        raise TransportError(text, kind=TransportFailure.REDIRECTS) from None
+    if target in visited:
+        raise TransportError("its redirects form a loop", kind=TransportFailure.REDIRECTS)
+    if len(visited) > MAX_REDIRECTS:
+        raise TransportError(f"it redirects more than {MAX_REDIRECTS} times", kind=TransportFailure.REDIRECTS)
+    visited.add(target)
+    return target
+
+
+async def _read_all(response: aiohttp.ClientResponse, received: _Received) -> bytes:
+    """Read a body into `received`. Its end may be late only for a moment, once a complete JSON object has come."""
+    received.response = response
+    content, chunks = response.content, received.chunks
     size = 0
-    while chunk := await content.readany():
+    while True:
+        is_late = bool(chunks) and not content.is_eof() and is_whole(response.status, b"".join(chunks))
+        async with asyncio.timeout(GRACE_SECONDS if is_late else None):
+            chunk = await content.readany()
+        if not chunk:
+            return b"".join(chunks)
         chunks.append(chunk)
         size += len(chunk)
         if size > MAX_RESPONSE_BYTES:
-            raise aiohttp.ClientPayloadError(f"the response is larger than {MAX_RESPONSE_BYTES} bytes")
-    return b"".join(chunks)
+            text = f"the response is larger than {MAX_RESPONSE_BYTES} bytes"
+            raise TransportError(text, kind=TransportFailure.PROTOCOL, handed_over=True)
+
+
+def _take_rest(content: aiohttp.StreamReader) -> bytes:
+    """Return the bytes that came before a failure. aiohttp keeps them, and raises the failure instead."""
+    return content._read_nowait(-1)  # noqa: SLF001 # there is no public way to them
 
 
 def user_agent() -> str:
@@ -273,15 +456,3 @@ def _usable(pool: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
     if pool is None or pool.closed:
         raise SessionClosed("the connection pool is closed")
     return pool
-
-
-def _reason(error: Exception, deadline: float) -> str:
-    """Describe a failure in bounded text, without URL queries, which may contain a signature."""
-    if isinstance(error, aiohttp.InvalidURL):
-        return f"the URL is invalid: {strip_query(str(error.url))}"
-    if isinstance(error, aiohttp.ClientResponseError):
-        return truncate(f"the response is not valid HTTP: {type(error).__name__}: {error.message}", 200)
-    if isinstance(error, TimeoutError) and not str(error):
-        return f"no response within {deadline:g} s"
-    detail = str(error) or os.strerror(getattr(error, "errno", 0) or 0)
-    return truncate(f"{type(error).__name__}: {detail}", 200)

@@ -108,9 +108,9 @@ class UploadLimiter:
                     opened.load, source, name, self._max_bytes, abandon_on_cancel=True, limiter=self._loaders
                 )
 
-    def upload(self, body: CreateBody) -> Upload:
-        """Prepare to send a body once, from its start."""
-        return Upload(body, self._readers)
+    def upload(self, body: CreateBody, on_start: Callable[[], object] | None = None) -> Upload:
+        """Prepare to send a body once, from its start; `on_start` is called when its first piece is requested."""
+        return Upload(body, self._readers, on_start)
 
     def _lock_for(self, source: Any) -> asyncio.Lock:
         """Return the lock of a source: files and Pillow images allow one reader, and may be part of many requests."""
@@ -129,11 +129,17 @@ class Upload:
         failure: The error that kept the body from being produced to its end, if one did.
     """
 
-    def __init__(self, body: CreateBody, readers: anyio.CapacityLimiter | None = None) -> None:
+    def __init__(
+        self,
+        body: CreateBody,
+        readers: anyio.CapacityLimiter | None = None,
+        on_start: Callable[[], object] | None = None,
+    ) -> None:
         self.length = body.length
         self.handed_over = False
         self.failure: Exception | None = None
         self._readers = readers
+        self._on_start = on_start
         self._remaining = body.length
         self._parts = iter(body.parts)
         self._ready: Iterator[bytes] = iter(())
@@ -146,6 +152,8 @@ class Upload:
         if self._remaining != self.length:
             await asyncio.sleep(0)
         try:
+            if self._on_start and self._remaining == self.length:
+                self._on_start()  # the connection is ready, and the head is sent with the first piece
             piece = next(self._ready, None)
             if piece is None:
                 piece = await self._next_piece()

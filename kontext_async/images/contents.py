@@ -10,7 +10,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from kontext_async.base_errors import InvalidRequest
+from kontext_async.images.data_uris import is_data_uri
+from kontext_async.images.sources import refuse
 from kontext_async.redaction import safe_repr
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class FileContent(Content):
         try:
             with self._reading:
                 self._file.seek(offset)
-                data = self._file.read(length)
+                data = _read_exactly(self._file, length)
         finally:
             if self._closing:
                 self.close()
@@ -156,6 +157,14 @@ class MonitoredFile(FileContent):
         """See `Content.verify_after_read`."""
         if _identify(os.fstat(self._file.fileno())) != _identify(self._opened_as):
             raise SourceChanged("it changed while it was being sent")
+
+
+def _read_exactly(file: IO[bytes], length: int) -> bytes:
+    """Read `length` bytes, or fewer at the end. One read of a network file system may return fewer too."""
+    data = file.read(length)
+    while len(data) < length and (more := file.read(length - len(data))):
+        data += more
+    return data
 
 
 def _identify(status: os.stat_result) -> tuple[int, ...]:
@@ -208,6 +217,13 @@ class LoadedImage:
         """True if reading the bytes may block on a disk."""
         return self.content is not None and self.content.on_disk
 
+    @property
+    def is_repeatable(self) -> bool:
+        """True if loading the source again gives the same bytes, or fails: not for a pipe, nor for a reader."""
+        if self.url is not None or isinstance(self.content, MonitoredFile) or isinstance(self.source, bytes):
+            return True
+        return isinstance(self.source, str) and is_data_uri(self.source)
+
     def chunks(self, length: int) -> Iterator[bytes | memoryview]:
         """Yield the bytes in chunks of `length`. Each call starts again at the first byte.
 
@@ -223,7 +239,7 @@ class LoadedImage:
         except (SourceChanged, OSError, ValueError) as error:
             rule = str(error) if isinstance(error, SourceChanged) else f"it must be readable while it is sent: {error}"
             text = f"{rule}; the gateway did not receive the whole request, and nothing is paid"
-            raise InvalidRequest(self.name, self.source, text) from error
+            raise refuse(self.name, self.source, text) from error
 
     def _verified_chunks(self, content: Content, length: int) -> Iterator[bytes | memoryview]:
         if content.immutable and not content.on_disk:

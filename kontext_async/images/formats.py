@@ -1,4 +1,4 @@
-"""The format of an image, and checks for its header and its end, all from its bytes. No I/O."""
+"""The format of an image, its extension, and checks for its header and its end, all from its bytes. No I/O."""
 
 from __future__ import annotations
 
@@ -9,23 +9,57 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACCEPTED_FORMATS",
+    "EXTENSIONS",
     "FORMAT_NAMES",
     "MAX_IMAGE_BYTES",
     "SIGNATURE_LENGTH",
     "describe_other_format",
+    "detect_any_format",
     "detect_format",
     "has_header",
     "is_complete",
+    "seems_complete",
 ]
 
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
 """The largest input image, in bytes before base64 (PROTOCOL.md, "Create: the request")."""
 
 ACCEPTED_FORMATS = "JPEG, PNG, WebP or GIF"
-FORMAT_NAMES = {"jpeg": "a JPEG", "png": "a PNG", "webp": "a WebP", "gif": "a GIF"}
+FORMAT_NAMES = {
+    "jpeg": "a JPEG",
+    "png": "a PNG",
+    "webp": "a WebP",
+    "gif": "a GIF",
+    "avif": "an AVIF",
+    "heic": "a HEIC",
+    "jxl": "a JPEG XL",
+    "jp2": "a JPEG 2000",
+    "bmp": "a BMP",
+    "tiff": "a TIFF",
+}
 
 SIGNATURE_LENGTH = 12
 """Bytes from the start of an image that identify its format."""
+
+EXTENSIONS = {
+    "jpeg": (".jpg", ".jpeg"),
+    "png": (".png",),
+    "webp": (".webp",),
+    "gif": (".gif",),
+    "avif": (".avif",),
+    "heic": (".heic", ".heif"),
+    "jxl": (".jxl",),
+    "jp2": (".jp2",),
+    "bmp": (".bmp",),
+    "tiff": (".tiff", ".tif"),
+}
+"""The extensions of each format; the first is the usual one."""
+
+OTHER_IMAGES = {FORMAT_NAMES[each]: each for each in ("avif", "heic", "jxl", "jp2", "bmp", "tiff")}
+"""The formats that the gateway does not accept, but that a server may send."""
+
+END_MARKERS = {"jpeg": b"\xff\xd9", "png": b"IEND\xaeB`\x82", "gif": b"\0\x3b"}
+"""The last bytes of an image: EOI, the chunk IEND, and the trailer after the terminator of the last block."""
 
 HEADER_LENGTHS = {"png": 33, "gif": 13, "webp": 30}
 """Bytes of a header of fixed length: signature and IHDR; screen descriptor; RIFF and the sizes in its first chunk."""
@@ -36,7 +70,9 @@ OTHER_SIGNATURES = (
     ("a TIFF", 0, b"MM\0*"),
     ("an AVIF", 4, b"ftypavi"),
     ("a HEIC", 4, b"ftyphei"),
+    ("a HEIC", 4, b"ftyphev"),
     ("a HEIC", 4, b"ftypmif"),
+    ("a HEIC", 4, b"ftypmsf"),
     ("a JPEG XL", 0, b"\xff\x0a"),
     ("a JPEG XL", 4, b"JXL \r\n"),
     ("a JPEG 2000", 4, b"jP  \r\n"),
@@ -74,15 +110,35 @@ def detect_format(head: bytes | memoryview) -> str | None:
     return None
 
 
+def detect_any_format(head: bytes) -> str | None:
+    """Detect the format of any image that has an extension in `EXTENSIONS`; None for anything else.
+
+    Args:
+        head: The first bytes. The first 12 identify most formats; the rest may distinguish an AVIF from a HEIC.
+    """
+    known = detect_format(head)
+    if known:
+        return known
+    other = OTHER_IMAGES.get(describe_other_format(head) or "")
+    if other == "heic" and b"avif" in head[8:]:  # a generic major brand; the specific one is among the compatible
+        return "avif"
+    return other
+
+
 def describe_other_format(head: bytes | memoryview) -> str | None:
     """Name a format that is not accepted, for an error message; None if it is unknown."""
     start = bytes(head[:SIGNATURE_LENGTH])
     for name, offset, magic in OTHER_SIGNATURES:
-        if start[offset:].lower().startswith(magic.lower()):
+        if start[offset:].lower().startswith(magic.lower()) and not _is_text(start, magic):
             return name
     if start and len(start) < SIGNATURE_LENGTH and any(signature.startswith(start) for signature in SIGNATURE_STARTS):
         return "an image, cut in its header"
     return None
+
+
+def _is_text(start: bytes, magic: bytes) -> bool:
+    """Return True for a text that begins with BM: in a BMP, reserved bytes are zero."""
+    return magic == b"BM" and start[6:10] != bytes(4)
 
 
 def has_header(image_format: str, size: int, read_at: Callable[[int, int], bytes | memoryview]) -> bool:
@@ -129,8 +185,12 @@ def is_complete(image_format: str, tail: bytes) -> bool:
     """Return True if an image has its end: a truncated JPEG, PNG or GIF has no end marker.
 
     Args:
-        image_format: The format that `detect_format` returned.
+        image_format: The format that `detect_any_format` returned.
         tail: The last 4 KiB; some programs append a few bytes of their own after the marker.
     """
-    marker = {"jpeg": b"\xff\xd9", "png": b"IEND\xaeB`\x82", "gif": b"\x3b"}.get(image_format, b"")
-    return marker in tail
+    return END_MARKERS.get(image_format, b"") in tail
+
+
+def seems_complete(image_format: str, tail: bytes) -> bool:
+    """Return True if the last bytes of an image are the end marker of its format. Few truncated images do that."""
+    return image_format in END_MARKERS and tail.endswith(END_MARKERS[image_format])

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
-import stat
-from pathlib import Path
+import re
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from kontext_async.base_errors import InvalidRequest
-from kontext_async.images.contents import DataUriContent, LoadedImage, MemoryContent, MonitoredFile
+from kontext_async.images.contents import DataUriContent, LoadedImage, MemoryContent
 from kontext_async.images.data_uris import is_data_uri, parse_data_uri
+from kontext_async.images.files import (
+    AT_END,
+    Unreadable,
+    accepts_size,
+    open_path,
+    read_file,
+    read_openable,
+    resolve_path,
+    spool_from,
+)
 from kontext_async.images.formats import FORMAT_NAMES, MAX_IMAGE_BYTES, SIGNATURE_LENGTH, detect_format, has_header
 from kontext_async.images.pillow import write_png
-from kontext_async.images.sources import OneShotReader, check_head, is_pillow, is_url
-from kontext_async.images.spooling import SPOOL_AT, Spool, TooLarge
+from kontext_async.images.sources import OneShotReader, check_head, is_openable, is_pillow, refuse
+from kontext_async.images.spooling import Spool, TooLarge
+from kontext_async.images.urls import is_url
+from kontext_async.redaction import clean_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,6 +39,13 @@ __all__ = ["load", "load_reader", "open_content", "read_content"]
 
 READ_BYTES = 64 * 1024
 """Bytes that are read at once from an async reader."""
+
+BASE64_STARTS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
+"""The first characters of images in base64: PNG, JPEG, GIF, WebP."""
+
+URL_AS_PATH = re.compile(r"(https?|data):", re.IGNORECASE)
+QUERY = re.compile(r"(://)(?:[^\s/@]*@)?([^\s?#'\"]*)(?:[?#][^\s'\"]*)?")
+"""A URL in a text, with its user and its query, which may contain secrets."""
 
 
 def load(source: ImageSource, name: str, max_bytes: int = MAX_IMAGE_BYTES) -> LoadedImage:
@@ -71,7 +91,7 @@ def open_content(source: ImageSource, name: str, max_bytes: int) -> Content:
         InvalidRequest: The source is unreadable or too large.
     """
     if isinstance(source, OneShotReader):
-        raise InvalidRequest(name, source.reader, "it must be awaited, which is impossible here; pass its bytes")
+        raise refuse(name, source.reader, "it must be awaited, which is impossible here; pass its bytes")
     try:
         return _open(source, max_bytes)
     except Exception as error:  # files and images of the user's own classes may raise anything
@@ -86,7 +106,7 @@ async def read_content(source: OneShotReader, name: str, max_bytes: int) -> Cont
     """
     if source.used:
         rule = "an async reader is read once, when its request is submitted; make a new request with a new reader"
-        raise InvalidRequest(name, source.reader, rule)
+        raise refuse(name, source.reader, rule)
     source.used = True
     spool = Spool(max_bytes)
     try:
@@ -98,7 +118,7 @@ async def read_content(source: OneShotReader, name: str, max_bytes: int) -> Cont
         spool.close()
     if not content.size:
         rule = "an image must not be empty; an async reader that was read to its end gives nothing more"
-        raise InvalidRequest(name, source.reader, rule)
+        raise refuse(name, source.reader, rule)
     return content
 
 
@@ -106,19 +126,41 @@ async def _fill_spool(spool: Spool, reader: Any) -> None:
     from anyio import to_thread  # noqa: PLC0415 # as above
 
     read = getattr(reader, "read_chunk", None) or reader.read
-    while data := await read(min(READ_BYTES, spool.room)):
+    is_sized = accepts_size(read)
+    while True:
+        data = await (read(min(READ_BYTES, spool.room)) if is_sized else read())
         if spool.fits_memory(data):
             spool.write(data)
         else:
             await to_thread.run_sync(spool.write, data)
+        if not data or not is_sized:
+            break
     if spool.on_disk:
         await to_thread.run_sync(spool.flush)
 
 
 def _translate_error(error: Exception, source: object, name: str, max_bytes: int) -> InvalidRequest:
     if isinstance(error, TooLarge):
-        return InvalidRequest(name, source, f"an image may have at most {max_bytes} bytes")
-    return InvalidRequest(name, source, f"it must be readable: {error}")
+        return refuse(name, source, f"an image may have at most {max_bytes} bytes")
+    return refuse(name, source, f"it must be readable: {_describe(error)}{_hint_at(error, source)}")
+
+
+def _describe(error: Exception) -> str:
+    """Return the reason of an error on one line, without secrets that a URL in it may contain."""
+    reason = error.strerror if isinstance(error, OSError) else None
+    if not reason:
+        reason = str(error) if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: {error}"
+    return clean_text(QUERY.sub(r"\1\2", reason))
+
+
+def _hint_at(error: Exception, source: object) -> str:
+    """Return a remark on a path that does not exist, because it is something else."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOENT, errno.ENAMETOOLONG, errno.ENOTDIR}:
+        if isinstance(source, PurePath) and URL_AS_PATH.match(str(source)):
+            return "; a URL must be text, not a path object"
+        if isinstance(source, str) and source.startswith(BASE64_STARTS):
+            return "; base64 needs a data: URI"
+    return ""
 
 
 def _validate(content: Content, source: object, name: str, max_bytes: int) -> LoadedImage:
@@ -133,11 +175,11 @@ def _validate(content: Content, source: object, name: str, max_bytes: int) -> Lo
         content.close()
         if isinstance(error, InvalidRequest):
             raise
-        raise InvalidRequest(name, source, f"it must be readable: {error}") from error
+        raise _translate_error(error, source, name, max_bytes) from error
     if image is None:
         content.close()
         rule = f"it must hold a whole image; this is {FORMAT_NAMES[image_format]}, cut in its header"
-        raise InvalidRequest(name, source, rule)
+        raise refuse(name, source, rule)
     return image
 
 
@@ -148,50 +190,17 @@ def _open(source: ImageSource, limit: int) -> Content:
     if isinstance(source, bytes | bytearray | memoryview):
         return MemoryContent(source)
     if isinstance(source, str | os.PathLike):
-        return _open_path(Path(source), limit)
+        return open_path(resolve_path(source), limit)
     if type(source) is io.BytesIO:
-        return MemoryContent(memoryview(source.getvalue())[source.tell() :])  # copied only if it changes
-    spool = Spool(limit)
-    try:
-        if is_pillow(source):
-            write_png(cast("Image.Image", source), spool)
-        else:
-            _read_file(cast("BinaryIO", source), spool)
-        return spool.finish()
-    finally:
-        spool.close()
+        return _open_buffer(source)
+    if is_pillow(source):
+        return spool_from(lambda target: write_png(cast("Image.Image", source), target), limit)
+    return read_openable(source, limit) if is_openable(source) else read_file(cast("BinaryIO", source), limit)
 
 
-def _open_path(path: Path, limit: int) -> Content:
-    file = path.open("rb", buffering=0)
-    try:
-        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return MonitoredFile(file, path)
-        spool = Spool(limit)  # a pipe or a device can be read only once
-        try:
-            _read_to_end(cast("BinaryIO", file), spool)
-            content = spool.finish()
-        finally:
-            spool.close()
-    except BaseException:
-        file.close()
-        raise
-    file.close()
+def _open_buffer(source: io.BytesIO) -> Content:
+    position = source.tell()
+    content = MemoryContent(memoryview(source.getvalue())[position:])  # copied only if it changes
+    if position and not content.size:
+        raise Unreadable(AT_END.format(position))
     return content
-
-
-def _read_file(file: BinaryIO, spool: Spool) -> None:
-    if not file.seekable():
-        _read_to_end(file, spool)
-        return
-    start = file.tell()
-    try:
-        _read_to_end(file, spool)
-    finally:
-        file.seek(start)
-
-
-def _read_to_end(file: BinaryIO, spool: Spool) -> None:
-    """Read until there are no more bytes: one read of a raw file or a socket may return fewer than requested."""
-    while data := file.read(min(SPOOL_AT, spool.room)):
-        spool.write(data)

@@ -13,7 +13,8 @@ from kontext_async.base_errors import ConfigurationError, InvalidRequest
 from kontext_async.images.formats import MAX_IMAGE_BYTES, SIGNATURE_LENGTH, detect_format
 from kontext_async.images.loading import open_content, read_content
 from kontext_async.images.pillow import apply_orientation, convert_to_mode, find_icc_profile
-from kontext_async.images.sources import OneShotReader, check_type, is_pillow, is_url, normalize
+from kontext_async.images.sources import OneShotReader, check_type, is_pillow, normalize, refuse
+from kontext_async.images.urls import is_url
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -78,7 +79,7 @@ async def fit(source: ImageSource, *, max_bytes: int = MAX_IMAGE_BYTES, max_side
         if bound is not None and (not isinstance(bound, int) or isinstance(bound, bool) or bound < 1):
             raise InvalidRequest(name, bound, "it must be an integer of at least 1")
     if is_url(source):
-        raise InvalidRequest(NAME, source, "the gateway downloads a URL itself; pass the image")
+        raise refuse(NAME, source, "the gateway downloads a URL itself; pass the image")
     normalized = normalize(source)
     check_type(normalized, NAME)
     is_reader = isinstance(normalized, OneShotReader)
@@ -98,6 +99,8 @@ def _fit(source: ImageSource, content: Content | None, max_bytes: int, max_side:
         data = b"".join(content.chunks(1 << 20))
     finally:
         content.close()
+    if not data:
+        raise refuse(NAME, source, "an image must not be empty")
     try:
         with Image.open(io.BytesIO(data)) as image:
             image_format = detect_format(data[:SIGNATURE_LENGTH])
@@ -107,7 +110,7 @@ def _fit(source: ImageSource, content: Content | None, max_bytes: int, max_side:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, InvalidRequest):
             raise
-        raise InvalidRequest(NAME, source, f"it must be an image that Pillow can open: {error}") from error
+        raise refuse(NAME, source, f"it must be an image that Pillow can open: {error}") from error
 
 
 def _shrink(image: Image.Image, image_format: str | None, max_bytes: int, max_side: int | None) -> bytes:

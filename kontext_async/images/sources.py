@@ -10,13 +10,16 @@ import inspect
 import io
 import os
 import sys
+from collections.abc import Mapping
+from numbers import Number
+from pathlib import PurePath
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, TypeGuard
-from urllib.parse import urlsplit
 
 from attrs import define, field
 
 from kontext_async.base_errors import InvalidRequest
-from kontext_async.images.data_uris import decode_payload, is_data_uri, parse_data_uri
+from kontext_async.foreign_values import to_plain
+from kontext_async.images.data_uris import decode_start, is_data_uri, largest_size, parse_data_uri
 from kontext_async.images.formats import (
     ACCEPTED_FORMATS,
     MAX_IMAGE_BYTES,
@@ -24,7 +27,8 @@ from kontext_async.images.formats import (
     describe_other_format,
     detect_format,
 )
-from kontext_async.redaction import safe_repr
+from kontext_async.images.urls import has_scheme, is_file_url, is_url, parse_file_url, rule_against_url
+from kontext_async.redaction import safe_repr, strip_query
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -33,27 +37,42 @@ __all__ = [
     "AsyncReader",
     "ImageSource",
     "OneShotReader",
+    "Openable",
     "PartReader",
     "SupportsSave",
+    "SyncReader",
     "check",
     "check_head",
     "check_type",
     "is_async_reader",
+    "is_openable",
+    "is_path",
     "is_pillow",
     "is_reader",
-    "is_url",
+    "is_single",
     "normalize",
+    "refuse",
 ]
 
 MAX_PATH_LENGTH = 4096
 """Linux's PATH_MAX. A longer text is not a path, but most likely base64 without its ``data:`` prefix."""
 
-CHECKED_BYTES = 64 * 1024
-"""Bytes of a data URI that are decoded when a request is created; the rest is decoded when it is submitted."""
+CHECKED_CHARACTERS = 84 * 1024
+"""Characters of a data URI that are decoded when a request is created; the rest is decoded when it is submitted."""
 
 READ_METHODS = ("read", "read_chunk")
 
+NUMBER_KINDS = "biufc"
+"""The kinds of NumPy's number types (https://numpy.org/doc/stable/reference/generated/numpy.dtype.kind.html)."""
+
+SHOWN_MODULES = {"builtins", "_io", "posix"}
+"""Modules whose classes have a repr that is safe to show."""
+
 SOURCES = "a path, bytes, a memoryview, a binary file, an async reader, an http(s) URL, a data URI or a Pillow image"
+ARRAY_RULE = (
+    "an array must be passed as a Pillow image (PIL.Image.fromarray), or as the bytes of an encoded image (tobytes)"
+)
+TEXT_MODE_RULE = "it must be a binary file: open it with open(path, 'rb'), or pass the `buffer` of a text file"
 
 
 class SupportsSave(Protocol):
@@ -80,15 +99,47 @@ class PartReader(Protocol):
         ...
 
 
+class SyncReader(Protocol):
+    """An object with a ``read`` and nothing else: responses of urllib and boto3, entries of archives."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read up to `size` bytes, and return no bytes at the end."""
+        ...
+
+
+class Openable(Protocol):
+    """An object that opens like a path: `zipfile.Path`, or a resource of `importlib.resources`."""
+
+    def open(self, mode: Any = "r", /) -> IO[Any]:
+        """Open the file."""
+        ...
+
+    def read_bytes(self) -> bytes:
+        """Return the bytes of the file."""
+        ...
+
+
 ImageSource: TypeAlias = (
-    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | AsyncReader | PartReader | SupportsSave
+    str
+    | os.PathLike[str]
+    | os.PathLike[bytes]
+    | bytes
+    | bytearray
+    | memoryview
+    | BinaryIO
+    | SyncReader
+    | AsyncReader
+    | PartReader
+    | Openable
+    | SupportsSave
 )
 """A path, bytes, a binary file, an async reader, an http(s) URL, a data URI or a Pillow image.
 
-A string is a URL if it starts with ``http://`` or ``https://``, a data URI if it starts with ``data:``, and otherwise a
-path. A binary file is read from its current position, which is restored afterwards if the file can seek. An async
-reader is read once, when the request is submitted, so the request cannot be submitted again. Bytes are not copied: do
-not change a ``bytearray`` before the request is accepted.
+A string is a URL if it starts with ``http://`` or ``https://``, the URL of a file if it starts with ``file:/``, a data
+URI if it starts with ``data:``, and otherwise a path, in which a leading ``~`` stands for the home directory. A binary
+file is read from its current position, which is restored afterwards if the file can seek; at its end it is refused. An
+object that cannot seek is read once, and an async reader too, when the request is submitted, so the request cannot be
+submitted again. Bytes are not copied: do not change a ``bytearray`` before the request is accepted.
 """
 
 
@@ -140,15 +191,9 @@ def check_type(source: object, name: str) -> None:
     Raises:
         InvalidRequest: As `check`.
     """
-    if isinstance(source, str):
-        _check_text(source, name)
-    elif not (
-        isinstance(source, bytes | bytearray | memoryview | os.PathLike | OneShotReader)
-        or is_async_reader(source)
-        or _is_binary_file(source)
-        or is_pillow(source)
-    ):
-        raise InvalidRequest(name, source, f"it must be {SOURCES}")
+    rule = _rule_against_text(source) if isinstance(source, str) else _rule_against_type(source)
+    if rule:
+        raise refuse(name, source, rule)
 
 
 def check_head(head: bytes | memoryview, size: int, name: str, limit: int, source: object) -> None:
@@ -165,18 +210,13 @@ def check_head(head: bytes | memoryview, size: int, name: str, limit: int, sourc
         InvalidRequest: The image is empty, too large, or not in an accepted format.
     """
     if not size:
-        raise InvalidRequest(name, source, "an image must not be empty")
+        raise refuse(name, source, "an image must not be empty")
     if size > limit:
-        raise InvalidRequest(name, source, f"an image may have at most {limit} bytes")
+        raise refuse(name, source, f"an image may have at most {limit} bytes")
     if detect_format(head) is None:
         actual = describe_other_format(head)
         note = f"; this is {actual}" if actual else ""
-        raise InvalidRequest(name, source, f"it must hold an image: {ACCEPTED_FORMATS}{note}")
-
-
-def is_url(text: object) -> TypeGuard[str]:
-    """Return True for a URL. The gateway downloads the image itself."""
-    return isinstance(text, str) and text[:8].lower().startswith(("http://", "https://"))
+        raise refuse(name, source, f"it must hold an image: {ACCEPTED_FORMATS}{note}")
 
 
 def is_reader(source: object) -> bool:
@@ -189,48 +229,132 @@ def is_async_reader(source: object) -> bool:
     return any(inspect.iscoroutinefunction(getattr(source, name, None)) for name in READ_METHODS)
 
 
+def is_openable(source: object) -> TypeGuard[Openable]:
+    """Return True for an object that opens like a path but is none, such as `zipfile.Path`."""
+    return not isinstance(source, os.PathLike) and all(
+        callable(getattr(source, name, None)) for name in ("open", "read_bytes")
+    )
+
+
+def is_path(source: object) -> bool:
+    """Return True for a source that names a file: a path-like object, or text that is a path or the URL of a file."""
+    if isinstance(source, str):
+        return (is_file_url(source) or not (is_data_uri(source) or has_scheme(source))) and not _rule_against_text(
+            source
+        )
+    return isinstance(source, os.PathLike)
+
+
+def is_single(value: object) -> bool:
+    """Return True for a value that is one source, valid or not, although it may be iterable."""
+    if isinstance(value, str | bytes | bytearray | memoryview | os.PathLike | Mapping):
+        return True
+    return is_reader(value) or is_openable(value) or _is_array(value)
+
+
 def is_pillow(source: object) -> TypeGuard[SupportsSave]:
     """Return True for a Pillow image. If Pillow was never imported, there can be none."""
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(source, pillow.Image)
 
 
-def _check_text(source: str, name: str) -> None:
+def refuse(name: str, source: object, rule: str) -> InvalidRequest:
+    """Return the error for a source. It shows no query of a URL: not even one in the repr of an object."""
+    shown: object
+    if isinstance(source, str):
+        shown = _shown_text(source)
+    elif type(source).__module__ in SHOWN_MODULES or isinstance(source, PurePath | Number):
+        shown = source
+    else:
+        shown = _Named(type(source).__name__)
+    return InvalidRequest(name, shown, rule)
+
+
+@define
+class _Named:
+    """A stand-in for a value in an error, with its class only."""
+
+    name: str
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+def _shown_text(source: str) -> str:
+    if is_data_uri(source):
+        return source  # the error shows its size
+    if has_scheme(source):
+        return strip_query(source.strip())
+    return source if len(source) <= MAX_PATH_LENGTH else f"{len(source)} characters"
+
+
+def _rule_against_text(source: str) -> str | None:
+    if is_data_uri(source):
+        return None
     if is_url(source):
-        if not _has_host(source):
-            raise InvalidRequest(name, source, "a URL must name a host and hold no spaces")
-    elif len(source) > MAX_PATH_LENGTH and not is_data_uri(source):
-        raise InvalidRequest(name, f"{len(source)} characters", "it is too long for a path; base64 needs a data: URI")
-    elif not source.strip() or "\0" in source:
-        raise InvalidRequest(name, source, f"it must be {SOURCES}")
+        return rule_against_url(source)
+    if is_file_url(source):
+        try:
+            return _rule_against_path(parse_file_url(source))
+        except ValueError as error:
+            return str(error)
+    if has_scheme(source):
+        return "a URL must begin with http://, https:// or file://; download any other, and pass its bytes"
+    return _rule_against_path(source) if source.strip() else f"it must be {SOURCES}"
+
+
+def _rule_against_path(path: str) -> str | None:
+    if len(path) > MAX_PATH_LENGTH:
+        return "it is too long for a path; base64 needs a data: URI"
+    return "a path must not contain NUL characters" if "\0" in path else None
+
+
+def _rule_against_type(source: object) -> str | None:
+    if isinstance(source, io.TextIOBase):
+        return TEXT_MODE_RULE
+    if isinstance(source, PurePath):
+        return _rule_against_path(str(source))
+    if isinstance(source, bytes | bytearray | memoryview | os.PathLike) or is_reader(source) or is_openable(source):
+        return None
+    if is_pillow(source):
+        return None
+    if to_plain(source) is None:
+        return "a missing value is not an image; leave it out"
+    return ARRAY_RULE if _is_array(source) else f"it must be {SOURCES}"
+
+
+def _is_array(source: object) -> bool:
+    """Return True for an array of numbers: of NumPy, of pandas, of PyTorch, or of the standard library."""
+    if is_pillow(source):
+        return False
+    dimensions = getattr(source, "ndim", None)
+    if isinstance(dimensions, int):
+        kind = getattr(getattr(source, "dtype", None), "kind", None)
+        is_numeric = kind in NUMBER_KINDS if isinstance(kind, str) else hasattr(source, "__dlpack__")
+        return dimensions > 1 or (dimensions == 1 and is_numeric)
+    try:
+        return memoryview(source).ndim > 0  # type: ignore[arg-type] # a TypeError for most
+    except (TypeError, ValueError, BufferError):
+        return False
 
 
 def _check_bytes(data: bytes | bytearray | memoryview, name: str) -> None:
-    view = memoryview(data)
-    head = view.cast("B")[:SIGNATURE_LENGTH] if view.c_contiguous and view.nbytes else b""
+    try:
+        view = memoryview(data)
+        head = view.cast("B")[:SIGNATURE_LENGTH] if view.c_contiguous and view.nbytes else b""
+    except (TypeError, ValueError) as error:  # it was released, or its items are no numbers
+        raise refuse(name, data, f"it must be readable: {error}") from error
     check_head(head, view.nbytes, name, MAX_IMAGE_BYTES, data)
 
 
 def _check_data_uri(source: str, name: str) -> None:
     """Check a small data URI in full, and of a large one the start and the size, so that the caller does not wait."""
     try:
-        payload = parse_data_uri(source)
-        if isinstance(payload, bytes) or payload.size <= CHECKED_BYTES:
-            data = decode_payload(payload)
-            head, size = data[:SIGNATURE_LENGTH], len(data)
-        else:
-            head, size = payload.read_at(0, CHECKED_BYTES)[:SIGNATURE_LENGTH], payload.size
+        head = decode_start(source, CHECKED_CHARACTERS)
+        size = len(head)
+        if largest_size(source) > MAX_IMAGE_BYTES:
+            payload = parse_data_uri(source)
+            size = len(payload) if isinstance(payload, bytes) else payload.size
     except ValueError as error:
-        raise InvalidRequest(name, source, f"a data URI must decode: {error}") from None
-    check_head(head, size, name, MAX_IMAGE_BYTES, source)
-
-
-def _has_host(url: str) -> bool:
-    try:
-        return bool(urlsplit(url).hostname) and url.isprintable() and " " not in url
-    except ValueError:
-        return False
-
-
-def _is_binary_file(source: object) -> bool:
-    return callable(getattr(source, "read", None)) and not isinstance(source, io.TextIOBase)
+        raise refuse(name, source, f"a data URI must decode: {error}") from None
+    check_head(head[:SIGNATURE_LENGTH], size, name, MAX_IMAGE_BYTES, source)

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 
 __all__ = ["SPOOL_AT", "Spool", "TooLarge"]
 
+NOT_BYTES = {
+    str: "; open the file in binary mode: open(path, 'rb')",
+    type(None): "; a file in non-blocking mode may have none yet",
+}
+"""Remarks on what reading returned instead of bytes."""
+
 SPOOL_AT = 256 * 1024
 """Bytes of an image that are kept in memory. 32 requests with one image each then need 8 MiB."""
 
@@ -55,7 +61,8 @@ class Spool:
             TooLarge: The image is now larger than the limit.
         """
         if not isinstance(data, bytes | bytearray | memoryview):
-            raise TypeError(f"reading it must return bytes, not {type(data).__name__}")
+            remark = NOT_BYTES.get(type(data), "")
+            raise TypeError(f"reading it must return bytes, not {type(data).__name__}{remark}")
         self.size += len(data)
         if self.size > self._limit:
             raise TooLarge

@@ -7,6 +7,10 @@ request passes them:
     URLs, and the rules for a task ID in a URL.
 ``requests``
     The create request: its body and its fingerprint.
+``framing``
+    A response whose end is missing.
+``cleaning``
+    A response body without the key and without invisible characters.
 ``decoding``
     JSON bytes to Python values.
 ``values``
@@ -19,6 +23,7 @@ request passes them:
     Every other HTTP response, as an error; and the ``Retry-After`` header.
 """
 
+from kontext_async.protocol.cleaning import clean_body
 from kontext_async.protocol.endpoints import check_task_id, create_url, precharge_url, status_url
 from kontext_async.protocol.errors import error_from_response, retry_after
 from kontext_async.protocol.estimates import read_estimate
@@ -30,6 +35,7 @@ __all__ = [
     "InProgress",
     "accepted_despite_error",
     "check_task_id",
+    "clean_body",
     "create_url",
     "encode_create",
     "error_from_response",

@@ -10,10 +10,14 @@ from http import HTTPStatus
 from kontext_async.errors import InvalidResponse
 from kontext_async.models import Estimate
 from kontext_async.protocol.decoding import loads_lenient
-from kontext_async.protocol.values import read_money, read_number
+from kontext_async.protocol.errors import refusal_despite_success
+from kontext_async.protocol.values import USD, read_currency, read_money, read_number
 from kontext_async.redaction import truncate, truncate_body
 
 __all__ = ["read_estimate"]
+
+DESCRIBED_KEYS = frozenset({"cost", "currency", "discount", "model", "reason"})
+"""The keys of a price that have a field. Others go to `Estimate.extra`."""
 
 
 def read_estimate(body: bytes, *, status: int = HTTPStatus.OK.value) -> Estimate:
@@ -25,6 +29,7 @@ def read_estimate(body: bytes, *, status: int = HTTPStatus.OK.value) -> Estimate
 
     Raises:
         InvalidResponse: The body is not a JSON object.
+        GatewayError: It is a refusal, despite the HTTP status.
     """
     try:
         payload = loads_lenient(body)
@@ -32,16 +37,20 @@ def read_estimate(body: bytes, *, status: int = HTTPStatus.OK.value) -> Estimate
         payload = None
     if not isinstance(payload, dict):
         raise InvalidResponse("the estimate is not a JSON object", status=status, body=truncate_body(body))
+    if refusal := refusal_despite_success(status, body):
+        raise refusal
     data = payload.get("data")
     fields = data if isinstance(data, dict) else {}
-    currency = _read_label(fields.get("currency"))
-    cost = read_money(fields.get("cost")) if currency in (None, "USD") else None
+    currency = read_currency(fields.get("currency"))
+    price = read_money(fields.get("cost"))
     return Estimate(
-        cost=None if cost is None or cost < 0 else cost,
-        currency=currency or "USD",
+        cost=price if currency == USD else None,
+        currency=currency,
+        amount=None if currency == USD else price,
         discount=read_number(fields.get("discount")),
         model=_read_label(fields.get("model")),
         reason=_read_label(fields.get("reason")),
+        extra={key: value for key, value in fields.items() if key not in DESCRIBED_KEYS},
     )
 
 

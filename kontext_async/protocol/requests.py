@@ -115,7 +115,8 @@ def encode_create(request: KontextRequest, images: Sequence[LoadedImage]) -> Cre
             inline.append((name, image))
         else:
             params[name] = image.url
-    text = json.dumps({"model": request.model, "input": [{"params": params}]}, separators=(",", ":")).encode()
+    content = {"model": request.model, **_collect_top_level(request), "input": [{"params": params}]}
+    text = json.dumps(content, separators=(",", ":")).encode()
     parts: list[Part] = []
     before = text.removesuffix(CLOSING)
     for name, image in inline:
@@ -135,6 +136,7 @@ def fingerprint(request: KontextRequest, images: Sequence[LoadedImage]) -> str:
         "model": request.model,
         "params": _collect_params(request),
         "images": [image.digest for image in images],
+        **_collect_top_level(request),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -142,3 +144,13 @@ def fingerprint(request: KontextRequest, images: Sequence[LoadedImage]) -> str:
 def _collect_params(request: KontextRequest) -> dict[str, object]:
     """Return the given fields except the images. A field that was not given is left out, never sent as null."""
     return {name: value for name in PLAIN_FIELDS if (value := getattr(request, name)) is not None}
+
+
+def _collect_top_level(request: KontextRequest) -> dict[str, object]:
+    """Return the given fields that are not the model's own: they stand beside ``model`` and ``input``."""
+    given: dict[str, object] = {}
+    if request.moderation is not None:
+        given["moderation"] = request.moderation
+    if request.metadata is not None:
+        given["metadata"] = dict(request.metadata)
+    return given

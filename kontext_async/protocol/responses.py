@@ -15,11 +15,20 @@ import cattrs
 from attrs import frozen
 from cattrs.gen import make_dict_structure_fn, override
 
-from kontext_async.errors import InvalidResponse
+from kontext_async.errors import GatewayError, InvalidResponse
 from kontext_async.models import GeneratedImage, TaskErrorDetail, TaskState, TaskStatus, Usage
 from kontext_async.protocol.decoding import loads_lenient
 from kontext_async.protocol.endpoints import is_task_id
-from kontext_async.protocol.values import read_fraction, read_money, read_number, read_text, read_time
+from kontext_async.protocol.errors import refusal_despite_success
+from kontext_async.protocol.values import (
+    USD,
+    read_currency,
+    read_fraction,
+    read_money,
+    read_number,
+    read_text,
+    read_time,
+)
 from kontext_async.redaction import truncate, truncate_body
 
 if TYPE_CHECKING:
@@ -35,10 +44,18 @@ STATES = {
     "succeeded": TaskState.COMPLETED,
     "failed": TaskState.FAILED,
 }
+ENDED_WITH_ERROR = frozenset({"cancelled", "canceled", "expired", "rejected", "error"})
+"""Statuses that are failures if the response has an ``error``."""
+
 MAX_STATUS_LENGTH = 80
+
+MAX_IMAGES = 64
+"""The most images of a task that are read. One is usual; a response with far more would keep the event loop busy."""
 
 DESCRIBED_KEYS = frozenset({"id", "status", "model", "progress", "error", "output", "usage", "created_at", "metadata"})
 """The keys of a task that PROTOCOL.md describes. Others go to `TaskStatus.extra`."""
+
+DESCRIBED_USAGE = frozenset({"cost", "currency", "discount"})
 
 
 class InProgress(NamedTuple):
@@ -108,6 +125,7 @@ def read_status(body: bytes, task_id: str, status: int = HTTPStatus.OK.value) ->
 
     Raises:
         InvalidResponse: The body is not JSON, an important field has the wrong type, or it is about another task.
+        GatewayError: It is a refusal, despite the HTTP status.
     """
     return _read_status(_load_object(body, status), body, task_id, status)
 
@@ -123,7 +141,7 @@ def read_poll(body: bytes, task_id: str, status: int = HTTPStatus.OK.value) -> I
         status: The HTTP status, for the error.
 
     Raises:
-        InvalidResponse: As `read_status`.
+        GatewayError: As `read_status`.
     """
     payload = _load_object(body, status)
     if payload.get("status") == IN_PROGRESS and payload.get("output") is None and payload.get("id", task_id) == task_id:
@@ -148,6 +166,7 @@ def read_created(body: bytes, *, status: int = HTTPStatus.OK.value) -> TaskStatu
 
     Raises:
         InvalidResponse: The body is not JSON, has no task ID, or an important field has the wrong type.
+        GatewayError: It is a refusal, despite the HTTP status: the request was not accepted.
     """
     return _read_task(_load_object(body, status), body, status)
 
@@ -159,7 +178,7 @@ def accepted_despite_error(body: bytes) -> TaskStatus | None:
     """
     try:
         task = read_created(body)
-    except InvalidResponse:
+    except GatewayError:
         return None
     return None if task.state is TaskState.FAILED else task
 
@@ -175,11 +194,12 @@ def _load_object(body: bytes, status: int) -> dict[str, Any]:
 
 
 def _read_task(payload: dict[str, Any], body: bytes, status: int) -> TaskStatus:
-    task = _structure(payload, body, status)
+    output, omitted = _bound_output(payload.get("output"))
+    task = _structure({**payload, "output": output} if omitted else payload, body, status)
     if not is_task_id(task.id):
         raise _make_error(f"the response is invalid: {truncate(repr(task.id), 80)} is not a task ID", body, status)
     raw = task.status
-    state = STATES.get(raw) or STATES.get(raw.strip().lower(), TaskState.UNKNOWN)
+    state = STATES.get(raw) or _read_state(raw, has_error=payload.get("error") is not None)
     failed = state is TaskState.FAILED or payload.get("error")
     return TaskStatus(
         task_id=task.id,
@@ -194,7 +214,33 @@ def _read_task(payload: dict[str, Any], body: bytes, status: int) -> TaskStatus:
         created_at=read_time(payload.get("created_at")),
         metadata=value if isinstance(value := payload.get("metadata"), dict) else {},
         extra=_collect_undescribed(payload),
+        omitted_images=omitted,
     )
+
+
+def _read_state(raw: str, *, has_error: bool) -> TaskState:
+    status = raw.strip().lower()
+    if has_error and status in ENDED_WITH_ERROR:
+        return TaskState.FAILED
+    return STATES.get(status, TaskState.UNKNOWN)
+
+
+def _bound_output(output: object) -> tuple[object, int]:
+    """Return the output with at most `MAX_IMAGES` items, and the number of items that were left out."""
+    if not isinstance(output, list):
+        return output, 0
+    room = MAX_IMAGES
+    omitted = max(0, len(output) - MAX_IMAGES)  # groups, each with an item or more
+    groups: list[object] = []
+    for group in output[:MAX_IMAGES]:
+        content = group.get("content") if isinstance(group, dict) else None
+        if isinstance(content, list):
+            omitted += max(0, len(content) - room)
+            groups.append({**group, "content": content[:room]})
+            room -= min(room, len(content))
+        else:
+            groups.append(group)
+    return groups, omitted
 
 
 def _collect_undescribed(payload: dict[str, Any]) -> dict[str, Any]:
@@ -208,6 +254,8 @@ def _structure(payload: dict[str, Any], body: bytes, status: int) -> _Task:
     try:
         return _make_converter(detailed=False).structure(payload, _Task)
     except Exception:  # noqa: BLE001 # any error that cattrs raises about foreign data means an invalid response
+        if refusal := refusal_despite_success(status, body):
+            raise refusal from None
         raise _make_error(f"the response is invalid: {_describe_mismatch(payload)}", body, status) from None
 
 
@@ -254,12 +302,19 @@ def _read_error(payload: dict[str, Any]) -> TaskErrorDetail:
 def _to_text(value: object) -> str:
     try:
         return str(value)
-    except RecursionError:  # not every nested value that can be parsed can be printed
-        return "nested too deeply"
+    except (RecursionError, ValueError):  # not every nested value or long integer that can be parsed can be printed
+        return "too large to be shown"
 
 
 def _read_usage(value: object) -> Usage | None:
     if not isinstance(value, dict):
         return None
-    extra = {key: item for key, item in value.items() if key not in {"cost", "discount"}}
-    return Usage(cost=read_money(value.get("cost")), discount=read_number(value.get("discount")), extra=extra)
+    currency = read_currency(value.get("currency"))
+    billed = read_money(value.get("cost"))
+    return Usage(
+        cost=billed if currency == USD else None,
+        currency=currency,
+        amount=None if currency == USD else billed,
+        discount=read_number(value.get("discount")),
+        extra={key: item for key, item in value.items() if key not in DESCRIBED_USAGE},
+    )

@@ -3,38 +3,73 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal
 from functools import lru_cache
 
 from kontext_async.models import MILLISECONDS_FROM
+from kontext_async.redaction import truncate
 
-__all__ = ["read_fraction", "read_money", "read_number", "read_text", "read_time"]
+__all__ = ["read_currency", "read_fraction", "read_integer", "read_money", "read_number", "read_text", "read_time"]
 
 MAX_MONEY_DIGITS = 12
 """The most digits before the decimal point. A larger amount is nonsense, and could not be summed exactly."""
 
+MONEY_DECIMALS = 15
+"""The digits after the decimal point that are kept: with those before it, sums are exact in the usual precision."""
+
+MONEY_UNIT = Decimal(1).scaleb(-MONEY_DECIMALS)
+MONEY_CONTEXT = Context(prec=MAX_MONEY_DIGITS + MONEY_DECIMALS + 1)
+
+NUMBER = re.compile(r"[+-]?(?:[0-9]{1,40}\.?[0-9]{0,100}|\.[0-9]{1,100})(?:[eE][+-]?[0-9]{1,2})?", re.ASCII)
+"""A number as text, of bounded length and magnitude."""
+
+MAX_INTEGER_BITS = 128
+
+USD = "USD"
+
 
 def read_money(value: object) -> Decimal | None:
-    """Return an amount that is text or a number, exactly."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    """Return an amount that is text or a number, exactly to 15 decimals; a negative one is no amount."""
+    text = _read_digits(value)
+    amount = None if text is None else Decimal(text)
+    if amount is None or amount < 0 or amount.adjusted() >= MAX_MONEY_DIGITS:
         return None
-    try:
-        amount = Decimal(str(value).strip())
-    except InvalidOperation:
-        return None
-    return amount if amount.is_finite() and amount.adjusted() < MAX_MONEY_DIGITS else None
+    is_long = amount.as_tuple().exponent < -MONEY_DECIMALS  # type: ignore[operator] # it is finite
+    return (amount.quantize(MONEY_UNIT, context=MONEY_CONTEXT) if is_long else amount).copy_abs()
+
+
+def read_currency(value: object) -> str:
+    """Return the name of a currency: dollars, if the gateway names none."""
+    if value is None or value == "":
+        return USD
+    name = truncate(value, 40).strip()
+    return USD if name.upper() == USD else name
 
 
 def read_number(value: object) -> float | None:
-    """Return a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """Return a finite number, which may come as text."""
+    if type(value) is float:
+        return value if math.isfinite(value) else None
+    text = _read_digits(value)
+    return None if text is None else float(text)
+
+
+def read_integer(value: object) -> int | None:
+    """Return a whole number, which may come as text."""
+    number = read_number(value)
+    return int(number) if number is not None and number.is_integer() else None
+
+
+def _read_digits(value: object) -> str | None:
+    """Return a number as text in a form that every numeric type reads; None if it is not one, or is too long."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    try:
-        number = float(value)
-    except OverflowError:
+    if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
         return None
-    return number if math.isfinite(number) else None
+    text = str(value).strip()
+    return text if NUMBER.fullmatch(text) else None
 
 
 def read_fraction(value: object) -> float | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import given, strategies as st
 
 from kontext_async import ConfigurationError
-from kontext_async.bulk.names import DEFAULT_TEMPLATE, EXAMPLE, OWN, NameTemplate, slug
+from kontext_async.bulk.names import DEFAULT_TEMPLATE, EXAMPLE, OWN, PART_BYTES, RESERVED, NameTemplate, slug
 
 
 @given(st.text(max_size=300), st.text(max_size=100), st.sampled_from([DEFAULT_TEMPLATE, "{slug}", "{task_id}.{ext}"]))
@@ -18,9 +19,12 @@ def test_names_stay_inside_the_directory(prompt: str, task_id: str, template: st
     assert not path.is_absolute()
     assert ".." not in path.parts
     assert len(path.parts) <= 1
-    assert name.isascii()
+    assert len(name.encode()) <= PART_BYTES
+    assert name == unicodedata.normalize("NFC", name)
+    assert set(name) & set('<>:"/\\|?*\0\r\n\u202e') == set()
     assert not name.startswith(".")
-    assert name not in OWN
+    assert not OWN.fullmatch(name)
+    assert not RESERVED.fullmatch(name)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +40,34 @@ def test_names_stay_inside_the_directory(prompt: str, task_id: str, template: st
 )
 def test_a_template_renders_a_safe_name(template: str, name: str) -> None:
     assert NameTemplate(template).fill(EXAMPLE) == name
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("狐", "狐"),
+        ("Рыжая лиса, снег!", "рыжая-лиса-снег"),
+        ("ثعلب أحمر", "ثعلب-أحمر"),
+        ("東京、夜 の 狐", "東京-夜-の-狐"),
+        ("लोमड़ी", "लोमड़ी"),
+        ("빨간 여우", "빨간-여우"),
+        ("Café à la crème", "cafe-a-la-creme"),
+        ("Straße", "straße"),
+        ("the fox\u2019s tail", "the-foxs-tail"),
+        ("🦊", "image"),
+        ("🦊\ufe0f fox", "fox"),
+        ("\u3164", "image"),
+        ("\u202efox", "fox"),
+        ("狐" * 100, "狐" * 32),
+    ],
+)
+def test_the_name_of_a_prompt_is_readable_in_its_own_script(prompt: str, name: str) -> None:
+    assert slug(prompt) == unicodedata.normalize("NFC", name)
+
+
+@pytest.mark.parametrize("name", ["journal.sqlite", "Journal.SQLite-wal", "index-2.html", "com¹", "NUL.txt"])
+def test_an_image_takes_no_name_of_the_run_or_of_windows(name: str) -> None:
+    assert NameTemplate("{slug}").fill({**EXAMPLE, "slug": name}) == f"_{name}"
 
 
 @pytest.mark.parametrize(

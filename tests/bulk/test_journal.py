@@ -19,7 +19,7 @@ from kontext_async.bulk.committer import Committer
 from kontext_async.bulk.entries import InputRequest
 from kontext_async.bulk.journal import Journal
 from kontext_async.bulk.occurrences import REMEMBERED
-from kontext_async.bulk.reserve import SIZE
+from kontext_async.bulk.reserve import SIZE, Reserve
 from kontext_async.bulk.states import State
 from kontext_async.models import KontextRequest
 from kontext_async.testing import FAST
@@ -237,8 +237,10 @@ async def test_a_full_disk_stops_submitting_and_loses_no_task_id(emulator: Emula
     assert emulator.ledger.billed_twice == {}
 
 
-async def test_the_disk_reserve_exists_while_the_journal_is_open(tmp_path: Path) -> None:
-    journal = await Journal.open(tmp_path)
-    assert (tmp_path / "journal.sqlite.reserve").stat().st_size == SIZE
-    await journal.aclose()
-    assert not (tmp_path / "journal.sqlite.reserve").exists()
+def test_the_disk_reserve_has_real_bytes_and_leaves_no_file(tmp_path: Path) -> None:
+    reserve = Reserve(tmp_path / "journal.sqlite")
+    reserve.fill()
+    assert reserve.size == SIZE
+    assert reserve.release()
+    assert not reserve.release()
+    assert list(tmp_path.iterdir()) == []

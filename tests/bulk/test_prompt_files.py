@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from kontext_async import InvalidRequest, KontextRequest
-from kontext_async.bulk import InvalidLine, check_image_files, read_requests, rows, validate_requests
+from kontext_async.bulk import InvalidLine, check_image_files, lines, read_requests, validate_requests
+from kontext_async.bulk.lines import is_blank
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), min_size=1, max_size=60)
-PROMPT = TEXT.filter(str.strip)
-CELL_PROMPT = PROMPT.filter(lambda text: "\t" not in text)
+PROMPT = TEXT.filter(lambda text: not is_blank(text))
+CELL_PROMPT = PROMPT.filter(lambda text: "\t" not in text and not text.startswith('"'))
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -188,7 +191,7 @@ def test_cells_beyond_the_header_may_be_empty_and_rows_may_be_short(tmp_path: Pa
 
 
 def test_a_line_that_is_too_long_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "MAX_LINE_LENGTH", 10)
+    monkeypatch.setattr(lines, "MAX_LINE_LENGTH", 10)
     path = write(tmp_path, "p.txt", "x" * 35 + "\nshort\n" + "y" * 9 + "\n")
     report = validate_requests(path)
     assert report.requests == 2
@@ -279,3 +282,138 @@ def test_reading_may_stop_early(tmp_path: Path) -> None:
     with read_requests(write(tmp_path, "p.txt", "a\nb\n")) as reader:
         assert next(reader).prompt == "a"
     assert list(reader) == []
+
+
+def test_a_csv_cell_may_be_as_long_as_the_data_uri_of_a_large_image(tmp_path: Path) -> None:
+    uri = f"data:image/png;base64,{base64.b64encode(PNG + bytes(300_000)).decode()}"
+    limit = csv.field_size_limit()
+    path = write(tmp_path, "p.csv", f'prompt,input_image\na,"{uri}"\nb,\n')
+    assert [request.input_images for request in read_requests(path)] == [(uri,), ()]
+    assert csv.field_size_limit() == limit, "the limit of the process is as it was"
+
+
+def test_long_cells_are_read_by_several_threads_at_once(tmp_path: Path) -> None:
+    limit = csv.field_size_limit()
+    long = "x" * 200_000
+    path = write(tmp_path, "p.csv", "prompt\n" + f"{long}\n" * 20)
+    with ThreadPoolExecutor(8) as threads:
+        counts = list(threads.map(lambda _: len(prompts(path)), range(16)))
+    assert counts == [20] * 16
+    assert csv.field_size_limit() == limit
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
+@pytest.mark.parametrize("name", ["p.txt", "p.csv", "p.tsv", "p.jsonl"])
+def test_a_byte_order_mark_names_the_encoding(tmp_path: Path, name: str, encoding: str) -> None:
+    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+    texts = {"p.txt": "a “fox”\r\n狐\r\n", "p.jsonl": '"a “fox”"\r\n"狐"\r\n'}
+    text = texts.get(name, "prompt\r\na “fox”\r\n狐\r\n")
+    assert prompts(write(tmp_path, name, (mark + text).encode(encoding))) == ["a “fox”", "狐"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xff\xfe" + "good\n".encode("utf-16-le") + b"\x00\xd8x\x00\n\x00", "must be UTF-8, or UTF-16 with"),
+        (b"\xff\xfe" + "good\nb".encode("utf-16-le") + b"x", "save it as UTF-8"),
+        ("good\nbad".encode("utf-16-le"), "if the file is UTF-16, save it as UTF-8"),
+        ("good\nschön".encode("cp1252"), "save it as UTF-8"),
+    ],
+)
+def test_an_encoding_that_cannot_be_read_is_refused_with_the_way_out(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
+    assert words in str(validate_requests(write(tmp_path, "p.txt", content)).invalid[-1])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "prompt;seed;note\r\na, b;7;x\r\n",
+        "sep=;\r\nprompt;seed\r\na, b;7\r\n",
+        '"sep=;"\r\nprompt;seed\r\na, b;7\r\n',
+        'SEP=,\nprompt,seed\n"a, b",7\n',
+        "sep=|\nprompt|seed\na, b|7\n",
+        "sep=\t\nprompt\tseed\na, b\t7\n",
+        "\n\nprompt\tseed\na, b\t7\n",
+        '"Prompt";"seed"\n"a, b";"7"\n',
+    ],
+)
+def test_excel_s_separators_are_read(tmp_path: Path, content: str) -> None:
+    (request,) = read_requests(write(tmp_path, "p.csv", content))
+    assert (request.prompt, request.seed) == ("a, b", 7)
+
+
+def test_a_comma_separated_file_may_have_semicolons_in_its_prompts(tmp_path: Path) -> None:
+    assert prompts(write(tmp_path, "p.csv", "prompt\na; b\n")) == ["a; b"]
+    assert prompts(write(tmp_path, "q.csv", "note,prompt\nx;y,a;b\n")) == ["a;b"]
+
+
+def test_a_line_of_excel_s_separator_counts(tmp_path: Path) -> None:
+    error = only_invalid_line(write(tmp_path, "p.csv", "sep=;\nprompt;seed\na;x\n"))
+    assert error.line == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("p.txt", "a\n\x1a"),
+        ("p.txt", "a\n\x1a\n"),
+        ("p.txt", "a\x1a"),
+        ("p.txt", " \x1a \na\n\ufeff\n\u200b\n"),
+        ("p.jsonl", '"a"\n\x1a'),
+        ("p.csv", "prompt\na\n\x1a"),
+        ("p.tsv", "prompt\tseed\na\t1\n\x1a\n"),
+    ],
+)
+def test_a_line_without_a_visible_character_is_no_prompt(tmp_path: Path, name: str, content: str) -> None:
+    path = write(tmp_path, name, content)
+    assert prompts(path) == ["a"]
+    assert validate_requests(path).invalid == ()
+
+
+def test_a_row_whose_prompt_is_invisible_is_not_paid_for(tmp_path: Path) -> None:
+    error = only_invalid_line(write(tmp_path, "p.csv", "prompt,seed\n\x1a,1\n"))
+    assert (error.line, error.field) == (2, "prompt")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('prompt\tseed\n"two\nlines"\t7\nthree\t8\n', ["two\nlines", "three"]),
+        ('prompt\r\n"two\n\nlines"\r\nthree\r\n', ["two\n\nlines", "three"]),
+        ('prompt\tnote\na\t"two\nlines"\nb\tx\n', ["a", "b"]),
+        ('prompt\n"a ""b"" c"\n', ['a "b" c']),
+        ('prompt\tnote\n"a\tb"\tx\n', ["a\tb"]),
+        ('prompt\n"fox"\n', ['"fox"']),
+        ('prompt\n"fox" and wolf\n"bear\n', ['"fox" and wolf', '"bear']),
+        ('prompt\n"no end\nother "wolf"\n', ['"no end', 'other "wolf"']),
+        ('prompt\n"no end\nb\nc', ['"no end', "b", "c"]),
+    ],
+)
+def test_a_tsv_cell_that_excel_quoted_is_one_cell(tmp_path: Path, content: str, expected: list[str]) -> None:
+    assert prompts(write(tmp_path, "p.tsv", content)) == expected
+
+
+def test_a_quotation_mark_without_end_is_ordinary_after_many_lines(tmp_path: Path) -> None:
+    lines_after = [f"fox {number}" for number in range(3000)]
+    path = write(tmp_path, "p.tsv", "\n".join(["prompt", '"open', *lines_after]))
+    assert prompts(path) == ['"open', *lines_after]
+
+
+def test_a_prompt_file_of_a_relative_path_is_read_after_a_change_of_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    write(tmp_path, "p.csv", "prompt,input_images\na,one.png\n")
+    monkeypatch.chdir(tmp_path)
+    reader = read_requests("p.csv")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert next(reader).input_images == (tmp_path / "one.png",)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200), st.sampled_from([".txt", ".csv", ".tsv", ".jsonl"]), st.booleans())
+def test_any_bytes_are_requests_or_invalid_lines(folder: Path, content: bytes, suffix: str, header: bool) -> None:  # noqa: FBT001
+    report = validate_requests(write(folder, f"any{suffix}", b"prompt,seed\n" * header + content))
+    assert report.requests >= 0

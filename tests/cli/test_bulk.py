@@ -24,7 +24,7 @@ def test_images_are_named_by_index_and_prompt(serve: Serve, command: RunCommand,
     call = ("bulk", "p.tsv", "--out", "out", "--seed", 5, "--output-format", "png", "--json")
     ran = command(*call)
     assert ran.code == 0
-    assert image_names(tmp_path / "out") == ["000000-a-fox.png", "000001-image.png"]
+    assert image_names(tmp_path / "out") == ["000000-a-fox.png", "000001-狐.png"]
     results = sorted(ran.objects, key=lambda each: each["index"])
     assert [(each["prompt"], each["seed"], each["error"]) for each in results] == [
         ('"A" fox', 3, None),
@@ -101,6 +101,7 @@ def test_uncertain_requests_are_resubmitted_only_with_the_option(
         ran = command(*call)
         assert ran.code == 4
         assert "uncertain: request 0 (fingerprint " in ran.err
+        assert ran.err.count("the gateway may have accepted this request") == 1
         assert "1 request uncertain: the gateway may have accepted and billed" in ran.err
         assert "To resubmit, add --resend-uncertain; this may bill twice." in ran.err
     assert emulator.ledger.accepted == 3
@@ -183,7 +184,7 @@ def test_all_invalid_lines_are_reported_before_anything_is_submitted(
     file_rule = "the file must be readable: No such file or directory"
     assert ran.messages == [
         f"error: p.csv, line 3: aspect_ratio: '5:1' is not allowed; {ratio_rule}",
-        f"error: p.csv, line 4: input_images[0]: 'gone.png' is not allowed; {file_rule}",
+        f"error: p.csv, line 4: input_images[0]: '{tmp_path}/gone.png' is not allowed; {file_rule}",
         "Nothing was submitted or billed.",
     ]
     assert emulator.ledger.entries == ()
@@ -209,7 +210,8 @@ def test_file_without_requests_is_a_usage_error(command: RunCommand, tmp_path: P
     [
         (["--max-cost", "much"], "--max-cost much: it must be a number of USD"),
         (["--max-cost", "-1"], "max_cost must be"),
-        (["--grace", "-1"], "--grace -1.0"),
+        (["--grace", "-1"], "--grace: it must be a duration"),
+        (["--outage-timeout", "0s"], "outage_timeout must be a number of seconds above 0"),
         (["--filename-template", "{nonsense}"], "'nonsense'"),
         (["--journal", "nonsense"], "the journal's URL"),
     ],

@@ -86,7 +86,8 @@ def test_interrupted_process_prints_no_traceback_and_how_to_resume(serve: Serve,
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert emulator.ledger.accepted == 3
-    assert errors.splitlines()[-1].startswith("To resume: kontext-async bulk p.txt --out out ")
+    messages = [line for line in errors.splitlines() if not line[0].isdigit()]
+    assert messages[-1].startswith("To resume: kontext-async bulk p.txt --out out ")
 
 
 def test_closed_stdout_loses_no_task(serve: Serve, tmp_path: Path) -> None:

@@ -37,28 +37,30 @@ def test_generate_prints_the_path_of_each_image(serve: Serve, command: RunComman
 
 
 def test_every_request_field_is_an_option(serve: Serve, command: RunCommand, tmp_path: Path) -> None:
-    serve()
+    emulator = serve()
     assert command("generate", "a fox", "-q").code == 0
     (source,) = tmp_path.glob("*.jpg")
     ran = command(
         *("generate", "make it dusk", "--input-image", source, "-i", source, "--seed", "-7", "--aspect-ratio", "16:9"),
         *("--output-format", "png", "--prompt-upsampling", "--safety-tolerance", 6, "--model", "flux_kontext_max"),
+        *("--moderation", "--metadata", "run=7", "--metadata", "note=a=b"),
         *("--json", "--quiet", "--out", tmp_path / "edits"),
     )
     assert (ran.code, ran.err) == (0, "")
     (result,) = ran.objects
+    assert emulator.ledger.entries[-1].metadata == {"run": "7", "note": "a=b"}
     (path,) = result.pop("paths")
     task_id = result.pop("task_id")
     assert path == str(tmp_path / "edits" / f"make-it-dusk-{task_id}.png")
     assert result == {"index": 0, "prompt": "make it dusk", "seed": -7, "cost": "0.04", "error": None}
 
 
-def test_private_emulator_needs_no_key_and_verbose_prints_every_event(command: RunCommand, tmp_path: Path) -> None:
+def test_private_emulator_needs_no_key_and_verbose_prints_the_log(command: RunCommand, tmp_path: Path) -> None:
     ran = command("generate", "a fox", "--emulator", "--verbose")
     assert ran.code == 0
     assert len(image_names(tmp_path)) == 1
     assert "ledger: 1 accepted, 1 billed, 0.04 USD" in ran.err
-    for name in ("submitting", "accepted", "status received", "completed", "downloaded"):
+    for name in ("create request,", "accepted", "status request,", "completed", "downloaded"):
         assert f" {name} " in ran.err
 
 
@@ -81,7 +83,7 @@ def test_failed_task_is_reported_and_has_nothing_to_fetch(serve: Serve, command:
     assert failed["error"]["task_id"] == failed["task_id"] == emulator.ledger.task_ids[0]
     assert done["error"] is None
     assert len(image_names(tmp_path)) == 1
-    assert "the task failed: moderated [2J out [002014001] (task " in ran.err
+    assert "the task failed: moderated\\x1b[2J out [002014001] (task " in ran.err
     assert "1 done, 1 failed, 0 uncertain" in ran.err
     assert "kontext-async fetch" not in ran.err
 
@@ -149,7 +151,7 @@ def test_api_key_can_come_from_a_file(
     assert command("generate", "a fox", "--key-file", "key").code == 0
     (tmp_path / "key").write_bytes(b"\xff")
     ran = command("generate", "a fox", "--key-file", "key")
-    assert (ran.code, ran.err) == (3, "error: the key file key cannot be read: it is not UTF-8\n")
+    assert (ran.code, ran.err) == (3, "error: the key file key cannot be read: it is not text in UTF-8\n")
     ran = command("generate", "a fox", "--key-file", "nowhere")
     assert (ran.code, ran.err) == (3, "error: the key file nowhere cannot be read: No such file or directory\n")
 

@@ -53,6 +53,17 @@ def test_a_rejected_create_request_is_not_sent_again(status: int) -> None:
     assert decide_retry(outcome_of_response(status, has_retry_after=True), 1, RESENDING, 0.5) == GiveUp(uncertain=False)
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refusal_by_a_proxys_page_is_sent_again(status: int) -> None:
+    outcome = outcome_of_response(status, has_retry_after=False, from_gateway=False)
+    assert outcome is AttemptOutcome.NOT_ACCEPTED
+
+
+@pytest.mark.parametrize("status", [400, 402, 404, 422])
+def test_another_refusal_is_raised_whoever_it_came_from(status: int) -> None:
+    assert outcome_of_response(status, has_retry_after=False, from_gateway=False) is AttemptOutcome.REJECTED
+
+
 @pytest.mark.parametrize("status", [500, 502, 504])
 def test_a_create_request_is_not_sent_again_after_a_server_error_by_default(status: int) -> None:
     assert decide_retry(outcome_of_response(status, has_retry_after=True), 1, RETRIES, 0.5) == GiveUp(uncertain=True)

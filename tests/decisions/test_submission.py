@@ -16,14 +16,21 @@ from kontext_async.decisions.submission import (
 )
 
 LEGAL_STEPS = [
-    (Phase.QUEUED, Step.SEND, Phase.SENDING),
+    (Phase.QUEUED, Step.CONNECT, Phase.CONNECTING),
+    (Phase.CONNECTING, Step.SEND, Phase.SENDING),
+    (Phase.CONNECTING, Step.END_ATTEMPT, Phase.QUEUED),
     (Phase.QUEUED, Step.END_ATTEMPT, Phase.QUEUED),
     (Phase.SENDING, Step.END_ATTEMPT, Phase.QUEUED),
     (Phase.SENDING, Step.ACCEPT, Phase.ACCEPTED),
 ]
 
 ILLEGAL_STEPS = [
+    (Phase.QUEUED, Step.SEND),
     (Phase.QUEUED, Step.ACCEPT),
+    (Phase.CONNECTING, Step.CONNECT),
+    (Phase.CONNECTING, Step.ACCEPT),
+    (Phase.SENDING, Step.CONNECT),
+    (Phase.ACCEPTED, Step.CONNECT),
     (Phase.SENDING, Step.SEND),
     (Phase.ACCEPTED, Step.SEND),
     (Phase.ACCEPTED, Step.END_ATTEMPT),
@@ -69,6 +76,9 @@ def test_an_accepted_submission_stays_accepted() -> None:
         (Phase.QUEUED, Interruption.CANCELLED, Consequence.NOTHING_SENT),
         (Phase.QUEUED, Interruption.DEADLINE, Consequence.NOTHING_SENT),
         (Phase.QUEUED, Interruption.CLOSED, Consequence.SESSION_CLOSED),
+        (Phase.CONNECTING, Interruption.CANCELLED, Consequence.NOTHING_SENT),
+        (Phase.CONNECTING, Interruption.DEADLINE, Consequence.NOTHING_SENT),
+        (Phase.CONNECTING, Interruption.CLOSED, Consequence.SESSION_CLOSED),
         (Phase.SENDING, Interruption.CANCELLED, Consequence.AWAIT_RESPONSE),
         (Phase.SENDING, Interruption.DEADLINE, Consequence.UNCERTAIN),
         (Phase.SENDING, Interruption.CLOSED, Consequence.AWAIT_RESPONSE),

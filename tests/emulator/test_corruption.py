@@ -6,7 +6,7 @@ import pytest
 
 from kontext_async.emulator import Fault, FaultKind
 from kontext_async.emulator.corruption import ODD_SHAPES, apply_odd_shape, corrupt
-from kontext_async.emulator.fault_kinds import FAULT_SPECS
+from kontext_async.emulator.fault_specs import FAULT_SPECS
 
 RUNNING = {"id": "t", "status": "in_progress", "model": "m", "created_at": 1_767_965_610, "progress": 0.25}
 DONE = {

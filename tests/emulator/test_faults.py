@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from kontext_async.emulator import ErrorShape, Fault, FaultKind, Faults, Operation
-from kontext_async.emulator.fault_kinds import FAULT_SPECS, OUTCOME_KINDS
+from kontext_async.emulator.fault_specs import FAULT_SPECS, OUTCOME_KINDS
 
 
 def test_every_kind_has_a_row_in_the_table_of_fault_specs() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 import json
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from emulator_support import GENERATION_PATH, create_body
@@ -109,6 +109,12 @@ async def test_refusals_name_the_field_and_cost_nothing(serve: Serve) -> None:
     assert caller.emulator.ledger.billed == 0
 
 
+async def test_a_body_that_cannot_be_decoded_is_refused(serve: Serve) -> None:
+    caller = await serve()
+    reply = await caller.request("POST", GENERATION_PATH, data=b"no gzip", headers={"Content-Encoding": "gzip"})
+    assert (reply.status, caller.emulator.ledger.refused) == (400, 1)
+
+
 async def test_limits_on_tasks_and_requests_respond_429(serve: Serve, clock: ManualTime) -> None:
     caller = await serve(clock=clock, service_time=10, max_tasks=1, requests_per_second=4)
     assert (await caller.create()).status == 200
@@ -124,31 +130,41 @@ async def test_limits_on_tasks_and_requests_respond_429(serve: Serve, clock: Man
 
 async def test_error_shapes_are_used_in_turn(serve: Serve) -> None:
     caller = await serve(error_shapes=ErrorShape)
-    bodies = [(await caller.get_status("x")).body for _ in range(7)]
-    assert [json.loads(body) if body[:1] == b"{" else body[:6] for body in bodies[1:6]] == [
+    bodies = [(await caller.get_status("x")).body for _ in range(9)]
+    assert [json.loads(body) if body[:1] == b"{" else body[:6] for body in bodies[1:8]] == [
         {"message": "no such task"},
         {"error": "no such task"},
         {"detail": "no such task"},
         b"<html>",
         b"",
+        {"detail": [{"loc": ["body"], "msg": "no such task", "type": "task_not_found"}]},
+        {"status": {"code": 404, "message": "no such task", "error_code": "TASK_NOT_FOUND"}},
     ]
     assert b"request_id" in bodies[0]
-    assert b"request_id" in bodies[6]
+    assert b"request_id" in bodies[8]
 
 
 async def test_unknown_paths_and_methods_are_refused(serve: Serve) -> None:
     caller = await serve()
     missing, wrong = await caller.request("GET", "/nowhere"), await caller.request("DELETE", GENERATION_PATH)
     assert (missing.status, missing.json["error"]["code"]) == (404, "NOT_FOUND")
-    assert wrong.status == 405
+    assert (wrong.status, wrong.json["error"]["code"]) == (405, "METHOD_NOT_ALLOWED")
+    assert wrong.headers["Allow"] == "POST"
+    for reply in (missing, wrong, await caller.request("GET", f"{caller.emulator.files_url}/nowhere")):
+        assert len(reply.json["request_id"]) == 16
+        assert reply.json["request_id"] == reply.headers["X-Request-Id"]
 
 
-async def test_precharge_returns_the_price_and_records_nothing(serve: Serve) -> None:
-    caller = await serve(discount=0.7, faults=Faults())
+async def test_precharge_returns_the_price_and_records_nothing(serve: Serve, clock: ManualTime) -> None:
+    caller = await serve(discount=0.7, faults=Faults(), clock=clock)
     price = {"json": create_body(prompt="x")}
     good = (await caller.request("POST", f"{GENERATION_PATH}/precharge", **price)).json
+    digest = good["data"].pop("hash")
     assert good["data"] == {
         "model": "flux_kontext_pro",
+        "billing_model": "flux_kontext_pro",
+        "original_model": "flux_kontext_pro",
+        "updated_at": int(clock.now),
         "cost": "0.028",
         "currency": "USD",
         "discount": 0.7,
@@ -159,7 +175,55 @@ async def test_precharge_returns_the_price_and_records_nothing(serve: Serve) -> 
     assert unknown == {"status": "failed", "data": {"cost": None, "reason": "COST_CACHE_MISS"}}
     assert (await caller.request("POST", f"{GENERATION_PATH}/precharge", **price)).status == 503
     assert (await caller.request("POST", f"{GENERATION_PATH}/precharge", json={})).status == 400
-    assert caller.emulator.ledger.entries == ()
+    assert not caller.emulator.ledger.entries
+    await caller.create("x")
+    assert caller.emulator.ledger.entries[0].digest == digest
+
+
+async def test_precharge_can_respond_in_credits(serve: Serve) -> None:
+    caller = await serve(currency="credit")
+    data = (await caller.request("POST", f"{GENERATION_PATH}/precharge", json=create_body(prompt="x"))).json["data"]
+    assert (data["cost"], data["currency"]) == ("4", "credit")
+
+
+async def test_the_fields_beside_model_and_input_are_accepted(serve: Serve) -> None:
+    caller = await serve()
+    body = create_body(prompt="x") | {"moderation": False, "metadata": {"trace": "a-1"}, "options": {"tier": 2}}
+    assert (await caller.request("POST", GENERATION_PATH, json=body)).status == 200
+    entry = caller.emulator.ledger.entries[0]
+    assert (entry.moderation, entry.metadata) == (False, {"trace": "a-1"})
+    assert (await caller.request("POST", f"{GENERATION_PATH}/precharge", json=body | {"id": "x"})).status == 200
+    wrong_fields: tuple[dict[str, Any], ...]
+    wrong_fields = ({"id": "x"}, {"moderation": "no"}, {"metadata": {"trace": 1}}, {"options": []}, {"tags": 1})
+    for wrong in wrong_fields:
+        reply = await caller.request("POST", GENERATION_PATH, json=body | wrong)
+        assert reply.status in (400, 422)
+        assert next(iter(wrong)) in reply.json["error"]["message"]
+
+
+async def test_the_balance_of_the_account_is_served(serve: Serve) -> None:
+    caller = await serve(balance="1", price="0.04")
+    await caller.create()
+    reply = (await caller.request("GET", "/api/v1/user/balance")).json
+    assert reply["status"] == {"code": 200, "message": "ok"}
+    assert (reply["data"]["balance"], reply["data"]["total_recharged"], reply["data"]["currency"]) == (
+        "0.96",
+        "1",
+        "USD",
+    )
+    assert (await caller.request("GET", "/api/v1/user/balance", headers={"Authorization": "Bearer x"})).status == 401
+    caller.emulator.faults.script("balance", ["bad-gateway"])
+    assert (await caller.request("GET", "/api/v1/user/balance")).status == 502
+    assert caller.emulator.ledger.accepted == 1
+
+
+async def test_models_and_their_contracts_are_served(serve: Serve) -> None:
+    caller = await serve()
+    listed = (await caller.request("GET", "/api/v1/skill/models?page=1&page_size=20")).json["data"]
+    assert [model["id"] for model in listed["models"]] == ["flux_kontext_pro", "flux_kontext_max"]
+    contract = (await caller.request("GET", "/api/v1/skill/model-contracts/flux_kontext_max")).json["data"]
+    assert contract["endpoints"]["submit"] == {"method": "POST", "path": "/model/v1/queue/flux_kontext_max"}
+    assert (await caller.request("GET", "/api/v1/skill/model-contracts/other")).status == 404
 
 
 async def test_a_header_can_name_the_model(serve: Serve) -> None:

@@ -33,9 +33,11 @@ def status_received() -> StatusReceived:
     return StatusReceived(at=NOW, task_id="task-1", status=status)
 
 
-def completed(*, cost: Decimal | None = Decimal("0.04"), fingerprint: str | None = "f" * 64) -> Completed:
+def completed(
+    task_id: str = "task-1", *, cost: Decimal | None = Decimal("0.04"), fingerprint: str | None = "f" * 64
+) -> Completed:
     generation = Generation(
-        task_id="task-1",
+        task_id=task_id,
         model=None,
         request=None,
         images=(GeneratedImage(url="http://127.0.0.1/fox.jpg"),),
@@ -43,7 +45,7 @@ def completed(*, cost: Decimal | None = Decimal("0.04"), fingerprint: str | None
         created_at=None,
         elapsed=1.0,
     )
-    return Completed(at=NOW, task_id="task-1", fingerprint=fingerprint, generation=generation)
+    return Completed(at=NOW, task_id=task_id, fingerprint=fingerprint, generation=generation)
 
 
 @pytest.fixture
@@ -177,10 +179,16 @@ class TestCounts:
         assert hub.counts.count(Failed) == 0
 
     def test_the_costs_of_completed_tasks_are_added_up(self, hub: EventHub) -> None:
-        hub.emit(completed(cost=Decimal("0.04")))
-        hub.emit(completed(cost=Decimal("0.08")))
-        hub.emit(completed(cost=None))
+        hub.emit(completed("one", cost=Decimal("0.04")))
+        hub.emit(completed("two", cost=Decimal("0.08")))
+        hub.emit(completed("three", cost=None))
         assert hub.counts.spent == Decimal("0.12")
+
+    def test_a_task_that_completes_twice_is_added_once(self, hub: EventHub) -> None:
+        """A gateway may return one ID for several create requests."""
+        for _ in range(2):
+            hub.emit(completed("one", cost=Decimal("0.04")))
+        assert hub.counts.spent == Decimal("0.04")
 
     def test_an_attached_task_costs_nothing_here(self, hub: EventHub) -> None:
         """It has no fingerprint, was billed elsewhere, and may be seen completed many times."""

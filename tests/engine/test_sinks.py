@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +12,7 @@ from kontext_async.engine import sinks
 from kontext_async.engine.sinks import FileSink, MemorySink, Sink
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.anyio
 
@@ -18,8 +20,13 @@ DATA = bytes(range(256)) * 40
 
 
 @pytest.fixture(params=["memory", "file"])
-def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Sink:
-    return MemorySink() if request.param == "memory" else FileSink(tmp_path, "fox.jpg")
+async def sink(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Sink]:
+    if request.param == "memory":
+        yield MemorySink()
+        return
+    in_file = FileSink(tmp_path, "fox.jpg")
+    yield in_file
+    await in_file.discard()
 
 
 class TestHeadAndTail:
@@ -29,13 +36,28 @@ class TestHeadAndTail:
             await sink.write(DATA[start : start + step])
         assert sink.size == len(DATA)
         assert DATA.startswith(sink.head)
-        assert len(sink.head) >= 12
+        assert len(sink.head) >= 64
         assert sink.tail == DATA[-4096:]
 
     async def test_a_short_image_is_its_own_head_and_tail(self, sink: Sink) -> None:
         for chunk in (b"GIF", b"89a"):
             await sink.write(chunk)
         assert sink.head == sink.tail == b"GIF89a"
+
+    @pytest.mark.parametrize("flush_at", [1, 5000, 1_000_000])
+    async def test_inspect_sees_all_bytes_and_writing_continues(
+        self, sink: Sink, monkeypatch: pytest.MonkeyPatch, flush_at: int
+    ) -> None:
+        monkeypatch.setattr(sinks, "FLUSH_AT", flush_at)
+        assert await sink.inspect(bytes) == b""
+        await sink.write(DATA)
+        assert await sink.inspect(bytes) == DATA
+        await sink.write(DATA)
+        assert await sink.inspect(bytes) == DATA + DATA
+        await sink.restart()
+        assert await sink.inspect(bytes) == b""
+        await sink.write(b"GIF")
+        assert await sink.inspect(bytes) == b"GIF"
 
     async def test_restart_discards_all_bytes(self, sink: Sink) -> None:
         await sink.write(DATA)
@@ -108,9 +130,25 @@ class TestFileSink:
         await sink.write(bytes(sinks.FLUSH_AT))
         assert not list(tmp_path.iterdir())
 
-    async def test_a_long_name_is_shortened(self, tmp_path: Path) -> None:
-        sink = FileSink(tmp_path, "x" * 250)
+    @pytest.mark.parametrize("name", ["x" * 250, "🦊" * 60 + ".png", "é" * 120, "\udcff" * 250])
+    async def test_a_long_name_is_shortened_in_bytes(self, tmp_path: Path, name: str) -> None:
+        sink = FileSink(tmp_path, name)
         await sink.write(bytes(sinks.FLUSH_AT))
         (part,) = tmp_path.iterdir()
-        assert len(part.name) < 110
+        assert len(part.name.encode()) < 110
+        await sink.discard()
+
+    async def test_a_device_is_not_replaced(self, tmp_path: Path) -> None:
+        sink = FileSink(tmp_path, "fox.jpg")
+        await sink.write(DATA)
+        with pytest.raises(OSError, match="a device, which is not replaced"):
+            await sink.commit(Path("/dev/null"))
+        await sink.discard()
+        assert not list(tmp_path.iterdir())
+
+    async def test_discard_survives_a_directory_that_is_gone(self, tmp_path: Path) -> None:
+        sink = FileSink(tmp_path / "new", "fox.jpg")
+        await sink.write(bytes(sinks.FLUSH_AT))
+        shutil.rmtree(tmp_path / "new")
+        (tmp_path / "new").write_text("")
         await sink.discard()

@@ -18,6 +18,7 @@ from kontext_async.errors import (
     CostLimitReached,
     DownloadFailed,
     GatewayError,
+    GatewayOutage,
     GatewayUnavailable,
     InvalidRequest,
     InvalidResponse,
@@ -54,6 +55,7 @@ TREE: dict[type[KontextError], type[Exception]] = {
     RequestRejected: GatewayError,
     RateLimited: GatewayError,
     GatewayUnavailable: GatewayError,
+    GatewayOutage: GatewayUnavailable,
     InvalidResponse: GatewayError,
     SubmissionUncertain: KontextError,
     TaskError: KontextError,
@@ -63,7 +65,7 @@ TREE: dict[type[KontextError], type[Exception]] = {
     DownloadFailed: KontextError,
     CostLimitReached: KontextError,
 }
-RETRYABLE = {RateLimited, GatewayUnavailable, TaskTimeout, DownloadFailed}
+RETRYABLE = {RateLimited, GatewayUnavailable, GatewayOutage, TaskTimeout, DownloadFailed}
 MAY_BE_CHARGED = {SubmissionUncertain, TaskError, TaskFailed, TaskNotFound, TaskTimeout, DownloadFailed}
 
 PLAIN = (
@@ -95,7 +97,16 @@ def build_plain_error(error_class: type[KontextError]) -> KontextError:
 
 
 def build_gateway_error(error_class: type[GatewayError]) -> KontextError:
-    error = error_class("words", status=429, code="SLOW", body="{}", task_id="t1", request_id="r1", may_be_charged=True)
+    error = error_class(
+        "words",
+        status=429,
+        code="SLOW",
+        body="{}",
+        from_gateway=True,
+        task_id="t1",
+        request_id="r1",
+        may_be_charged=True,
+    )
     if isinstance(error, RateLimited):
         error.retry_after = 3.5
     return error
@@ -114,6 +125,7 @@ def build_full_error(error_class: type[KontextError]) -> KontextError:
         TaskFailed: lambda: TaskFailed(task_id="t1", code="002", message="no"),
         TaskTimeout: lambda: TaskTimeout(task_id="t1", waited=12.34, last_status=STATUS),
         DownloadFailed: lambda: DownloadFailed(url="https://cdn/a.jpg", reason="cut", status=206, task_id="t1"),
+        GatewayOutage: lambda: GatewayOutage("words", retry_after=1.5),
         CostLimitReached: lambda: CostLimitReached(spent=Decimal("1.50"), limit=Decimal(2)),
     }
     if error_class in others:
@@ -236,6 +248,78 @@ def test_redact_replaces_the_secret_in_every_text() -> None:
     assert (error.code, error.body, error.request_id, error.task_id) == ("***", "key=***", "r-***", "t1")
     assert str(error) == "bad key *** (task t1, request r-***)"
     assert error.status is None
+
+
+KEY = "sk-0123456789abcdef"
+
+
+def caught_cause() -> BaseException:
+    """Return a cause such as an HTTP library raises: it refers to the headers, and has causes of its own."""
+
+    class ForeignError(ConnectionError):
+        headers = KEY
+
+    cause = ForeignError(f"no HTTP: Bearer {KEY}\x1b[1m")
+    cause.__cause__ = cause.__context__ = ValueError(f"bad header {KEY}")
+    return cause
+
+
+def texts_of(error: BaseException | None) -> list[str]:
+    """Return everything that an error and its causes show, to the last attribute."""
+    if error is None:
+        return []
+    own = [str(error), repr(error), repr(vars(error)), repr(error.args)]
+    return own + texts_of(error.__cause__) + texts_of(error.__context__)
+
+
+def test_redact_leaves_only_text_of_a_foreign_cause() -> None:
+    error = SubmissionUncertain(request=None, fingerprint="f" * 64, seen=f"reset after {KEY}")
+    error.__cause__ = caught_cause()
+    error.__context__ = caught_cause()
+    error.redact(KEY)
+    assert KEY not in "".join(texts_of(error))
+    assert type(error.__cause__) is ConnectionError
+    assert str(error.__cause__) == "ForeignError: no HTTP: Bearer ***\\x1b[1m"
+
+
+def test_redact_redacts_a_cause_of_the_tree() -> None:
+    error = GatewayUnavailable("words")
+    error.__cause__ = GatewayError(f"key {KEY}")
+    assert str(error.redact(KEY).__cause__) == "key ***"
+
+
+def test_redact_keeps_a_cause_that_is_no_error() -> None:
+    error = GatewayUnavailable("words")
+    error.__cause__ = KeyboardInterrupt()
+    assert isinstance(error.redact(KEY).__cause__, KeyboardInterrupt)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DownloadFailed(url=f"https://cdn/{KEY}/a.png", reason=f"no {KEY}"),
+        TaskFailed(task_id="t1", code=KEY, message=KEY),
+        SubmissionUncertain(request=None, fingerprint="f", seen=KEY),
+        GatewayError(KEY, code=KEY, body=KEY, request_id=KEY),
+        InvalidRequest("seed", KEY, KEY),
+    ],
+)
+def test_redact_leaves_the_secret_in_no_attribute(error: KontextError) -> None:
+    assert KEY not in "".join(texts_of(error.redact(KEY)))
+    assert KEY not in "".join(texts_of(pickle.loads(pickle.dumps(error))))  # noqa: S301 # pickled on this line
+
+
+def test_the_text_of_an_error_is_one_printable_line() -> None:
+    error = GatewayError("a\r\nb\x1b]0;title\x07\u202e\ud800")
+    assert str(error) == "a b\\x1b]0;title\\x07\\u202e\\ud800"
+
+
+def test_only_a_402_a_code_or_the_gateways_words_are_about_the_balance() -> None:
+    assert PermissionDenied("no", status=402).concerns_balance
+    assert PermissionDenied("no", status=403, code="40201").concerns_balance
+    assert PermissionDenied("insufficient balance", status=403, from_gateway=True).concerns_balance
+    assert not PermissionDenied("insufficient balance", status=403).concerns_balance
+    assert not PermissionDenied("no", status=403, from_gateway=True).concerns_balance
 
 
 def test_with_task_keeps_an_earlier_task_id() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import io
 import pickle
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -13,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from PIL import Image
@@ -54,6 +56,8 @@ def test_a_request_needs_only_a_prompt() -> None:
         "prompt_upsampling": None,
         "safety_tolerance": None,
         "model": "flux_kontext_pro",
+        "moderation": None,
+        "metadata": None,
     }
 
 
@@ -67,10 +71,14 @@ INVALID = [
     ("prompt", "a \ud800 fox", "surrogates"),
     ("input_images", [JPEG] * 5, "at most 4"),
     ("seed", True, "integer"),
-    ("seed", 1.0, "integer"),
+    ("seed", 1.5, "integer"),
+    ("seed", float("inf"), "integer"),
+    ("seed", np.bool_(True), "integer"),  # noqa: FBT003 # the value is the point
+    ("seed", np.float64(1.5), "integer"),
+    ("seed", np.array([1]), "integer"),
+    ("seed", np.datetime64("2026-01-09"), "integer"),
     ("seed", "1", "integer"),
     ("seed", Decimal(1), "integer"),
-    ("seed", float("nan"), "integer"),
     ("seed", 10**1000, "2048 bits"),
     ("aspect_ratio", "22:9", "between 21:9 and 9:21"),
     ("aspect_ratio", "9:22", "between 21:9 and 9:21"),
@@ -95,12 +103,14 @@ INVALID = [
     ("output_format", "webp", "'jpeg' or 'png'"),
     ("output_format", ["png"], "'jpeg' or 'png'"),
     ("output_format", True, "'jpeg' or 'png'"),
+    ("output_format", np.array(["png", "jpeg"]), "'jpeg' or 'png'"),
     ("prompt_upsampling", 1, "true or false"),
     ("prompt_upsampling", "true", "true or false"),
     ("safety_tolerance", -1, "0 to 6"),
     ("safety_tolerance", 7, "0 to 6"),
     ("safety_tolerance", True, "0 to 6"),
-    ("safety_tolerance", 2.0, "0 to 6"),
+    ("safety_tolerance", 2.5, "0 to 6"),
+    ("safety_tolerance", np.int64(7), "0 to 6"),
     ("safety_tolerance", "2", "0 to 6"),
     ("safety_tolerance", 10**1000, "0 to 6"),
     ("model", "", "letters"),
@@ -109,6 +119,17 @@ INVALID = [
     ("model", "a\n", "letters"),
     ("model", "modèle", "letters"),
     ("model", None, "letters"),
+    ("moderation", 1, "true or false"),
+    ("moderation", "no", "true or false"),
+    ("metadata", "trace", "text to text"),
+    ("metadata", [("a", "b")], "text to text"),
+    ("metadata", {"a": 1}, "text to text"),
+    ("metadata", {"a": None}, "text to text"),
+    ("metadata", {1: "a"}, "text to text"),
+    ("metadata", {"a": "\ud800"}, "text to text"),
+    ("metadata", {"\ud800": "a"}, "text to text"),
+    ("prompt", float("nan"), "not blank"),
+    ("prompt", np.float64("nan"), "not blank"),
 ]
 
 
@@ -156,6 +177,49 @@ VALID = [
 def test_a_valid_field_is_kept_unchanged(name: str, value: Any) -> None:
     request = KontextRequest(**{"prompt": "a fox", name: value})
     assert getattr(request, name) == value
+
+
+def test_metadata_is_frozen_and_its_order_does_not_matter() -> None:
+    given = {"a": "1", "b": "2"}
+    request = KontextRequest("a", metadata=given)
+    given["a"] = "changed"
+    assert request.metadata == {"a": "1", "b": "2"}
+    twin = KontextRequest("a", metadata={"b": "2", "a": "1"})
+    assert (twin, hash(twin)) == (request, hash(request))
+    assert KontextRequest.of(request, seed=1).metadata == request.metadata
+    assert len({request, twin}) == 1
+
+
+def test_empty_metadata_is_not_given() -> None:
+    assert KontextRequest("a", metadata={}) == KontextRequest("a")
+
+
+class BrokenMapping(Mapping[str, Any]):
+    def __getitem__(self, name: str) -> Any:
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        raise OSError("gone")
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_a_mapping_that_cannot_be_read_is_an_invalid_request() -> None:
+    with pytest.raises(InvalidRequest, match="gone") as caught:
+        KontextRequest.of(BrokenMapping())
+    assert caught.value.field == "request"
+    assert catch_error(metadata=BrokenMapping()).field == "metadata"
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise ValueError("no")
+
+
+def test_a_field_name_that_cannot_be_printed_is_an_invalid_request() -> None:
+    with pytest.raises(InvalidRequest):
+        KontextRequest.of({"prompt": "a", Unprintable(): 1})  # type: ignore[dict-item] # the point
 
 
 def test_safety_tolerance_accepts_an_integer_enumeration() -> None:
@@ -243,7 +307,7 @@ def test_the_error_of_too_many_images_has_their_number() -> None:
 def test_the_repr_of_a_request_hides_its_images() -> None:
     assert repr(KontextRequest("a", input_images=[JPEG])) == (
         "KontextRequest(prompt='a', input_images=<1>, seed=None, aspect_ratio=None, output_format=None, "
-        "prompt_upsampling=None, safety_tolerance=None, model='flux_kontext_pro')"
+        "prompt_upsampling=None, safety_tolerance=None, model='flux_kontext_pro', moderation=None, metadata=None)"
     )
 
 
@@ -310,7 +374,9 @@ def test_only_the_states_completed_and_failed_are_terminal(state: TaskState, ter
 
 
 IMAGE = GeneratedImage(url="https://cdn.example/out.jpg?signature=secret", job_id="j1", task_id="t1")
-REQUEST = KontextRequest("a fox", input_images=["fox.jpg", JPEG, Path("a.png")], seed=7)
+REQUEST = KontextRequest(
+    "a fox", input_images=["fox.jpg", JPEG, Path("a.png")], seed=7, moderation=True, metadata={"trace": "t1"}
+)
 GENERATION = Generation(
     task_id="t1",
     model="flux_kontext_pro",

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
+import unicodedata
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, strategies as st
 
-from kontext_async.redaction import TRUNCATED_LENGTH, safe_repr, strip_query, truncate, truncate_body
+from kontext_async.redaction import (
+    TRUNCATED_LENGTH,
+    clean_text,
+    clean_url,
+    contains_secret,
+    safe_repr,
+    strip_query,
+    truncate,
+    truncate_body,
+)
 
 BASE64 = "iVBORw0KGgoAAAANSUhEUgAA" * 20
 LONG_RUN = re.compile(r"[A-Za-z0-9+/=_-]{120,}")
@@ -125,3 +138,111 @@ def test_strip_query_removes_everything_that_may_be_secret(url: str, shown: str)
 @given(st.text())
 def test_strip_query_accepts_any_text(text: str) -> None:
     assert isinstance(strip_query(text), str)
+
+
+KEY = "sk-0123456789abcdef/+=x"
+ECHOES = {
+    "as it is": KEY,
+    "percent-encoded": quote(KEY),
+    "percent-encoded in full": "".join(f"%{ord(each):02X}" for each in KEY),
+    "percent-encoded in lower case": quote(KEY, safe="").lower(),
+    "percent-encoded twice": quote(quote(KEY, safe=""), safe=""),
+    "JSON-escaped": json.dumps(KEY).strip('"').replace("/", "\\/"),
+    "JSON-escaped in full": "".join(f"\\u{ord(each):04x}" for each in KEY),
+    "JSON-escaped twice": json.dumps("".join(f"\\u{ord(each):04X}" for each in KEY)).strip('"'),
+    "hexadecimal escapes": "".join(f"\\x{ord(each):02x}" for each in KEY),
+    "HTML entities": "".join(f"&#{ord(each)};" for each in KEY),
+    "HTML entities in hexadecimal": "".join(f"&#x{ord(each):x};" for each in KEY),
+    "HTML-escaped": html.escape(KEY),
+    "as bytes": repr(KEY.encode()),
+    "with zero bytes, like UTF-16": "\0".join(KEY),
+    "with zero-width blanks": "\u200b".join(KEY),
+    "folded": KEY[:9] + "\r\n" + KEY[9:],
+    "cut": KEY[:12],
+}
+
+
+@pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES.keys())
+@pytest.mark.parametrize(
+    ("before", "after"), [("", ""), ("Bearer ", " is wrong"), ("x", "y"), ("%", "\\"), ("é", "🦊")]
+)
+def test_clean_text_replaces_the_secret_in_every_form(echo: str, before: str, after: str) -> None:
+    cleaned = clean_text(before + echo + after, KEY)
+    assert "***" in cleaned
+    assert not any(piece in cleaned.lower() for piece in ("0123", "cdef", "s\\x00k", "73", "66"))
+
+
+@pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES.keys())
+def test_clean_url_replaces_the_secret_in_every_form(echo: str) -> None:
+    assert "0123" not in clean_url(f"https://cdn/{echo}/a.png", KEY)
+
+
+def test_clean_text_replaces_every_echo() -> None:
+    assert clean_text(f"{KEY} {KEY}{KEY}", KEY) == "*** ******"
+
+
+@pytest.mark.parametrize("length", range(4, len(KEY)))
+def test_a_piece_of_the_secret_at_the_end_of_a_cut_text_is_replaced(length: int) -> None:
+    assert clean_text("Bearer " + KEY[:length], KEY, is_cut=True) == "Bearer ***"
+
+
+def test_a_short_secret_is_replaced_as_a_word() -> None:
+    assert clean_text("key k-1, r-k-1; ok-12 k-10", "k-1") == "key ***, r-***; ok-12 k-10"
+
+
+@pytest.mark.parametrize("text", ["", "sk-", "a fox in snow", "50 % off", "C:\\sk", "Füchslein 🦊", "sk-01234"[:7]])
+def test_clean_text_leaves_an_ordinary_text_unchanged(text: str) -> None:
+    assert clean_text(text, KEY) is text
+    assert not contains_secret(text, KEY)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"),
+        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+        ("a\0b\x7fc\x9bd\x85e", "a\\x00b\\x7fc\\x9bd\\x85e"),
+        ("a\nb\r\nc\td\re", "a b c d e"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("a\u200bb\ufeffc\u2066d", "a\\u200bb\\ufeffc\\u2066d"),
+        ("a\u2028b\u2029c", "a\\u2028b\\u2029c"),
+        ("a\ud800b", "a\\ud800b"),
+        ("\U000e0041", "\\U000e0041"),
+        ("x\u200dy", "x\\u200dy"),
+        ("\u200d\u200d", "\\u200d\\u200d"),
+    ],
+)
+def test_clean_text_makes_invisible_characters_visible(text: str, shown: str) -> None:
+    assert clean_text(text) == shown
+
+
+@pytest.mark.parametrize("text", ["naïve café", "狐狸 在 雪", "🦊❤️👩‍👩‍👧‍👦🏳️‍🌈👋🏽", "نمی‌خواهم", "क्‍ष", "a\u0301"])
+def test_clean_text_keeps_letters_accents_and_emoji(text: str) -> None:
+    assert clean_text(text, KEY) == text
+
+
+@given(st.text())
+def test_cleaned_text_is_one_visible_line_and_stays_so(text: str) -> None:
+    cleaned = clean_text(text, KEY)
+    hidden = [each for each in cleaned if unicodedata.category(each) in {"Cc", "Cf", "Cs", "Zl", "Zp"}]
+    assert set(hidden) <= {"\u200c", "\u200d"}
+    assert len(cleaned.splitlines()) <= 1
+    assert clean_text(cleaned, KEY) == cleaned
+    cleaned.encode()
+
+
+@given(st.text(), st.text(), st.sampled_from(sorted(ECHOES.values())))
+def test_no_text_around_it_hides_the_secret(before: str, after: str, echo: str) -> None:
+    assert KEY[:12] not in clean_text(before + echo + after, KEY)
+
+
+def test_clean_url_quotes_what_cannot_be_seen_and_nothing_else() -> None:
+    url = "https://cdn/a%2Fb.png?sig=a%2Fb%2Bc%3D&x=%7E&y=é|{}"
+    assert clean_url(url, KEY) is url
+    assert clean_url("https://cdn/a\u200b\n\x1b.png") == "https://cdn/a%E2%80%8B%0A%1B.png"
+    assert clean_url("https://cdn/\ud800.png") == "https://cdn/%3F.png"
+
+
+def test_truncate_shows_invisible_characters() -> None:
+    assert truncate("a\x1b[1m\nb") == "a\\x1b[1m b"
+    assert truncate_body(b"\x1b[1m\n\xe2\x80\xaeb") == "\\x1b[1m \\u202eb"

@@ -13,12 +13,15 @@ from kontext_async.errors import ConfigurationError
 from kontext_async.settings import (
     DEFAULT_BASE_URL,
     Limits,
+    Network,
+    Outages,
     Polling,
     Retries,
     Settings,
     Timeouts,
     find_api_key,
     find_base_url,
+    find_proxy_variables,
 )
 
 COUNTS: list[tuple[type[Any], str]] = [
@@ -29,17 +32,20 @@ COUNTS: list[tuple[type[Any], str]] = [
     (Limits, "max_image_bytes"),
     (Limits, "max_download_bytes"),
     (Retries, "attempts"),
+    (Outages, "uncertain_limit"),
 ]
 POSITIVE: list[tuple[type[Any], str]] = [
     (Limits, "polls_per_second"),
     *((Timeouts, name) for name in ("connect", "submit", "status", "download", "wait", "cancel")),
     *((Polling, name) for name in ("interval", "min_interval", "max_interval", "poll_cost")),
     *((Retries, name) for name in ("backoff_initial", "backoff_max", "failure_budget")),
+    *((Outages, name) for name in ("probe_initial", "probe_max")),
 ]
 NOT_NEGATIVE: list[tuple[type[Any], str]] = [
     (Polling, "initial_delay"),
     (Retries, "not_found_grace"),
     (Retries, "max_retry_after"),
+    (Outages, "wait"),
 ]
 FLAGS: list[tuple[type[Any], str]] = [(Retries, "resend_uncertain")]
 GROUPS: list[tuple[type[Any], str]] = [
@@ -47,6 +53,8 @@ GROUPS: list[tuple[type[Any], str]] = [
     (Settings, "timeouts"),
     (Settings, "polling"),
     (Settings, "retries"),
+    (Settings, "outages"),
+    (Settings, "network"),
 ]
 
 NOT_NUMBERS: list[Any] = [
@@ -73,9 +81,12 @@ CASES: list[tuple[type[Any], str, Any, str]] = [
 ]
 
 
+KINDS = (Limits, Timeouts, Polling, Retries, Outages, Settings)
+
+
 def test_these_cases_cover_every_field() -> None:
     here = {(kind, name) for group in (COUNTS, POSITIVE, NOT_NEGATIVE, FLAGS, GROUPS) for kind, name in group}
-    there = {(kind, a.name) for kind in (Limits, Timeouts, Polling, Retries, Settings) for a in attrs.fields(kind)}
+    there = {(kind, a.name) for kind in KINDS for a in attrs.fields(kind)}
     assert here == there
 
 
@@ -130,6 +141,13 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "max_retry_after": 120.0,
         "resend_uncertain": False,
     }
+    assert attrs.asdict(settings.outages) == {
+        "uncertain_limit": 5,
+        "wait": 30.0,
+        "probe_initial": 1.0,
+        "probe_max": 60.0,
+    }
+    assert attrs.asdict(settings.network) == {"proxy": "environment", "allow": ()}
 
 
 @pytest.mark.parametrize(
@@ -139,6 +157,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         (Limits, {"max_connections": 32}, "Limits.max_polls_in_flight"),
         (Polling, {"min_interval": 16.0}, "Polling.min_interval"),
         (Retries, {"backoff_initial": 31.0}, "Retries.backoff_initial"),
+        (Outages, {"probe_initial": 61.0}, "Outages.probe_initial"),
     ],
 )
 def test_contradictory_settings_are_refused(kind: type[Any], fields: dict[str, Any], named: str) -> None:
@@ -246,6 +265,8 @@ def test_a_base_url_is_stripped_of_blanks_and_trailing_slashes(given: str, expec
         "https://ho st",
         "https://host/a\tb",
         "https://host\\@other",
+        "https://a..b",
+        f"https://{'a' * 64}.example",
         b"https://host",
         7,
     ],
@@ -267,3 +288,65 @@ def test_creating_settings_does_not_read_the_environment(monkeypatch: pytest.Mon
         for a in attrs.fields(kind):
             monkeypatch.setenv(f"KONTEXT_{a.name.upper()}", "0")
     assert Settings() == Settings(limits=Limits(), timeouts=Timeouts(), polling=Polling(), retries=Retries())
+
+
+@pytest.mark.parametrize("proxy", [None, "environment", "http://proxy:3128", "https://user:p%40ss@proxy.example"])
+def test_a_proxy_may_be_missing_or_from_the_environment_or_a_url(proxy: str | None) -> None:
+    assert Network(proxy=proxy).proxy == proxy
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "",
+        "proxy:3128",
+        "socks5://user:secret@proxy:1080",
+        "SOCKS4a://user:secret@proxy:1080",
+        "ftp://user:secret@proxy",
+        "http://user:secret@",
+        "http://user:secret@proxy:0",
+        "http://user:secret@proxy:99999",
+        "http://user:sec ret@proxy",
+        "http://user:secret@[::1",
+        b"http://user:secret@proxy",
+        7,
+        True,
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_refused_and_not_shown(proxy: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^Network\.proxy: ") as caught:
+        Network(proxy=proxy)
+    assert "sec" not in str(caught.value).replace("HTTPS", "")
+    assert ("SOCKS" in str(caught.value)) == str(proxy).lower().startswith("socks")
+
+
+def test_the_repr_of_settings_has_no_credentials_of_a_proxy() -> None:
+    settings = Settings(network=Network(proxy="http://user:secret@proxy:3128"))
+    assert "http://proxy:3128" in repr(settings)
+    assert "secret" not in repr(settings)
+    assert "user" not in repr(settings)
+
+
+def test_allowed_networks_are_parsed() -> None:
+    network = Network(allow=("10.0.0.0/8", "fd00::/8", "192.168.1.1"))
+    assert [str(each) for each in network.allow] == ["10.0.0.0/8", "fd00::/8", "192.168.1.1/32"]
+    assert Network(allow=network.allow) == network
+
+
+@pytest.mark.parametrize(
+    "allow", ["10.0.0.0/8", ("10.0.0.1/8",), ("localhost",), ("10.0.0.0/33",), (None,), 7, None, ("",)]
+)
+def test_networks_that_cannot_be_read_are_refused(allow: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^Network\.allow: "):
+        Network(allow=allow)
+
+
+def test_the_variables_about_proxies_are_read_in_both_cases() -> None:
+    both = {"HTTPS_PROXY": "http://upper", "https_proxy": "http://lower", "ALL_PROXY": " http://all ", "OTHER": "x"}
+    assert find_proxy_variables(both) == {"https_proxy": "http://lower", "all_proxy": "http://all"}
+    assert find_proxy_variables({"HTTP_PROXY": "http://upper", "http_proxy": ""}) == {}
+    assert find_proxy_variables({"NO_PROXY": "*"}) == {"no_proxy": "*"}
+
+
+def test_a_header_of_a_cgi_request_is_no_proxy() -> None:
+    assert find_proxy_variables({"REQUEST_METHOD": "GET", "HTTP_PROXY": "http://evil"}) == {}

@@ -13,7 +13,16 @@ from PIL import Image, ImageCms
 from source_support import GIF, JPEG, NAME, PNG, WEBP
 
 from kontext_async.errors import InvalidRequest
-from kontext_async.images import MAX_IMAGE_BYTES, check, detect_format, is_complete, load
+from kontext_async.images import (
+    EXTENSIONS,
+    MAX_IMAGE_BYTES,
+    check,
+    detect_any_format,
+    detect_format,
+    is_complete,
+    load,
+    seems_complete,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +71,38 @@ def test_a_truncated_image_is_not_complete(image_format: str) -> None:
 
 def test_an_image_with_bytes_after_its_end_marker_is_complete() -> None:
     assert is_complete("jpeg", b"...\xff\xd9\x00\x00appended")
+
+
+@pytest.mark.parametrize(
+    ("head", "image_format"),
+    [
+        (JPEG, "jpeg"),
+        (WEBP, "webp"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0", "avif"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf", "avif"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1heic", "heic"),
+        (b"\0\0\0\x1cftyphevc\0\0\0\0", "heic"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "jxl"),
+        (b"BM\x36\x03\0\0\0\0\0\0\x36\0", "bmp"),
+        (b"BMW is closed today", None),
+        (b"BM", None),
+        (b"II*\0\x08\0\0\0", "tiff"),
+        (b"%PDF-1.7", None),
+        (b"<html></html>", None),
+        (b"", None),
+    ],
+)
+def test_any_format_with_an_extension_is_detected(head: bytes, image_format: str | None) -> None:
+    assert detect_any_format(head) == image_format
+    assert image_format is None or EXTENSIONS[image_format]
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF"])
+def test_an_image_that_ends_with_its_marker_seems_complete(image_format: str) -> None:
+    data = encode_gradient(image_format)
+    assert seems_complete(image_format.lower(), data[-4096:])
+    assert not seems_complete(image_format.lower(), data[-4096:-1])
+    assert not seems_complete("webp", data[-4096:])
 
 
 def test_a_format_without_an_end_marker_counts_as_complete() -> None:

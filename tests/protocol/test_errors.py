@@ -22,7 +22,8 @@ from kontext_async.errors import (
     RateLimited,
     RequestRejected,
 )
-from kontext_async.protocol import error_from_response, retry_after
+from kontext_async.protocol import clean_body, error_from_response, read_created, read_poll, retry_after
+from kontext_async.protocol.errors import refusal_despite_success
 
 NOW = datetime(2026, 1, 9, 12, 0, 0, tzinfo=UTC)
 LONG_RUN = re.compile(r"[A-Za-z0-9+/=_-]{120,}")
@@ -67,6 +68,14 @@ BODIES: list[tuple[bytes, str | None, str, str | None]] = [
     (b'{"error": {"message": ["x"]}, "message": "too fast"}', None, "too fast", None),
     (b'{"error": true, "message": "too fast"}', None, "too fast", None),
     ('{"message": "zu schnell ä"}'.encode(), None, "zu schnell ä", None),
+    (b'{"status": {"code": 403, "message": "too fast", "error_code": 40301}}', "40301", "too fast", None),
+    (b'{"status": {"code": "403", "message": "too fast"}, "request_id": "r3"}', "403", "too fast", "r3"),
+    (b'{"status": {"code": 429, "message": "too fast", "requestId": "r4"}}', "429", "too fast", "r4"),
+    (b'{"status": "failed", "message": "too fast"}', None, "too fast", None),
+    (b'{"status": [], "detail": {"msg": "too fast"}}', None, "too fast", None),
+    (b'{"detail": [{"loc": ["body", "seed", 0], "msg": "bad", "type": "x"}]}', None, "body.seed.0: bad", None),
+    (b'{"detail": [{"loc": "body", "type": "missing"}, "slow", {}, 7]}', None, "body: missing; slow; 7", None),
+    (b'{"detail": []}', None, '{"detail": []}', None),
     (b"<html><body>502 Bad Gateway</body></html>", None, "502 Bad Gateway", None),
     (b"", None, "no reason was given", None),
     (b"   ", None, "no reason was given", None),
@@ -212,3 +221,110 @@ def test_retry_after_of_any_text_is_not_negative_or_none(value: str) -> None:
 def test_the_reason_is_read_from_json_in_any_unicode_encoding(encoding: str) -> None:
     error = error_from_response(502, '{"message": "overloaded"}'.encode(encoding))
     assert "overloaded" in str(error)
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 402, 403, 404, 500])
+@pytest.mark.parametrize("code", range(40201, 40209))
+@pytest.mark.parametrize(
+    "shape",
+    [
+        '{"status": {"code": 403, "message": "too low", "error_code": CODE}}',
+        '{"status": {"code": 403, "message": "too low", "error_code": "CODE"}}',
+        '{"error": {"code": CODE, "message": "too low"}}',
+        '{"error": {"error_code": "CODE", "message": "too low"}}',
+        '{"code": CODE, "message": "too low"}',
+    ],
+)
+def test_a_code_about_the_balance_decides_whatever_the_status_is(status: int, code: int, shape: str) -> None:
+    error = error_from_response(status, shape.replace("CODE", str(code)).encode())
+    assert isinstance(error, PermissionDenied)
+    assert (error.code, error.concerns_balance, error.from_gateway) == (str(code), True, True)
+    assert "too low" in str(error)
+
+
+@pytest.mark.parametrize("code", [40200, 40209, 40301, 402011])
+def test_another_code_is_not_about_the_balance(code: int) -> None:
+    error = error_from_response(403, json.dumps({"error": {"code": code, "message": "no"}}).encode())
+    assert isinstance(error, PermissionDenied)
+    assert not error.concerns_balance
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "concerns_balance"),
+    [
+        (402, b"", True),
+        (403, b'{"error": {"code": "INSUFFICIENT_BALANCE", "message": "no"}}', True),
+        (403, b'{"message": "Your account balance is too low"}', True),
+        (403, b'{"message": "insufficient credits"}', True),
+        (403, b'{"message": "the model is not enabled for this account"}', False),
+        (403, b"<html>load balancer</html>", False),
+        (403, b"", False),
+    ],
+)
+def test_a_refusal_is_about_the_balance_or_about_permission(status: int, body: bytes, concerns_balance: bool) -> None:  # noqa: FBT001 # a parameter
+    error = error_from_response(status, body)
+    assert isinstance(error, PermissionDenied)
+    assert error.concerns_balance is concerns_balance
+
+
+@pytest.mark.parametrize(
+    ("body", "from_gateway"),
+    [
+        (b'{"error": {"code": "UNAUTHORIZED", "message": "no"}}', True),
+        (b'{"message": "no"}', True),
+        (b'{"status": {"code": 401}}', True),
+        (b'{"detail": [{"msg": "no"}]}', True),
+        (b"{}", False),
+        (b"[]", False),
+        (b'"no"', False),
+        (b"", False),
+        (b"<html><body>403 Forbidden</body></html>", False),
+        (b"Forbidden", False),
+    ],
+)
+def test_only_an_explanation_in_json_is_the_gateways_own(body: bytes, from_gateway: bool) -> None:  # noqa: FBT001 # a parameter
+    for status in (401, 403):
+        assert error_from_response(status, body).from_gateway is from_gateway
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error_class"),
+    [
+        (200, b'{"status": {"code": 403, "message": "no"}}', PermissionDenied),
+        (200, b'{"status": {"code": "401", "message": "no"}}', AuthenticationFailed),
+        (201, b'{"status": {"code": 400, "message": "no"}}', RequestRejected),
+        (200, b'{"error": {"code": 40208}}', PermissionDenied),
+    ],
+)
+def test_a_refusal_may_come_with_a_status_of_success(status: int, body: bytes, error_class: type[GatewayError]) -> None:
+    assert type(refusal_despite_success(status, body)) is error_class
+    with pytest.raises(error_class):
+        read_created(body, status=status)
+    with pytest.raises(error_class):
+        read_poll(body, "t1", status)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b"",
+        b'{"status": {"code": 200}}',
+        b'{"status": {"code": 500}}',
+        b'{"status": {}}',
+        b'{"error": {"code": 7, "message": "no"}}',
+    ],
+)
+def test_no_other_body_with_a_status_of_success_is_a_refusal(body: bytes) -> None:
+    assert refusal_despite_success(200, body) is None
+
+
+def test_a_piece_of_an_echoed_key_that_straddles_a_cut_does_not_stay() -> None:
+    key = "sk-0123456789abcdefghijklmnop"
+    for before in range(460, 520):
+        body = clean_body(
+            json.dumps({"message": "w " * (before // 2) + "x" * (before % 2) + key + " y" * 99}).encode(), key
+        )
+        error = error_from_response(400, body).redact(key)
+        for text in (str(error), error.body or ""):
+            assert "sk-" not in text

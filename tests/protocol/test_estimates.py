@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from kontext_async.errors import InvalidResponse
+from kontext_async.errors import InvalidResponse, PermissionDenied
 from kontext_async.models import Estimate
 from kontext_async.protocol import read_estimate
 
@@ -29,10 +29,27 @@ def test_an_unknown_price_has_a_reason_and_no_cost() -> None:
 
 
 def test_a_price_in_another_currency_is_not_a_cost() -> None:
-    assert read_estimate(encode_estimate(cost="4", currency="credit")) == Estimate(currency="credit")
+    estimate = read_estimate(encode_estimate(cost="4", currency="credit"))
+    assert estimate == Estimate(currency="credit", amount=Decimal(4))
+    assert estimate.cost is None
 
 
-@pytest.mark.parametrize("cost", ["-1", "free", None, [], True])
+def test_the_discount_of_a_price_may_be_text() -> None:
+    assert read_estimate(encode_estimate(cost=0.04, discount="0.7")) == Estimate(cost=Decimal("0.04"), discount=0.7)
+
+
+def test_other_keys_of_a_price_are_kept() -> None:
+    estimate = read_estimate(encode_estimate(cost="4", billing_model="m", original_model="o", hash="h", updated_at=1))
+    assert estimate.extra == {"billing_model": "m", "original_model": "o", "hash": "h", "updated_at": 1}
+
+
+def test_a_refusal_with_status_200_is_an_error_and_no_price() -> None:
+    with pytest.raises(PermissionDenied) as caught:
+        read_estimate(b'{"status": {"code": 403, "message": "too low", "error_code": 40203}}')
+    assert (caught.value.code, caught.value.concerns_balance) == ("40203", True)
+
+
+@pytest.mark.parametrize("cost", ["-1", "1E-6000000", "free", None, [], True])
 def test_an_invalid_cost_is_none(cost: Any) -> None:
     assert read_estimate(encode_estimate(cost=cost)).cost is None
 

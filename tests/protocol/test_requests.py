@@ -34,6 +34,7 @@ def load_url(url: str) -> LoadedImage:
 ratios = st.integers(1, 99).flatmap(
     lambda w: st.integers(-(-9 * w // 21), 21 * w // 9).filter(bool).map(lambda h: f"{w}:{h}")
 )
+valid_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
 requests = st.builds(
     KontextRequest,
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60).filter(str.strip),
@@ -43,6 +44,8 @@ requests = st.builds(
     prompt_upsampling=st.none() | st.booleans(),
     safety_tolerance=st.none() | st.integers(0, 6),
     model=st.sampled_from(["flux_kontext_pro", "flux_kontext_max", "x.Y-1"]),
+    moderation=st.none() | st.booleans(),
+    metadata=st.none() | st.dictionaries(valid_text, valid_text, max_size=3),
 )
 sizes = st.integers(0, 9) | st.builds(
     lambda pieces, offset: max(0, pieces * PIECE + offset), st.integers(0, 2), st.integers(-4, 4)
@@ -61,7 +64,9 @@ def expected_payload(request: KontextRequest, loaded: list[LoadedImage]) -> dict
     params = {name: getattr(request, name) for name in fields if getattr(request, name) is not None}
     for name, image in zip(NAMES, loaded, strict=False):
         params[name] = image.url or base64.b64encode(image.read()).decode()
-    return {"model": request.model, "input": [{"params": params}]}
+    beside = {"moderation": request.moderation, "metadata": request.metadata and dict(request.metadata)}
+    given = {name: value for name, value in beside.items() if value is not None}
+    return {"model": request.model, **given, "input": [{"params": params}]}
 
 
 def refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -124,10 +129,14 @@ def test_every_field_of_the_protocol_is_sent_under_its_name() -> None:
         prompt_upsampling=False,
         safety_tolerance=0,
         model="flux_kontext_max",
+        moderation=False,
+        metadata={"trace": "t1 ä"},
     )
     loaded = [load_bytes(b"one"), load_url("https://host/two"), load_bytes(b"three"), load_bytes(b"four")]
     assert json.loads(b"".join(encode_create(request, loaded).pieces())) == {
         "model": "flux_kontext_max",
+        "moderation": False,
+        "metadata": {"trace": "t1 ä"},
         "input": [
             {
                 "params": {
@@ -159,6 +168,8 @@ few_requests = st.builds(
     prompt_upsampling=st.sampled_from([None, False]),
     safety_tolerance=st.sampled_from([None, 0]),
     model=st.sampled_from(["flux_kontext_pro", "flux_kontext_max"]),
+    moderation=st.sampled_from([None, False]),
+    metadata=st.sampled_from([None, {"a": "b"}, {"a": "c"}]),
 )
 few_images = st.lists(
     st.sampled_from(
@@ -217,8 +228,15 @@ def test_the_source_type_does_not_change_the_fingerprint(tmp_path: Path) -> None
         {"prompt_upsampling": True},
         {"safety_tolerance": 3},
         {"model": "flux_kontext_max"},
+        {"moderation": True},
+        {"metadata": {"a": "b"}},
     ],
 )
 def test_every_field_changes_the_fingerprint(changed: dict[str, Any]) -> None:
     request = KontextRequest("a", seed=1)
     assert fingerprint(KontextRequest.of(request, **changed), []) != fingerprint(request, [])
+
+
+def test_the_order_of_metadata_does_not_change_the_fingerprint() -> None:
+    one, two = KontextRequest("a", metadata={"a": "1", "b": "2"}), KontextRequest("a", metadata={"b": "2", "a": "1"})
+    assert fingerprint(one, []) == fingerprint(two, [])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import example, given, strategies as st
 from response_support import ID, encode_response, read_response
@@ -18,6 +20,7 @@ from kontext_async.protocol import (
     InProgress,
     accepted_despite_error,
     check_task_id,
+    clean_body,
     read_created,
     read_poll,
     read_status,
@@ -104,6 +107,58 @@ def test_each_raw_status_has_its_state(raw_status: str, state: TaskState) -> Non
     status = read_response(status=raw_status)
     assert (status.state, status.raw_status) == (state, raw_status)
     assert status.state.is_terminal is (state in (TaskState.COMPLETED, TaskState.FAILED))
+
+
+@pytest.mark.parametrize(
+    "raw_status", ["cancelled", "canceled", "expired", "rejected", "error", "Cancelled", " EXPIRED "]
+)
+@pytest.mark.parametrize("error", [{"code": "C", "message": "no"}, "no", {}, ""])
+def test_an_end_with_an_error_is_a_failure(raw_status: str, error: Any) -> None:
+    status = read_response(status=raw_status, error=error)
+    assert status.state is TaskState.FAILED
+    assert status.error is not None
+
+
+@pytest.mark.parametrize("raw_status", ["cancelled", "canceled", "expired", "rejected", "error"])
+def test_an_end_without_an_error_is_not_finished_yet(raw_status: str) -> None:
+    assert read_response(status=raw_status).state is TaskState.UNKNOWN
+    assert read_response(status=raw_status, error=None).state is TaskState.UNKNOWN
+
+
+def test_an_unknown_status_with_an_error_is_not_finished_yet() -> None:
+    assert read_response(status="queued", error="slow").state is TaskState.UNKNOWN
+
+
+def test_only_the_first_images_of_too_many_are_read_and_the_others_are_counted() -> None:
+    items = [{"url": f"{URL}&{index}"} for index in range(200)]
+    status = read_response(status="completed", output=[{"content": items[:50]}, {"content": items[50:]}])
+    assert [image.url for image in status.images] == [f"{URL}&{index}" for index in range(64)]
+    assert status.omitted_images == 136
+
+
+@pytest.mark.parametrize("groups", [1, 2, 100_000])
+def test_reading_a_response_with_a_hundred_thousand_images_takes_a_moment(groups: int) -> None:
+    items = [{"url": f"https://cdn.example/{index}.png?a=%2F"} for index in range(100_000)]
+    size = len(items) // groups
+    output = [{"content": items[start : start + size]} for start in range(0, len(items), size)]
+    body = encode_response(status="completed", output=output)
+    started = time.perf_counter()
+    status = read_status(clean_body(body, "sk-0123456789"), ID)
+    assert time.perf_counter() - started < 10 * json_seconds(body)
+    assert len(status.images) == 64
+    assert status.omitted_images > 0
+
+
+def json_seconds(body: bytes) -> float:
+    """Return the time that parsing takes, which cannot be avoided."""
+    started = time.perf_counter()
+    orjson.loads(body)
+    return time.perf_counter() - started
+
+
+def test_as_many_images_as_are_allowed_are_read() -> None:
+    status = read_response(status="completed", output=[{"content": [{"url": URL}] * 64}])
+    assert (len(status.images), status.omitted_images) == (64, 0)
 
 
 def test_a_long_raw_status_is_bounded() -> None:

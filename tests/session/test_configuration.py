@@ -12,6 +12,8 @@ from kontext_async import (
     ConfigurationError,
     KontextSession,
     Limits,
+    Network,
+    Outages,
     Polling,
     Retries,
     SessionClosed,
@@ -30,6 +32,8 @@ GROUPS: dict[str, object] = {
     "timeouts": Timeouts(wait=7.0),
     "polling": Polling(interval=0.5),
     "retries": Retries(attempts=2),
+    "outages": Outages(wait=9.0),
+    "network": Network(proxy=None),
 }
 
 

@@ -276,8 +276,8 @@ class TestFailures:
         emulator.faults.set_rate(FaultKind.TASK_HANGS, 1)
         waits = [asyncio.create_task(session.generate(f"fox {n}")) for n in range(5)]
         await until(lambda: session.statistics().pending == 5)
-        emulator.faults.script("status", [FaultKind.UNAUTHORIZED])
-        errors = await asyncio.gather(*waits, return_exceptions=True)
+        emulator.faults.set_rate(Fault(kind=FaultKind.UNAUTHORIZED, on=["status", "precharge"]), 1)
+        errors = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), 10)
         assert all(isinstance(error, AuthenticationFailed) for error in errors)
         assert len({error.task_id for error in errors if isinstance(error, AuthenticationFailed)}) == 5
         assert session.statistics().in_flight == 0

@@ -49,8 +49,8 @@ def events_of(kind: type[EventT], events: Iterable[Event]) -> list[EventT]:
 
 
 def count_creates(emulator: Emulator) -> int:
-    """Return the number of create requests that arrived."""
-    return sum(record.method == "POST" for record in emulator.requests)
+    """Return the number of create requests that arrived; a request for a price is none."""
+    return sum(record.method == "POST" and "precharge" not in record.path for record in emulator.requests)
 
 
 def count_downloads(emulator: Emulator) -> int:
@@ -62,6 +62,13 @@ def encode_png(color: str = "red") -> bytes:
     """Return a small PNG image of one color."""
     buffer = io.BytesIO()
     Image.new("RGB", (20, 10), color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def encode_jpeg() -> bytes:
+    """Return a small JPEG image."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 10), "red").save(buffer, "JPEG")
     return buffer.getvalue()
 
 

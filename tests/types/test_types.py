@@ -43,10 +43,13 @@ from kontext_async import (
 from kontext_async.events import (
     Abandoned,
     Accepted,
+    CircuitClosed,
+    CircuitOpened,
     Completed,
     Downloaded,
     Event,
     Failed,
+    Retrying,
     StatusReceived,
     Submitting,
     Throttled,
@@ -249,7 +252,7 @@ def match_errors(error: KontextError) -> None:
             timeout.with_traceback(None)
 
 
-def match_events(event: Event) -> None:
+def match_events(event: Event) -> None:  # noqa: C901 # a case for each
     assert_type(event.at, datetime)
     assert_type(event.task_id, str | None)
     assert_type(event.fingerprint, str | None)
@@ -261,6 +264,13 @@ def match_events(event: Event) -> None:
         case Throttled():
             assert_type(event.seconds, float)
             assert_type(event.scope, Literal["submit", "poll"])
+        case Retrying():
+            assert_type(event.operation, Literal["create", "status", "download"])
+            assert_type((event.attempt, event.error), tuple[int, KontextError])
+        case CircuitOpened():
+            assert_type((event.error, event.seconds), tuple[KontextError, float])
+        case CircuitClosed():
+            assert_type(event.seconds, float)
         case Completed():
             assert_type(event.generation, Generation)
         case Failed():

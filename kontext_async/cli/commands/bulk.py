@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 # attrs resolves it
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 from pathlib import Path  # noqa: TC003 # cyclopts resolves it
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +13,6 @@ from cyclopts import Parameter
 
 from kontext_async.bulk import BulkRun, check_extra, read_requests, validate_requests
 from kontext_async.cli.bulk_summary import print_plan, print_report
-from kontext_async.cli.event_log import EventPrinter
 from kontext_async.cli.exit_codes import ExitCode, MissingApiKey
 from kontext_async.cli.options import BulkOptions, OutputOptions, RequestOptions, RunOptions
 from kontext_async.cli.output import Output, Result
@@ -21,6 +20,7 @@ from kontext_async.cli.progress import show_progress
 from kontext_async.cli.progress_counts import ProgressCounts
 from kontext_async.cli.session import open_gateway
 from kontext_async.cli.signals import run_with_signals
+from kontext_async.cli.values import LocalPath  # noqa: TC001 # cyclopts resolves it
 from kontext_async.errors import AuthenticationFailed, KontextError, PermissionDenied
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ MAX_INVALID_LINES = 20
 
 
 async def bulk(
-    file: Path,
+    file: LocalPath,
     /,
     *,
-    out: Annotated[Path, Parameter(alias="-o", metavar="DIR")],
+    out: Annotated[LocalPath, Parameter(alias="-o", metavar="DIR")],
     run: BulkOptions | None = None,
     request: RequestOptions | None = None,
     gateway: RunOptions | None = None,
@@ -129,12 +129,12 @@ class BulkCommand:
             KontextError: The run could not start, or could not continue.
         """
         settings = self.gateway_options.settings()
-        async with open_gateway(self.gateway_options) as gateway, gateway.new_session(settings) as session:
+        async with open_gateway(self.gateway_options, self.output) as gateway, gateway.new_session(settings) as session:
             self._run = run = BulkRun(session, self.directory, **self.run_options.run_arguments())
             if self._is_interrupted:
                 run.stop(0)
             try:
-                await self._run_with_listeners(run, session)
+                await self._run_with_progress(run, session)
             finally:
                 report = _report_of(run)
                 if report:
@@ -157,7 +157,10 @@ class BulkCommand:
         settings = self.gateway_options.settings()
         arguments = self.run_options.run_arguments()
         try:
-            async with open_gateway(self.gateway_options) as gateway, gateway.new_session(settings) as session:
+            async with (
+                open_gateway(self.gateway_options, self.output) as gateway,
+                gateway.new_session(settings) as session,
+            ):
                 plan = await self._predict(arguments, session)
         except MissingApiKey:  # a plan works without prices, which need a key
             plan = await self._predict(arguments, None)
@@ -177,13 +180,12 @@ class BulkCommand:
                 retry_failed=arguments["retry_failed"],
             )
 
-    async def _run_with_listeners(self, run: BulkRun, session: KontextSession) -> None:
-        """Run with the progress display and the event printer."""
-        with ExitStack() as listeners:
-            requests = listeners.enter_context(read_requests(self.file, defaults=self.fields))
-            listeners.enter_context(show_progress(session, self.output, self.total, lambda: _counts_of(run)))
-            if self.output.options.verbose:
-                listeners.callback(session.subscribe(EventPrinter(self.output)))
+    async def _run_with_progress(self, run: BulkRun, session: KontextSession) -> None:
+        """Run with the progress display, and print each outcome."""
+        with (
+            read_requests(self.file, defaults=self.fields) as requests,
+            show_progress(session, self.output, self.total, lambda: _counts_of(run)),
+        ):
             async with aclosing(run.outcomes(requests)) as outcomes:
                 async for outcome in outcomes:
                     self._print(outcome)
@@ -191,12 +193,13 @@ class BulkCommand:
     def _print(self, outcome: BulkOutcome) -> None:
         if outcome.skipped and outcome.ok:
             return
+        root = self.directory.absolute()  # the paths are printed as the user wrote the directory
         self.output.result(
             Result(
                 index=outcome.index,
                 request=outcome.request,
                 task_id=outcome.task_id,
-                paths=outcome.files if outcome.ok else (),
+                paths=[self.directory / path.relative_to(root) for path in outcome.files] if outcome.ok else (),
                 cost=outcome.cost,
                 error=outcome.error,
             )

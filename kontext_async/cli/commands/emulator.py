@@ -26,11 +26,15 @@ __all__ = ["FAULT_KINDS", "AccountOptions", "BehaviorOptions", "emulator"]
 
 FAULT_KINDS = (
     "cut-before-body, cut, cut-after-accept, cut-halfway, slow, slow-after-accept, stall, stall-after-accept, "
-    "stall-halfway, trickle, rate-limited, http-status, http-status-after-accept, unavailable, bad-gateway, "
-    "gateway-timeout, unauthorized, forbidden, not-found, redirect, html-page, truncated-json, short-body, "
-    "malformed-json, wrong-types, empty-body, odd-status, odd-error, odd-cost, odd-output, odd-progress, "
-    "milliseconds, extra-keys, several-urls, task-fails, task-hangs, task-vanishes, task-late, completed-at-once, "
-    "failed-at-once, url-expired, truncated-file, empty-file, no-ranges, cost-unknown"
+    "stall-halfway, trickle, echoed-head, large-header, many-headers, missing-last-chunk, length-too-long, "
+    "rate-limited, http-status, http-status-after-accept, unavailable, bad-gateway, gateway-timeout, unauthorized, "
+    "forbidden, balance-too-low, echoed-key, control-characters, not-found, redirect, html-page, truncated-json, "
+    "short-body, malformed-json, wrong-types, empty-body, odd-status, odd-error, odd-cost, odd-output, "
+    "odd-progress, milliseconds, extra-keys, several-urls, opaque-url, echoed-key-in-task, "
+    "control-characters-in-task, nonsense-cost, many-urls, odd-url, task-fails, task-hangs, task-vanishes, "
+    "task-late, completed-at-once, failed-at-once, task-ends-oddly, repeated-id, url-expired, truncated-file, "
+    "empty-file, no-ranges, range-refused, range-of-another-file, trailing-bytes, encoded-file, negotiated-format, "
+    "cost-unknown"
 )
 """The kinds of the emulator's faults, written out: to import them needs Pillow, and ``--help`` must not."""
 

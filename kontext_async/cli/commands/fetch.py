@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from kontext_async.cli.event_log import UnsavedTasks, print_resume_commands
 from kontext_async.cli.exit_codes import ExitCode, exit_code_for
 from kontext_async.cli.options import GatewayOptions, OutputOptions, create_directory
 from kontext_async.cli.output import Output, Result
 from kontext_async.cli.session import open_session
 from kontext_async.cli.signals import run_with_signals
+from kontext_async.cli.unsaved_tasks import UnsavedTasks, print_resume_commands
+from kontext_async.cli.values import to_path
 from kontext_async.errors import KontextError
 
 __all__ = ["fetch"]
@@ -39,7 +39,7 @@ async def fetch(
 
 
 async def _fetch(task_id: str, out: str, options: GatewayOptions, output: Output) -> int:
-    target = Path(out)
+    target = to_path(out)
     unsaved = UnsavedTasks()
     async with open_session(options, output) as session:
         task = session.attach(task_id)

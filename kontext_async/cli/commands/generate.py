@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from kontext_async.bulk import check_image_files
-from kontext_async.cli.event_log import EventPrinter, UncertainReporter, print_resume_commands
 from kontext_async.cli.options import OutputOptions, RequestOptions, RunOptions, create_directory
 from kontext_async.cli.output import Output, count_of
 from kontext_async.cli.progress import show_progress
 from kontext_async.cli.save_all import SaveAll
 from kontext_async.cli.session import open_gateway
 from kontext_async.cli.signals import run_with_signals
+from kontext_async.cli.unsaved_tasks import UncertainReporter, print_resume_commands
+from kontext_async.cli.values import LocalPath  # noqa: TC001 # cyclopts resolves it
 from kontext_async.events import Abandoned, Accepted, Failed
 from kontext_async.models import KontextRequest
 
@@ -32,7 +32,7 @@ async def generate(
     prompts: Annotated[list[str], Parameter(name="PROMPT", required=True)],
     /,
     *,
-    out: Annotated[Path, Parameter(alias="-o", metavar="DIR")] = Path(),
+    out: Annotated[LocalPath, Parameter(alias="-o", metavar="DIR")] = Path(),
     request: RequestOptions | None = None,
     gateway: RunOptions | None = None,
     output: OutputOptions | None = None,
@@ -63,13 +63,13 @@ async def _generate(
         KontextError: The session ended.
     """
     settings = options.settings()
-    async with open_gateway(options) as gateway:
+    async with open_gateway(options, output) as gateway:
         create_directory(directory)
         run = SaveAll(gateway.new_session(settings), requests, directory, output)
         began = time.monotonic()
         run.session.subscribe(run.unsaved, Accepted, Failed)
         try:
-            await _run_with_listeners(run)
+            await _run_with_progress(run)
         finally:
             spent = run.session.statistics().spent
             output.note(f"{run.counts}, {spent} USD spent, {time.monotonic() - began:.1f} s")
@@ -80,13 +80,10 @@ async def _generate(
         return run.counts.exit_code
 
 
-async def _run_with_listeners(run: SaveAll) -> None:
-    """Run with the progress display and the event printer, and report uncertain requests if the run is interrupted."""
+async def _run_with_progress(run: SaveAll) -> None:
+    """Run with the progress display, and report uncertain requests if the run is interrupted."""
     session, output = run.session, run.output
-    with ExitStack() as listeners:
-        listeners.enter_context(show_progress(session, output, len(run.requests)))
-        if output.options.verbose:
-            listeners.callback(session.subscribe(EventPrinter(output)))
+    with show_progress(session, output, len(run.requests)):
         async with session:
             try:
                 await run.run()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 # cyclopts resolves it
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -11,12 +10,13 @@ from kontext_async.bulk import check_extra
 from kontext_async.cli.exit_codes import ExitCode
 from kontext_async.cli.options import OutputOptions
 from kontext_async.cli.output import Output, count_of
+from kontext_async.cli.values import LocalPath  # noqa: TC001 # cyclopts resolves it
 
 __all__ = ["report"]
 
 
 async def report(
-    directory: Annotated[Path, Parameter(name="DIR")],
+    directory: Annotated[LocalPath, Parameter(name="DIR")],
     /,
     *,
     journal: Annotated[str | None, Parameter(metavar="URL")] = None,

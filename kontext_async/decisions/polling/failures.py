@@ -16,7 +16,6 @@ __all__ = ["FailureAction", "PollFailure", "record_failure"]
 class PollFailure(enum.Enum):
     """The kind of failure of a poll."""
 
-    FORBIDDEN = enum.auto()
     NOT_FOUND = enum.auto()
     TRANSIENT = enum.auto()
 
@@ -26,18 +25,15 @@ class FailureAction(enum.Enum):
 
     POLL_AGAIN = enum.auto()
     FAIL_TASK = enum.auto()
-    FAIL_ALL = enum.auto()
 
 
 def record_failure(task: PollEntry, failure: PollFailure, now: float, retries: Retries) -> FailureAction:
     """Record a failed poll, and return the action that follows from it.
 
-    A 401, 402 or 403 concerns every task of the account. A 404 counts once 404s have come for
-    `Retries.not_found_grace` seconds: a task may not be known everywhere at once. After any other failure the task is
-    polled again, until its polls have failed one after the other for `Retries.failure_budget` seconds.
+    A 404 counts once 404s have come for `Retries.not_found_grace` seconds: a task may not be known everywhere at once.
+    After any other failure the task is polled again, until its polls have failed one after the other for
+    `Retries.failure_budget` seconds. A refused key is confirmed first: see `decisions.circuit_breaker`.
     """
-    if failure is PollFailure.FORBIDDEN:
-        return FailureAction.FAIL_ALL
     streak = task.failure_streak = task.failure_streak or FailureStreak(now)
     streak.failures += 1
     if failure is not PollFailure.NOT_FOUND:

@@ -10,4 +10,5 @@ The rooms, in the order in which a request passes:
 - `streams`: server-sent events, and the wait of `/sync`.
 - `files`: image downloads behind URLs that expire, with Range requests.
 - `responder`: sends responses, and performs faults on the wire.
+- `error_handling`: aiohttp's own errors in the gateway's shape, and the log.
 """

@@ -1,4 +1,4 @@
-"""The handlers of the API origin: create, status, sync, stream and precharge requests, and the queue dialect."""
+"""The handlers of the API origin: the plain dialect, the queue dialect, and the addresses around them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from kontext_async.emulator import task_json
+from kontext_async.emulator import contracts, task_json
 from kontext_async.emulator.corruption import apply_odd_shape
 from kontext_async.emulator.fault_kinds import FaultKind, Operation
+from kontext_async.emulator.hostile_json import apply_hostile_shape
 from kontext_async.emulator.http.creation import CreateHandler
 from kontext_async.emulator.http.request_body import RequestBodyReader
 from kontext_async.emulator.http.responder import PreparedResponse, perform_fault, prepare_refusal, send
 from kontext_async.emulator.http.streams import stream_task, wait_for_end
-from kontext_async.emulator.validation import parse_create, parse_queue_create
+from kontext_async.emulator.validation import MODELS, parse_create, parse_queue_create
 from kontext_async.emulator.world import Refusal, TaskPhase
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 BEARER = ("bearer",)
 BEARER_OR_KEY = ("bearer", "key")
 UNKNOWN_TASK = Refusal(status=HTTPStatus.NOT_FOUND, code="TASK_NOT_FOUND", message="no such task")
+UNKNOWN_MODEL = Refusal(status=HTTPStatus.NOT_FOUND, code="MODEL_NOT_FOUND", message="no such model")
 BAD_CURSOR = Refusal(
     status=HTTPStatus.BAD_REQUEST, code="INVALID_PARAMETER", message="cursor: must be an integer from 0"
 )
@@ -54,6 +56,9 @@ class Api:
             web.get(f"{queue}/requests/{{id}}/status", self.get_queue_status),
             web.get(f"{queue}/requests/{{id}}/response", self.get_queue_result),
             web.put(f"{queue}/requests/{{id}}/cancel", self.cancel_queued),
+            web.get("/api/v1/user/balance", self.get_balance),
+            web.get("/api/v1/skill/models", self.list_models),
+            web.get("/api/v1/skill/model-contracts/{model}", self.get_contract),
             web.get("/_emulator/ledger", self.get_ledger),
             web.get("/_emulator/health", self.get_health),
         ]
@@ -85,20 +90,30 @@ class Api:
         account = state.authenticate(request.headers.get("Authorization"), BEARER)
         if isinstance(account, Refusal):
             return prepare_refusal(state, account).build()
-        parsed = await self.body_reader.read(request, _create_parser(request))
+        parsed = await self.body_reader.read(request, _create_parser(request, for_price=True))
         if isinstance(parsed, Refusal):
             return prepare_refusal(state, parsed).build()
         replacement = await perform_fault(state, request, fault)
         if replacement is not None:
             return replacement.build()
         is_unknown = fault is not None and fault.kind is FaultKind.COST_UNKNOWN
-        cost = None if is_unknown else state.world.cost
-        value = task_json.build_precharge(parsed.model, cost, state.world.limits.discount)
-        return await send(request, PreparedResponse(value=value), fault)
+        value = task_json.build_precharge(
+            parsed,
+            None if is_unknown else state.world.cost,
+            discount=state.world.limits.discount,
+            currency=state.currency,
+            now=state.clock(),
+        )
+        return await self._send_json(request, value, fault, account.key)
 
     async def _send_task(self, request: web.Request, task: Task, fault: Fault | None) -> web.StreamResponse:
-        value = self.state.describe_task(task)
-        value = value if fault is None else apply_odd_shape(value, fault)
+        return await self._send_json(request, self.state.describe_task(task), fault, task.key)
+
+    async def _send_json(
+        self, request: web.Request, value: task_json.Json, fault: Fault | None, key: str
+    ) -> web.StreamResponse:
+        if fault is not None:
+            value = apply_hostile_shape(apply_odd_shape(value, fault), fault, key)
         return await send(request, PreparedResponse(value=value), fault)
 
     async def _send_ended_task(self, request: web.Request, task: Task, fault: Fault | None) -> web.StreamResponse:
@@ -165,6 +180,32 @@ class Api:
         prepared = PreparedResponse(status=status, value={"request_id": task.id, "status": text})
         return await send(request, prepared, fault)
 
+    # The addresses around the gateway.
+
+    async def get_balance(self, request: web.Request) -> web.StreamResponse:
+        """Handle `GET /api/v1/user/balance`."""
+        state = self.state
+        fault = state.draw_fault(Operation.BALANCE)
+        account = state.authenticate(request.headers.get("Authorization"), BEARER)
+        if isinstance(account, Refusal):
+            return prepare_refusal(state, account).build()
+        replacement = await perform_fault(state, request, fault)
+        if replacement is not None:
+            return replacement.build()
+        balance = contracts.build_balance(account.balance, state.world.limits.balance)
+        return await self._send_json(request, contracts.build_envelope(balance), fault, account.key)
+
+    async def list_models(self, _: web.Request) -> web.Response:
+        """Handle `GET /api/v1/skill/models`."""
+        return PreparedResponse(value=contracts.build_envelope(contracts.build_model_list())).build()
+
+    async def get_contract(self, request: web.Request) -> web.Response:
+        """Handle `GET /api/v1/skill/model-contracts/{model}`."""
+        model = request.match_info["model"]
+        if model not in MODELS:
+            return prepare_refusal(self.state, UNKNOWN_MODEL).build()
+        return PreparedResponse(value=contracts.build_envelope(contracts.build_contract(model))).build()
+
     # The emulator's own requests.
 
     async def get_ledger(self, request: web.Request) -> web.Response:
@@ -200,5 +241,5 @@ class Api:
         return await respond(request, task, fault)
 
 
-def _create_parser(request: web.Request) -> Parse:
-    return partial(parse_create, model_header=request.headers.get("X-Model"))
+def _create_parser(request: web.Request, *, for_price: bool = False) -> Parse:
+    return partial(parse_create, model_header=request.headers.get("X-Model"), for_price=for_price)

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from decimal import Decimal
 from typing import TYPE_CHECKING, Self
+from weakref import WeakSet
 
 import anyio
 from aiohttp import web
@@ -16,13 +17,14 @@ from attrs import converters, define, evolve, field, validators
 from kontext_async.emulator.fault_kinds import ErrorShape
 from kontext_async.emulator.faults import Faults
 from kontext_async.emulator.http.api import Api
+from kontext_async.emulator.http.error_handling import LOGGER, create_error_handler
 from kontext_async.emulator.http.files import Files
-from kontext_async.emulator.http.responder import handle_errors
 from kontext_async.emulator.http.state import GatewayState, RandomStreams, RequestRecord
 from kontext_async.emulator.ledger import Ledger
 from kontext_async.emulator.painting.image_cache import ImageCache
 from kontext_async.emulator.service_times import ServiceTime, to_service_time
 from kontext_async.emulator.signed_urls import UrlSigner
+from kontext_async.emulator.task_json import CREDIT, USD
 from kontext_async.emulator.validation import MAX_BODY_BYTES
 from kontext_async.emulator.validators import (
     to_amount,
@@ -78,6 +80,7 @@ class Emulator:
         pixels: The approximate number of pixels of an image.
         progress_noise: Standard deviation of the noise on `progress`, which is linear in time with 0; None
             leaves `progress` out.
+        currency: The currency of precharge responses: `USD`, or `credit` with 100 credits for 1 USD.
         error_shapes: The shape of HTTP error bodies, or several for use in turn.
         sync_wait: Seconds of the clock until `/sync` responds 504 for a task that has not ended.
         stream_keepalive: Seconds of the clock between two comments in a silent stream.
@@ -118,6 +121,7 @@ class Emulator:
     expired_status: int = field(default=403, validator=validators.in_((403, 404, 410)))
     pixels: int = field(default=640 * 640, validator=validate_integer(least=256, most=64_000_000))
     progress_noise: float | None = field(default=0.0, validator=validate_optional(validate_number(least=0)))
+    currency: str = field(default=USD, validator=validators.in_((USD, CREDIT)))
     error_shapes: tuple[ErrorShape, ...] = field(default=(ErrorShape.NESTED,), converter=to_error_shapes)
     sync_wait: float = field(default=60.0, validator=validate_number(least=0))
     stream_keepalive: float = field(default=1.0, validator=validate_number(above=0))
@@ -128,6 +132,7 @@ class Emulator:
     requests: deque[RequestRecord] = field(init=False, repr=False)
     _state: GatewayState = field(init=False, repr=False)
     _runners: list[web.AppRunner] = field(factory=list, init=False, repr=False)
+    _connections: WeakSet[asyncio.Task[None]] = field(factory=WeakSet, init=False, repr=False)
     _ports: list[int] = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -160,6 +165,7 @@ class Emulator:
             stream_keepalive=self.stream_keepalive,
             expired_status=self.expired_status,
             pixels=self.pixels,
+            currency=self.currency,
             requests=self.requests,
         )
 
@@ -224,10 +230,15 @@ class Emulator:
 
     async def _serve(self, origin: str, routes: list[web.RouteDef], port_indexes: tuple[int, ...]) -> None:
         recorder = self._create_recorder(origin)
-        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[recorder, handle_errors])
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[recorder, create_error_handler(self._state)])
         app.add_routes(routes)
+        app.on_response_prepare.append(self._track_connection)
         runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, keepalive_timeout=self.keepalive_timeout
+            app,
+            access_log=None,
+            logger=LOGGER,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+            keepalive_timeout=self.keepalive_timeout,
         )
         await runner.setup()
         self._runners.append(runner)
@@ -251,6 +262,9 @@ class Emulator:
 
         return record
 
+    async def _track_connection(self, request: web.Request, _: web.StreamResponse) -> None:
+        self._connections.add(request.task)
+
     async def aclose(self) -> None:
         """Stop listening and end all open requests, stalled ones too. It is safe to close twice."""
         self._state.closing.set()
@@ -258,9 +272,19 @@ class Emulator:
         async with anyio.create_task_group() as group:
             for runner in runners:
                 group.start_soon(runner.cleanup)
+        await self._end_connections()
         self._state.image_cache.close()
         for _ in range(LOOP_TURNS_AT_CLOSE):
             await asyncio.sleep(0)
+
+    async def _end_connections(self) -> None:
+        """End the tasks of lost connections, which wait for the rest of a body that nobody sends."""
+        remaining = [task for task in self._connections if not task.done()]
+        self._connections.clear()
+        for task in remaining:
+            task.cancel()
+        if remaining:
+            await asyncio.wait(remaining)
 
     async def __aenter__(self) -> Self:
         await self.start()

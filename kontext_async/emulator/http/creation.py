@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kontext_async.emulator.fault_kinds import OUTCOME_KINDS, FaultKind, Operation
+from kontext_async.emulator.fault_kinds import FaultKind, Operation
+from kontext_async.emulator.fault_specs import OUTCOME_KINDS
 from kontext_async.emulator.http.request_body import BodyLost
 from kontext_async.emulator.http.responder import (
     PreparedResponse,
@@ -14,11 +15,12 @@ from kontext_async.emulator.http.responder import (
     prepare_refusal,
     send,
 )
-from kontext_async.emulator.ledger import CreateOutcome
+from kontext_async.emulator.ledger import ZERO, CreateOutcome
 from kontext_async.emulator.world import Refusal, plan_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from decimal import Decimal
 
     from aiohttp import web
 
@@ -26,9 +28,13 @@ if TYPE_CHECKING:
     from kontext_async.emulator.http.request_body import Parse, RequestBodyReader
     from kontext_async.emulator.http.state import GatewayState
     from kontext_async.emulator.validation import CreateRequest
-    from kontext_async.emulator.world import Task
+    from kontext_async.emulator.world import Account, Task
 
     Respond = Callable[[web.Request, Task, Fault | None], Awaitable[web.StreamResponse]]
+
+
+SILENT_KINDS = {FaultKind.CUT, FaultKind.STALL, FaultKind.ECHOED_HEAD}
+"""The faults that send no response."""
 
 
 class CreateHandler:
@@ -61,11 +67,26 @@ class CreateHandler:
         replacement = await self._perform_before_acceptance(request, fault, recorder)
         if replacement is not None:
             return replacement
-        task = self.state.accept(account, parsed, plan_outcome(fault))
-        if isinstance(task, Refusal):
-            return recorder.refuse(task)
-        recorder.record_accepted(task)
+        task = self._find_repeated(account, parsed, fault, recorder)
+        if task is None:
+            accepted = self.state.accept(account, parsed, plan_outcome(fault))
+            if isinstance(accepted, Refusal):
+                return recorder.refuse(accepted)
+            task = accepted
+            recorder.record_accepted(task)
         return recorder.record_response(await self._respond_after_acceptance(request, task, fault, respond))
+
+    def _find_repeated(
+        self, account: Account, parsed: CreateRequest, fault: Fault | None, recorder: CreateRecorder
+    ) -> Task | None:
+        """Return the earlier task whose ID the fault repeats, once it is recorded; None for a task of its own."""
+        if fault is None or fault.kind is not FaultKind.REPEATED_ID:
+            return None
+        is_cached = fault.variant == "cached"
+        task = self.state.world.find_latest(account.key, parsed.digest if is_cached else None)
+        if task is not None:
+            recorder.record_repeated(task, ZERO if is_cached else self.state.world.bill(account))
+        return task
 
     async def _perform_before_acceptance(
         self, request: web.Request, fault: Fault | None, recorder: CreateRecorder
@@ -78,7 +99,7 @@ class CreateHandler:
         if fault.kind is FaultKind.SLOW:
             await perform_fault(self.state, request, fault)
             return None
-        is_silent = fault.kind in (FaultKind.CUT, FaultKind.STALL)
+        is_silent = fault.kind in SILENT_KINDS
         recorder.record(CreateOutcome.CUT if is_silent else CreateOutcome.REFUSED, fault.kind)
         replacement = await perform_fault(self.state, request, fault)
         if replacement is None:
@@ -107,13 +128,18 @@ class CreateRecorder:
     def record(self, outcome: CreateOutcome, reason: str, **details: Any) -> None:
         """Record the outcome of the request."""
         if self.create_request is not None:
-            details |= {"prompt": self.create_request.prompt, "digest": self.create_request.digest}
+            names = ("prompt", "digest", "moderation", "metadata")
+            details |= {name: getattr(self.create_request, name) for name in names}
         at = self.state.clock()
         self.index = self.state.ledger.record(at=at, outcome=outcome, reason=str(reason), **details)
 
     def record_accepted(self, task: Task) -> None:
         """Record an accepted task and its bill."""
         self.record(CreateOutcome.ACCEPTED, "accepted", task_id=task.id, cost=task.cost)
+
+    def record_repeated(self, task: Task, cost: Decimal) -> None:
+        """Record a request that was accepted as an earlier task."""
+        self.record(CreateOutcome.ACCEPTED, FaultKind.REPEATED_ID, task_id=task.id, cost=cost)
 
     def refuse(self, refusal: Refusal) -> web.Response:
         """Record a refusal, and return its response."""

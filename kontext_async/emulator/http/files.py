@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from aiohttp import web
-from attrs import evolve, field, frozen
 
 from kontext_async.emulator.fault_kinds import FaultKind, Operation
+from kontext_async.emulator.file_faults import (
+    ServedFile,
+    TransferPlan,
+    build_part_headers,
+    change_file,
+    is_another_file,
+    plan_transfer,
+    supports_ranges,
+)
+from kontext_async.emulator.hostile_json import OPAQUE_PATH, OPAQUE_QUERY
 from kontext_async.emulator.http.responder import (
-    MISSING_BYTES,
+    build_extra_headers,
     disconnect,
     perform_fault,
     prepare_refusal,
+    prepare_status_error,
+    send_wrongly,
     stall,
 )
 from kontext_async.emulator.http.state import create_brief
@@ -28,47 +39,8 @@ if TYPE_CHECKING:
     from kontext_async.emulator.world import Task
 
 TRICKLE_PIECES = 10
+FORGED = Refusal(status=HTTPStatus.FORBIDDEN, code="FORBIDDEN", message="the signature does not match")
 NO_FILE = Refusal(status=HTTPStatus.NOT_FOUND, code="NOT_FOUND", message="no such file")
-
-
-@frozen(kw_only=True)
-class TransferPlan:
-    """The plan for sending a body.
-
-    Attributes:
-        declared: The Content-Length.
-        body: The bytes to send.
-        seconds: The duration of the transfer in seconds.
-        then: The last step: `finish` the response, `close` the connection, or `stall`.
-    """
-
-    declared: int
-    body: bytes = field(repr=False)
-    seconds: float = 0.0
-    then: Literal["finish", "close", "stall"] = "finish"
-
-
-def plan_transfer(body: bytes, fault: Fault | None) -> TransferPlan:
-    """Return the plan for sending a body under the fault."""
-    whole, half = len(body), body[: len(body) // 2]
-    plans = {
-        FaultKind.CUT_HALFWAY: TransferPlan(declared=whole, body=half, then="close"),
-        FaultKind.STALL_HALFWAY: TransferPlan(declared=whole, body=half, then="stall"),
-        FaultKind.SHORT_BODY: TransferPlan(declared=whole + MISSING_BYTES, body=body, then="close"),
-        FaultKind.TRUNCATED_FILE: TransferPlan(declared=len(half), body=half),
-        FaultKind.EMPTY_FILE: TransferPlan(declared=0, body=b""),
-    }
-    ordinary = TransferPlan(declared=whole, body=body)
-    if fault is None:
-        return ordinary
-    if fault.kind is FaultKind.TRICKLE:
-        return evolve(ordinary, seconds=fault.seconds or 0.0)
-    return plans.get(fault.kind, ordinary)
-
-
-def supports_ranges(fault: Fault | None) -> bool:
-    """Return whether Range requests work under this fault."""
-    return fault is None or (fault.kind is not FaultKind.NO_RANGES and fault.ranges)
 
 
 class Files:
@@ -81,14 +53,25 @@ class Files:
         """Return the routes. Moved files have no faults: a chain of redirects must end."""
         return [
             web.get("/results/{id}/{name}", self.download),
+            web.get("/opaque/{part}/{id}/{name}", self.download_opaque),
             web.get("/moved/{id}/{name}", self.download_moved),
         ]
 
     async def download(self, request: web.Request) -> web.StreamResponse:
         """Handle `GET /results/{id}/{name}`."""
         fault = self.state.draw_fault(Operation.DOWNLOAD)
-        replacement = await perform_fault(self.state, request, fault)
+        if fault is not None and fault.kind is FaultKind.RANGE_REFUSED:
+            replacement = prepare_status_error(self.state, fault) if "Range" in request.headers else None
+        else:
+            replacement = await perform_fault(self.state, request, fault)
         return await self._serve(request, fault) if replacement is None else replacement.build()
+
+    async def download_opaque(self, request: web.Request) -> web.StreamResponse:
+        """Handle `GET /opaque/{part}/{id}/{name}`, and refuse each URL that is not written as it was given."""
+        path, _, query = request.raw_path.partition("?")
+        if path.startswith(f"{OPAQUE_PATH}/") and query.endswith(f"&{OPAQUE_QUERY}"):
+            return await self.download(request)
+        return prepare_refusal(self.state, FORGED).build()
 
     async def download_moved(self, request: web.Request) -> web.StreamResponse:
         """Handle `GET /moved/{id}/{name}`."""
@@ -99,13 +82,19 @@ class Files:
         if isinstance(found, Refusal):
             return prepare_refusal(self.state, found).build()
         task, number = found
-        data = await self.state.image_cache.get_image(create_brief(task, number))
+        painted = await self.state.image_cache.get_image(create_brief(task, number))
+        file = ServedFile(data=painted, content_type=f"image/{task.request.output_format}")
+        file = change_file(file, fault, request.headers.get("Accept", ""))
+        data = file.data
         etag = f'"{hashlib.blake2b(data, digest_size=12).hexdigest()}"'
-        headers = {"Content-Type": f"image/{task.request.output_format}", "ETag": etag}
+        headers = {"Content-Type": file.content_type, "ETag": etag, **build_extra_headers(fault)}
+        if file.encoding:
+            headers["Content-Encoding"] = file.encoding
         wanted = None
         if supports_ranges(fault):
             headers["Accept-Ranges"] = "bytes"
-            range_header, if_range = request.headers.get("Range"), request.headers.get("If-Range")
+            range_header = request.headers.get("Range")
+            if_range = None if is_another_file(fault) else request.headers.get("If-Range")
             try:
                 wanted = parse_range(range_header, if_range, etag=etag, size=len(data))
             except Unsatisfiable as error:
@@ -113,8 +102,9 @@ class Files:
                 return web.Response(status=status, headers={"Content-Range": str(error)})
         if wanted is None:
             return await self._send(request, HTTPStatus.OK, headers, plan_transfer(data, fault))
-        headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{len(data)}"
-        plan = plan_transfer(data[wanted.start : wanted.stop], fault)
+        headers |= build_part_headers(wanted, len(data), etag, fault)
+        part = data[wanted.start : wanted.stop]
+        plan = plan_transfer(part[::-1] if is_another_file(fault) else part, fault)
         return await self._send(request, HTTPStatus.PARTIAL_CONTENT, headers, plan)
 
     def _find(self, request: web.Request) -> tuple[Task, int] | Refusal:
@@ -123,7 +113,7 @@ class Files:
         now = self.state.clock()
         url_check = self.state.url_signer.check(f"{task_id}/{name}", request.query, now)
         if url_check is UrlCheck.FORGED:
-            return Refusal(status=HTTPStatus.FORBIDDEN, code="FORBIDDEN", message="the signature does not match")
+            return FORGED
         if url_check is UrlCheck.EXPIRED:
             return Refusal(status=self.state.expired_status, code="URL_EXPIRED", message="request has expired")
         task = self.state.world.find_of_any_key(task_id)
@@ -140,6 +130,8 @@ class Files:
         if plan.then == "finish" and not plan.seconds:
             return web.Response(status=status, headers=headers, body=plan.body)
         response = web.StreamResponse(status=status, headers=headers)
+        if plan.declared is None:
+            await send_wrongly(request, web.Response(status=status, headers=headers, body=plan.body), length=None)
         response.content_length = plan.declared
         await response.prepare(request)
         size = max(1, -(-len(plan.body) // (TRICKLE_PIECES if plan.seconds else 1)))

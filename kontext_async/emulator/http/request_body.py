@@ -12,6 +12,7 @@ from aiohttp import web
 from attrs import evolve
 from yarl import URL
 
+from kontext_async.emulator.http.responder import is_connected
 from kontext_async.emulator.http.state import create_brief
 from kontext_async.emulator.painting.input_images import MAX_IMAGE_BYTES, InputImage
 from kontext_async.emulator.validation import IMAGE_FIELDS, CreateRequest, RuleViolation, parse_image
@@ -50,6 +51,11 @@ class RequestBodyReader:
             body = await request.read()
         except (OSError, aiohttp.ClientError) as error:
             raise BodyLost from error
+        except web.RequestPayloadError as error:
+            if not is_connected(request):
+                raise BodyLost from error
+            message = "the body cannot be decoded"
+            return Refusal(status=HTTPStatus.BAD_REQUEST, code="INVALID_PARAMETER", message=message)
         except web.HTTPRequestEntityTooLarge as error:
             message = error.text or "the body is too large"
             return Refusal(status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE, code="REQUEST_TOO_LARGE", message=message)

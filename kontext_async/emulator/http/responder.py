@@ -6,19 +6,17 @@ import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from aiohttp import web
-from attrs import field, frozen
+from aiohttp import HttpVersion11, web
+from attrs import evolve, field, frozen
 
 from kontext_async.emulator.corruption import corrupt
 from kontext_async.emulator.error_bodies import build_error_body, build_html_page, format_retry_after, get_phrase
-from kontext_async.emulator.fault_kinds import ErrorShape, FaultKind
-from kontext_async.emulator.http.state import ShuttingDown
+from kontext_async.emulator.fault_kinds import FaultKind
+from kontext_async.emulator.foreign_texts import KEY_PLACE, build_control_message, build_key_message, escape_key
 from kontext_async.emulator.world import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from aiohttp.typedefs import Handler
 
     from kontext_async.emulator.faults import Fault
     from kontext_async.emulator.http.state import GatewayState
@@ -26,8 +24,8 @@ if TYPE_CHECKING:
 CONNECTION_CHECK_INTERVAL = 0.05
 """Seconds between two checks that the client of a stalled request is still connected."""
 
-MISSING_BYTES = 64
-"""The number of bytes by which a short body is shorter than its Content-Length."""
+LARGE_HEADER_BYTES = 9 * 1024
+MANY_HEADERS = 130
 
 STATUS_ERRORS = {
     FaultKind.RATE_LIMITED: ("RATE_LIMIT_EXCEEDED", "too many requests"),
@@ -39,9 +37,14 @@ STATUS_ERRORS = {
     FaultKind.UNAUTHORIZED: ("UNAUTHORIZED", "the API key is invalid"),
     FaultKind.FORBIDDEN: ("FORBIDDEN", "no permission"),
     FaultKind.NOT_FOUND: ("NOT_FOUND", "not found"),
+    FaultKind.BALANCE_TOO_LOW: ("", "the balance is too low"),
+    FaultKind.CONTROL_CHARACTERS: ("INVALID_PARAMETER", ""),
+    FaultKind.RANGE_REFUSED: ("RANGE_REFUSED", "ranges are not supported"),
     FaultKind.URL_EXPIRED: ("URL_EXPIRED", "request has expired"),
 }
 """The code and the message of the faults that respond with a status; empty ones follow from the status."""
+
+KEY_PLACE_IN_JSON = json.dumps(KEY_PLACE).strip('"').encode()
 
 CUTS = {FaultKind.CUT, FaultKind.CUT_BEFORE_BODY, FaultKind.CUT_AFTER_ACCEPT}
 STALLS = {FaultKind.STALL, FaultKind.STALL_AFTER_ACCEPT}
@@ -50,18 +53,21 @@ DELAYS = {FaultKind.SLOW, FaultKind.SLOW_AFTER_ACCEPT}
 
 @frozen(kw_only=True)
 class PreparedResponse:
-    """A response before it is sent: a JSON value, or text when `content_type` says so."""
+    """A response before it is sent: a JSON value, text when `content_type` says so, or the bytes of `body`."""
 
     status: int = HTTPStatus.OK
     value: Any
+    body: bytes | None = None
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(factory=dict)
 
     def encode_body(self) -> bytes:
         """Return the bytes of the body."""
+        if self.body is not None:
+            return self.body
         if self.content_type == "application/json":
             return json.dumps(self.value, separators=(",", ":")).encode()
-        return str(self.value).encode()
+        return str(self.value).encode(errors="surrogateescape")
 
     def build(self, body: bytes | None = None) -> web.Response:
         """Return the response for aiohttp, with its own body or with `body`."""
@@ -142,8 +148,12 @@ async def perform_fault(state: GatewayState, request: web.Request, fault: Fault 
         await stall(state, request)
     if fault.kind in DELAYS:
         await state.pause(fault.seconds or 0.0)
+    if fault.kind is FaultKind.ECHOED_HEAD:
+        _echo_head(request)
+    if fault.kind is FaultKind.ECHOED_KEY:
+        return _prepare_key_echo(state, request, fault)
     if fault.kind in STATUS_ERRORS:
-        return _prepare_status_error(state, fault)
+        return prepare_status_error(state, fault)
     if fault.kind is FaultKind.REDIRECT:
         return _prepare_redirect(state, request, fault)
     if fault.kind is FaultKind.HTML_PAGE:
@@ -153,12 +163,47 @@ async def perform_fault(state: GatewayState, request: web.Request, fault: Fault 
     return None
 
 
-def _prepare_status_error(state: GatewayState, fault: Fault) -> PreparedResponse:
+def prepare_status_error(state: GatewayState, fault: Fault) -> PreparedResponse:
+    """Prepare the response of a fault that is an HTTP error."""
     status = fault.status or HTTPStatus.INTERNAL_SERVER_ERROR
     code, message = STATUS_ERRORS[fault.kind]
-    code = code or get_phrase(status).upper().replace(" ", "_")
-    refusal = Refusal(status=status, code=code, message=message or get_phrase(status).lower())
-    return prepare_refusal(state, refusal, fault)
+    if fault.kind is FaultKind.BALANCE_TOO_LOW:
+        code = fault.variant or ""
+    if fault.kind is FaultKind.CONTROL_CHARACTERS:
+        message = build_control_message(fault.variant or "")
+    code = fault.code or code or get_phrase(status).upper().replace(" ", "_")
+    message = fault.message or message or get_phrase(status).lower()
+    return prepare_refusal(state, Refusal(status=status, code=code, message=message), fault)
+
+
+def _echo_head(request: web.Request) -> NoReturn:
+    """Send the request's head in place of a response, and close the connection."""
+    lines = [f"{request.method} {request.raw_path} HTTP/1.1".encode(errors="surrogateescape")]
+    lines += [name + b": " + value for name, value in request.raw_headers]
+    if request.transport is not None:
+        request.transport.write(b"\r\n".join([*lines, b"", b""]))
+    disconnect(request)
+
+
+def _prepare_key_echo(state: GatewayState, request: web.Request, fault: Fault) -> PreparedResponse:
+    """Prepare an error that repeats the API key."""
+    header, variant = request.headers.get("Authorization", ""), fault.variant or ""
+    if variant == "page":
+        fault = evolve(fault, text=build_html_page(fault.status or 0, build_key_message(header, variant)))
+
+    def prepare(message: str) -> PreparedResponse:
+        refusal = Refusal(status=fault.status or HTTPStatus.BAD_REQUEST, code="INVALID_PARAMETER", message=message)
+        return prepare_refusal(state, refusal, fault)
+
+    prefix = prepare(KEY_PLACE).encode_body().find(KEY_PLACE_IN_JSON) if variant == "straddling-body" else 0
+    prepared = prepare(build_key_message(header, variant, max(0, prefix)))
+    if variant == "json-escaped":
+        return evolve(prepared, body=escape_key(prepared.encode_body(), header))
+    if variant == "page":
+        return evolve(prepared, content_type="text/html")
+    if variant == "request-id":
+        return evolve(prepared, headers={**prepared.headers, "X-Request-Id": header})
+    return prepared
 
 
 def _prepare_redirect(state: GatewayState, request: web.Request, fault: Fault) -> PreparedResponse:
@@ -174,39 +219,50 @@ async def send(request: web.Request, prepared: PreparedResponse, fault: Fault | 
     """Send a response, whole or as the fault damages it.
 
     Raises:
-        ClientDisconnected: The body was cut.
+        ClientDisconnected: The body was cut, or framed wrongly.
     """
     if fault is None:
         return prepared.build()
-    if fault.kind is FaultKind.SHORT_BODY:
-        return await _send_short_body(request, prepared)
-    return prepared.build(corrupt(prepared.value, fault))
-
-
-async def _send_short_body(request: web.Request, prepared: PreparedResponse) -> NoReturn:
+    prepared = evolve(prepared, headers={**prepared.headers, **build_extra_headers(fault)})
     body = prepared.encode_body()
-    response = web.StreamResponse(status=prepared.status, headers={"Content-Type": prepared.content_type})
-    response.content_length = len(body) + MISSING_BYTES
+    match fault.kind:
+        case FaultKind.SHORT_BODY:
+            return await send_wrongly(request, prepared.build(body[: len(body) // 2]), length=len(body))
+        case FaultKind.LENGTH_TOO_LONG:
+            return await send_wrongly(request, prepared.build(), length=len(body) + 1)
+        case FaultKind.MISSING_LAST_CHUNK:
+            return await send_wrongly(request, prepared.build(), length=None)
+        case _:
+            return prepared.build(corrupt(prepared.value, fault))
+
+
+def build_extra_headers(fault: Fault | None) -> dict[str, str]:
+    """Return the headers by which a fault enlarges a response."""
+    if fault is not None and fault.kind is FaultKind.LARGE_HEADER:
+        return {"X-Trace": "x" * LARGE_HEADER_BYTES}
+    if fault is not None and fault.kind is FaultKind.MANY_HEADERS:
+        return {f"X-Trace-{number}": "x" for number in range(MANY_HEADERS)}
+    return {}
+
+
+async def send_wrongly(request: web.Request, whole: web.Response, *, length: int | None) -> NoReturn:
+    """Send a response whose framing is not true, and close the connection.
+
+    Args:
+        request: The request.
+        whole: The response: its status, its headers and its body.
+        length: The Content-Length to announce; None for chunks without the last one.
+
+    Raises:
+        ClientDisconnected: Always.
+    """
+    response = web.StreamResponse(status=whole.status, headers=whole.headers)
+    if length is not None:
+        response.content_length = length
+    else:
+        response.headers.pop("Content-Length", None)
+        if request.version >= HttpVersion11:
+            response.enable_chunked_encoding()
     await response.prepare(request)
-    await response.write(body)
+    await response.write(whole.body if isinstance(whole.body, bytes) else b"")
     disconnect(request)
-
-
-@web.middleware
-async def handle_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """End requests without a connection quietly, and send aiohttp's own errors in the gateway's shape."""
-    try:
-        response = await handler(request)
-    except (ClientDisconnected, ConnectionError):
-        return web.Response()
-    except ShuttingDown:
-        if request.transport is not None:
-            request.transport.abort()
-        return web.Response()
-    except web.HTTPException as error:
-        code = error.reason.upper().replace(" ", "_")
-        value, content_type = build_error_body(
-            ErrorShape.NESTED, status=error.status, code=code, message=error.reason, request_id=""
-        )
-        return PreparedResponse(status=error.status, value=value, content_type=content_type).build()
-    return response

@@ -97,6 +97,7 @@ class GatewayState:
     stream_keepalive: float
     expired_status: int
     pixels: int
+    currency: str
     requests: deque[RequestRecord]
     base_url: str = ""
     mirror_url: str = ""

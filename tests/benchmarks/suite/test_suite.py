@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from benchmark_support import FAST_POLLING, FAST_WORKLOAD, assert_valid_figures
 
-from benchmarks.suite import connections, imports, makespan, memory, status_cpu
+from benchmarks.suite import connections, idle_close, imports, log_cpu, makespan, memory, status_cpu
+from kontext_async.engine.poll_workers import PollWorkers
 
 
 def test_makespan_returns_figures() -> None:
@@ -19,6 +20,15 @@ def test_status_cpu_returns_figures() -> None:
     figures = status_cpu.measure(sizes=status_cpu.Sizes(at_once=3, seconds=0.05, rounds=1, warm_up=0.02))
     assert_valid_figures(figures)
     assert status_cpu.describe(figures)
+
+
+def test_log_cpu_returns_figures_and_leaves_the_logger_alone() -> None:
+    work = PollWorkers._work
+    figures = log_cpu.measure(sizes=status_cpu.Sizes(at_once=3, seconds=0.05, rounds=1, warm_up=0.02))
+    assert_valid_figures(figures)
+    assert log_cpu.describe(figures)
+    assert PollWorkers._work is work
+    assert log_cpu.LOGGER.handlers == []
 
 
 def test_memory_returns_figures() -> None:
@@ -39,3 +49,11 @@ def test_connections_returns_figures() -> None:
     figures = connections.measure(sizes=sizes)
     assert_valid_figures(figures)
     assert connections.describe(figures)
+
+
+def test_idle_close_returns_figures() -> None:
+    sizes = idle_close.Sizes(bursts=2, burst=3, round_trip=0.02, idle=(0.05,))
+    figures = idle_close.measure(sizes=sizes)
+    assert_valid_figures(figures)
+    assert set(figures["ways"]) == {"ours, 0.05 s", "always kept, 0.05 s"}
+    assert idle_close.describe(figures)

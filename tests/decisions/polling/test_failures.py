@@ -8,17 +8,13 @@ from kontext_async.decisions.polling.entry import PollEntry
 from kontext_async.decisions.polling.failures import FailureAction, PollFailure, record_failure
 from kontext_async.settings import Retries
 
-NOT_FOUND, TRANSIENT, FORBIDDEN = PollFailure.NOT_FOUND, PollFailure.TRANSIENT, PollFailure.FORBIDDEN
-POLL_AGAIN, FAIL_TASK, FAIL_ALL = FailureAction.POLL_AGAIN, FailureAction.FAIL_TASK, FailureAction.FAIL_ALL
+NOT_FOUND, TRANSIENT = PollFailure.NOT_FOUND, PollFailure.TRANSIENT
+POLL_AGAIN, FAIL_TASK = FailureAction.POLL_AGAIN, FailureAction.FAIL_TASK
 
 
 def record_all(*steps: tuple[float, PollFailure], **retries: Any) -> list[FailureAction]:
     task = PollEntry("t", 0.0)
     return [record_failure(task, failure, now, Retries(**retries)) for now, failure in steps]
-
-
-def test_a_refused_key_fails_all_tasks_at_once() -> None:
-    assert record_all((0.0, FORBIDDEN)) == [FAIL_ALL]
 
 
 def test_a_404_fails_the_task_after_the_grace_period() -> None:

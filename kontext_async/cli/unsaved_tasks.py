@@ -1,23 +1,13 @@
-"""Listens to a session's events: prints them, and keeps the IDs of tasks that are billed but not saved."""
+"""Keeps the IDs of tasks that are billed but not saved, and prints requests that are uncertain."""
 
 from __future__ import annotations
 
-import re
 import shlex
 from typing import TYPE_CHECKING
 
 from kontext_async.cli.output import count_of
 from kontext_async.errors import SubmissionUncertain, TaskFailed
-from kontext_async.events import (
-    Abandoned,
-    Accepted,
-    Completed,
-    Downloaded,
-    Failed,
-    StatusReceived,
-    Submitting,
-    Throttled,
-)
+from kontext_async.events import Abandoned, Accepted, Failed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,9 +16,7 @@ if TYPE_CHECKING:
     from kontext_async.cli.output import Output
     from kontext_async.events import Event
 
-__all__ = ["EventPrinter", "UncertainReporter", "UnsavedTasks", "describe", "print_resume_commands"]
-
-WORD_BOUNDARY = re.compile(r"(?<=[a-z])(?=[A-Z])")
+__all__ = ["UncertainReporter", "UnsavedTasks", "print_resume_commands"]
 
 
 class UnsavedTasks:
@@ -87,41 +75,3 @@ class UncertainReporter:
                 "the gateway may have accepted and billed a request that was in flight "
                 f"(fingerprint {(event.fingerprint or 'unknown')[:12]}): {event.reason}"
             )
-
-
-class EventPrinter:
-    """Prints every event as a line: the time, the event, the task and what happened."""
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
-
-    def __call__(self, event: Event) -> None:
-        """Print one event."""
-        time = f"{event.at.astimezone():%H:%M:%S.%f}"[:-3]
-        name = WORD_BOUNDARY.sub(" ", type(event).__name__).lower()
-        subject = event.task_id or (event.fingerprint or "")[:12]
-        self._output.warn(" ".join(word for word in (time, name, subject, describe(event)) if word))
-
-
-def describe(event: Event) -> str:
-    """Return the details of an event, apart from its name and its task."""
-    text = ""
-    match event:
-        case Submitting(attempt=attempt):
-            text = f"attempt {attempt}"
-        case StatusReceived(status=status) if status.progress is not None:
-            text = f"{status.raw_status} {status.progress:.0%}"
-        case Accepted(status=status) | StatusReceived(status=status):
-            text = status.raw_status
-        case Throttled(seconds=seconds, scope=scope):
-            text = f"{'create' if scope == 'submit' else 'status'} requests paused for {seconds:.1f} s"
-        case Completed(generation=generation):
-            cost = generation.usage.cost
-            text = f"after {generation.elapsed:.2f} s, {'cost unknown' if cost is None else f'{cost} USD'}"
-        case Failed(error=error):
-            text = str(error)
-        case Abandoned(reason=reason):
-            text = reason
-        case Downloaded(path=path, size=size):
-            text = f"{size} bytes, {path}"
-    return text

@@ -1,0 +1,52 @@
+"""Reads the API key from a file. No message shows any of its content."""
+
+from __future__ import annotations
+
+import codecs
+from typing import TYPE_CHECKING
+
+from kontext_async.cli.exit_codes import MissingApiKey
+from kontext_async.errors import ConfigurationError
+from kontext_async.settings import find_api_key
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["read_key_file"]
+
+MAX_BYTES = 64 * 1024
+"""The most bytes of the file that are read. A key has fewer than a hundred."""
+
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # it begins with the mark of UTF-16, so it comes first
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""The byte order marks, and the encodings that they announce. Windows PowerShell writes UTF-16 by default."""
+
+
+def read_key_file(path: Path) -> str:
+    """Return the API key in a file.
+
+    Raises:
+        MissingApiKey: The file cannot be read, or contains no key, or more than a key.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES)
+        text = data.decode(_encoding_of(data)).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        raise MissingApiKey(f"the key file {path} cannot be read: {reason}") from None
+    if not text:
+        raise MissingApiKey(f"the key file {path} is empty")
+    try:
+        return find_api_key(text)
+    except ConfigurationError:
+        raise MissingApiKey(f"the key file {path} must contain an API key and nothing else") from None
+
+
+def _encoding_of(data: bytes) -> str:
+    return next((encoding for mark, encoding in MARKS if data.startswith(mark)), "utf-8")
