@@ -254,7 +254,7 @@ class KontextSession:
         """Download an image, or all images of a generation, into files. Existing files are replaced.
 
         Each file is verified before it takes its name. Its extension is adapted to the downloaded format: ``fox.jpg``
-        becomes ``fox.png`` if the image is a PNG. A symbolic link is replaced, not followed; a device, a named pipe or a
+        becomes ``fox.png`` if the image is a PNG. A symbolic link is replaced, not followed. A device, a named pipe or a
         socket is refused before the download.
 
         Args:
