@@ -65,7 +65,7 @@ def plain_integer(value: int | None) -> int | None:
 
 def plain_boolean(value: bool | None) -> bool | None:  # noqa: FBT001 # a converter has one argument
     """Convert a field that is a boolean or None."""
-    return cast("bool | None", to_plain(value))
+    return None if value is None else cast("bool | None", to_plain(value))
 
 
 def plain_text(value: str | None) -> str | None:
@@ -115,6 +115,8 @@ class FrozenTexts(Mapping[str, str]):
 
 def freeze_texts(value: Mapping[str, str] | None) -> Mapping[str, str] | None:
     """Return a mapping as `FrozenTexts`, an empty one or a missing value as None, and any other value unchanged."""
+    if value is None:
+        return None
     value = to_plain(value)
     if not isinstance(value, Mapping) or isinstance(value, FrozenTexts):
         return value

@@ -125,7 +125,7 @@ def _check_metadata(_: object, attribute: attrs.Attribute[Any], value: object) -
 
 def _normalize_images(value: ImageSource | Iterable[ImageSource] | None) -> tuple[ImageSource, ...]:
     """Return the sources as a tuple; a single source is not iterated over, but becomes a tuple of one."""
-    if to_plain(value) is None:
+    if (type(value) is tuple and not value) or to_plain(value) is None:
         return ()
     if images.is_single(value):
         return (cast("ImageSource", images.normalize(value)),)

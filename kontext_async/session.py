@@ -254,8 +254,8 @@ class KontextSession:
         """Download an image, or all images of a generation, into files. Existing files are replaced.
 
         Each file is verified before it takes its name. Its extension is adapted to the downloaded format: ``fox.jpg``
-        becomes ``fox.png`` if the image is a PNG. A symbolic link is replaced, not followed. A device, a named pipe or a
-        socket is refused before the download.
+        becomes ``fox.png`` if the image is a PNG. A symbolic link is replaced, not followed. Devices, named pipes and
+        sockets are refused before the download.
 
         Args:
             source: The image or the generation to save.

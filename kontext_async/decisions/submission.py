@@ -44,6 +44,8 @@ class Phase(enum.Enum):
     SENDING = enum.auto()
     ACCEPTED = enum.auto()
 
+    __hash__ = object.__hash__  # the tables are looked up for every request, and Enum hashes its name in Python
+
 
 class Step(enum.Enum):
     """A step of a submission from one phase to another."""
@@ -52,6 +54,8 @@ class Step(enum.Enum):
     SEND = enum.auto()
     END_ATTEMPT = enum.auto()
     ACCEPT = enum.auto()
+
+    __hash__ = object.__hash__  # as above
 
 
 class Interruption(enum.Enum):

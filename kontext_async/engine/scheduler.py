@@ -75,7 +75,7 @@ class Submission:
         phase: How far it has come: see `decisions.submission`.
         caller_cancelled: True once the caller is cancelled.
         is_trial: True if the current attempt is the trial of the circuit breaker.
-        scope: Cancels the current attempt.
+        scope: Cancels the current attempt; None before the first one.
         task: The accepted task; None before.
         accept_body: The body of the response that accepted it.
     """
@@ -87,13 +87,18 @@ class Submission:
     phase: Phase = field(default=Phase.QUEUED, init=False)
     caller_cancelled: bool = field(default=False, init=False)
     is_trial: bool = field(default=False, init=False)
-    scope: anyio.CancelScope = field(factory=anyio.CancelScope, init=False, repr=False)
+    scope: anyio.CancelScope | None = field(default=None, init=False, repr=False)
     task: TaskRecord | None = field(default=None, init=False)
     accept_body: bytes | None = field(default=None, init=False, repr=False)
 
     def advance(self, step: Step) -> None:
         """Go to the phase that follows a step."""
         self.phase = advance(self.phase, step)
+
+    def call_off(self) -> None:
+        """Cancel the current attempt. Nothing must have been sent for it."""
+        if self.scope:
+            self.scope.cancel()
 
 
 @define
@@ -152,7 +157,7 @@ class Scheduler:
         """Call off the attempts that have sent nothing, and wait for the others, for a bounded time."""
         for submission in self._in_flight.values():
             if submission.phase in (Phase.QUEUED, Phase.CONNECTING):
-                submission.scope.cancel()
+                submission.call_off()
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=seconds)
 
@@ -223,9 +228,9 @@ class Scheduler:
         done: asyncio.Future[AttemptResult] = asyncio.get_running_loop().create_future()
         submission.attempt += 1
         upload = self._uploads.upload(body, partial(_on_upload_start, submission))
-        submission.scope = anyio.CancelScope()
+        scope = submission.scope = anyio.CancelScope()
         try:
-            self._start_soon(self._run_attempt, submission, upload, slot, done)
+            self._start_soon(self._run_attempt, scope, submission, upload, slot, done)
         except BaseException:
             self._release(submission, slot)
             raise
@@ -249,7 +254,7 @@ class Scheduler:
             self._report_orphaned(submission, done.result())
             return
         if consequence_of(submission.phase, Interruption.CANCELLED) is Consequence.NOTHING_SENT:
-            submission.scope.cancel()
+            submission.call_off()
         with anyio.CancelScope(shield=True):
             await asyncio.wait([done], timeout=self._settings.timeouts.cancel)
         if not done.done():
@@ -257,10 +262,15 @@ class Scheduler:
             self._hub.emit(Abandoned(**self._event_fields(submission), reason=reason))
 
     async def _run_attempt(
-        self, submission: Submission, upload: Upload, slot: Slot, done: asyncio.Future[AttemptResult]
+        self,
+        scope: anyio.CancelScope,
+        submission: Submission,
+        upload: Upload,
+        slot: Slot,
+        done: asyncio.Future[AttemptResult],
     ) -> None:
         """Run one attempt in a scope of its own: it can be called off while nothing is sent."""
-        with submission.scope:
+        with scope:
             await self._attempt(submission, upload, slot, done)
 
     async def _attempt(

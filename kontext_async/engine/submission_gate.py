@@ -63,6 +63,7 @@ class SubmissionGate:
         self._changed = asyncio.Event()
         self._confirming: asyncio.Future[bool] | None = None
         self._closed = False
+        self._openings = 0
 
     @property
     def state(self) -> CircuitState:
@@ -172,7 +173,8 @@ class SubmissionGate:
         if self._breaker.state is CircuitState.OPEN and before is not CircuitState.OPEN:
             seconds = self._breaker.probe_at - now
             self._hub.emit(CircuitOpened(at=self._clock.utcnow(), error=error, seconds=seconds))
-            self._start_soon(self._probe_until_passed)
+            self._openings += 1
+            self._start_soon(self._probe_until_passed, self._openings)
             self._notify()
 
     def _update(self, record: Callable[[], None]) -> None:
@@ -183,15 +185,17 @@ class SubmissionGate:
             self._hub.emit(CircuitClosed(at=self._clock.utcnow(), seconds=seconds))
             self._notify()
 
-    async def _probe_until_passed(self) -> None:
-        """Probe the gateway after each pause, while the circuit is open: the only task that does."""
-        while self._breaker.state is CircuitState.OPEN:
+    async def _probe_until_passed(self, opening: int) -> None:
+        """Probe the gateway after each pause, as long as the circuit stays open: each opening has one such task."""
+        while self._is_open(opening):
             await sleep_until(self._clock, self._breaker.probe_at)
-            if self._breaker.state is not CircuitState.OPEN:
-                return
-            passed = await self._probe() is None
-            self._breaker.record_probe(self._clock.time(), passed=passed)
-        self._notify()
+            passed = self._is_open(opening) and await self._probe() is None
+            if self._is_open(opening):
+                self._breaker.record_probe(self._clock.time(), passed=passed)
+                self._notify()
+
+    def _is_open(self, opening: int) -> bool:
+        return self._breaker.state is CircuitState.OPEN and self._openings == opening
 
     async def _probe(self) -> KontextError | None:
         """Ask for a price. Return None if the gateway itself responded, whatever it said, except for a 401."""

@@ -430,8 +430,12 @@ async def _read_all(response: aiohttp.ClientResponse, received: _Received) -> by
     content, chunks = response.content, received.chunks
     size = 0
     while True:
-        is_late = bool(chunks) and not content.is_eof() and is_whole(response.status, b"".join(chunks))
-        async with asyncio.timeout(GRACE_SECONDS if is_late else None):
+        if content.is_eof():  # most bodies come together with their head
+            chunk = content.read_nowait()
+        elif chunks and is_whole(response.status, b"".join(chunks)):
+            async with asyncio.timeout(GRACE_SECONDS):
+                chunk = await content.readany()
+        else:
             chunk = await content.readany()
         if not chunk:
             return b"".join(chunks)

@@ -116,6 +116,33 @@ async def test_a_lasting_fault_costs_one_uncertain_request_for_each_probe(emulat
     assert all(isinstance(outcome.error, SubmissionUncertain | GatewayOutage) for outcome in outcomes)
 
 
+async def test_an_outage_soon_after_another_one_gets_its_whole_pause(emulator: Emulator) -> None:
+    """A late response ends the first outage; the pause of the first must not end the second one early."""
+    pause = 0.3
+    settings = with_outages(uncertain_limit=1, probe_initial=pause, probe_max=10.0)
+    emulator.faults.script(
+        "create",
+        [
+            Fault(kind=FaultKind.SLOW_AFTER_ACCEPT, seconds=0.1),
+            FaultKind.CUT_AFTER_ACCEPT,
+            FaultKind.CUT_AFTER_ACCEPT,
+        ],
+    )
+    async with new_session(emulator, settings) as session:
+        late = asyncio.create_task(session.submit("a fox"))
+        await until(lambda: count_creates(emulator) == 1)
+        with pytest.raises(SubmissionUncertain):
+            await session.submit("a hare")
+        assert session.statistics().circuit == "open"
+        await late
+        assert session.statistics().circuit == "closed"
+        with pytest.raises(SubmissionUncertain):
+            await session.submit("an owl")
+        opened = asyncio.get_running_loop().time()
+        assert await session.wait_for_recovery(10)
+        assert asyncio.get_running_loop().time() - opened >= 0.9 * pause
+
+
 async def test_a_failed_free_probe_sends_no_create_request(emulator: Emulator) -> None:
     emulator.faults.set_rate(FaultKind.BAD_GATEWAY, 1.0)
     settings = with_outages(wait=0.3, uncertain_limit=2)

@@ -26,6 +26,7 @@ from kontext_async import (
     TaskFailed,
     TaskNotFound,
     TaskTimeout,
+    Timeouts,
 )
 from kontext_async.emulator import Emulator, Fault, FaultKind
 from kontext_async.events import Accepted, Completed, Downloaded, Event, StatusReceived, Submitting
@@ -297,6 +298,21 @@ class TestFailures:
 
 
 class TestTimeout:
+    @pytest.mark.parametrize("late", [False, True])
+    async def test_a_wait_that_is_shorter_than_a_poll_may_take_is_kept(self, emulator: Emulator, late: bool) -> None:  # noqa: FBT001 # a parameter
+        """`Timeouts.wait` holds everywhere, however long `Timeouts.status` is, and for a wait that begins late too."""
+        emulator.faults.set_rate(FaultKind.TASK_HANGS, 1)
+        settings = attrs.evolve(FAST, timeouts=Timeouts(wait=0.2, status=30.0))
+        async with new_session(emulator, settings) as session:
+            task = await session.submit("a fox")
+            if late:
+                await until(lambda: session.statistics().abandoned)
+            with pytest.raises(TaskTimeout) as caught:
+                await asyncio.wait_for(task.wait(), 10)
+            assert caught.value.waited < 10
+            (outcome,) = await asyncio.wait_for(session.generate_all(["a fox"]), 10)
+            assert isinstance(outcome.error, TaskTimeout)
+
     async def test_a_timeout_keeps_the_id_and_attach_resumes_the_task(
         self, session: KontextSession, emulator: Emulator
     ) -> None:

@@ -8,7 +8,7 @@ import anyio
 import pytest
 from session_support import new_session, turn_loop, until
 
-from kontext_async import KontextSession, Limits, SessionClosed, SessionCrashed, Settings
+from kontext_async import ConfigurationError, KontextSession, Limits, SessionClosed, SessionCrashed, Settings
 from kontext_async.emulator import Emulator, FaultKind
 from kontext_async.testing import FAST
 
@@ -174,3 +174,10 @@ class TestLeftovers:
         await turn_loop(20)
         assert not [task for task in asyncio.all_tasks() - before if "session" in task.get_name()]
         assert session.is_closed
+
+
+def test_a_session_without_a_running_asyncio_loop_says_what_it_needs() -> None:
+    """That is how it is under trio."""
+    starting = KontextSession("key").start()
+    with pytest.raises(ConfigurationError, match="asyncio"):
+        starting.send(None)
