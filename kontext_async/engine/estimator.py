@@ -10,7 +10,7 @@ from kontext_async.engine.request_log import LoggedRequest
 from kontext_async.engine.transport import TransportError
 from kontext_async.errors import GatewayUnavailable, InvalidRequest, KontextError
 from kontext_async.images import OneShotReader
-from kontext_async.protocol import encode_create, error_from_response, read_estimate
+from kontext_async.protocol import encode_create, read_estimate
 
 if TYPE_CHECKING:
     from kontext_async.engine.context import Context
@@ -59,9 +59,7 @@ class Estimator:
             else:
                 if response.ok:
                     return self._read(response)
-                error = self._transport.redact(
-                    error_from_response(response.status, response.body, request_id=response.request_id)
-                )
+                error = self._transport.read_refusal(response)
             if not error.retryable or attempt >= self._retries.attempts:
                 raise error
             pause = backoff(attempt, self._retries, self._random.random())

@@ -26,7 +26,7 @@ from kontext_async.errors import (
 )
 from kontext_async.events import Abandoned, Completed, Failed, Retrying, StatusReceived, Throttled
 from kontext_async.models import Generation, TaskStatus
-from kontext_async.protocol import InProgress, error_from_response, read_poll, read_status, retry_after
+from kontext_async.protocol import InProgress, read_poll, read_status, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -203,9 +203,7 @@ class PollLoop:
             except KontextError as invalid:
                 return self._transport.redact(invalid).with_task(task.task_id)
         self._pause_if_throttled(task, response)
-        return self._transport.redact(
-            error_from_response(response.status, response.body, request_id=response.request_id, task_id=task.task_id)
-        )
+        return self._transport.read_refusal(response, task.task_id)
 
     def _pause_if_throttled(self, task: TaskRecord, response: Response) -> None:
         requested = retry_after(response.retry_after, self._clock.utcnow())

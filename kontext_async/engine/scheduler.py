@@ -42,7 +42,6 @@ from kontext_async.events import Abandoned, Accepted, Failed, Retrying, Submitti
 from kontext_async.protocol import (
     accepted_despite_error,
     encode_create,
-    error_from_response,
     fingerprint,
     read_created,
     retry_after,
@@ -156,7 +155,10 @@ class Scheduler:
     async def drain(self, seconds: float) -> None:
         """Call off the attempts that have sent nothing, and wait for the others, for a bounded time."""
         for submission in self._in_flight.values():
-            if submission.phase in (Phase.QUEUED, Phase.CONNECTING):
+            if (
+                not submission.task
+                and consequence_of(submission.phase, Interruption.CLOSED) is Consequence.SESSION_CLOSED
+            ):
                 submission.call_off()
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=seconds)
@@ -285,7 +287,9 @@ class Scheduler:
         except KontextError as error:
             result = self._not_accepted(submission, error)
         except asyncio.CancelledError:
-            if submission.phase is Phase.SENDING:  # the session has waited for the response long enough
+            if (
+                consequence_of(submission.phase, Interruption.CLOSED) is Consequence.AWAIT_RESPONSE
+            ):  # and it did, long enough
                 result = self._uncertain(submission, closed)
             elif submission.phase is not Phase.ACCEPTED:
                 result = self._not_accepted(submission, _not_sent() if submission.caller_cancelled else closed)
@@ -336,11 +340,7 @@ class Scheduler:
         self, submission: Submission, response: Response, slot: Slot
     ) -> TaskRecord | FailedAttempt:
         requested = retry_after(response.retry_after, self._clock.utcnow())
-        error = self._transport.redact(
-            error_from_response(
-                response.status, response.body, request_id=response.request_id, location=response.location
-            )
-        )
+        error = self._transport.read_refusal(response)
         outcome = outcome_of_response(
             response.status, has_retry_after=requested is not None, from_gateway=error.from_gateway
         )

@@ -18,7 +18,7 @@ from kontext_async.engine.transport import TransportError
 from kontext_async.errors import AuthenticationFailed, GatewayError, GatewayOutage, KontextError, PermissionDenied
 from kontext_async.events import CircuitClosed, CircuitOpened
 from kontext_async.models import KontextRequest
-from kontext_async.protocol import encode_create, error_from_response
+from kontext_async.protocol import encode_create
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -210,7 +210,7 @@ class SubmissionGate:
         return self._read_refusal(response)
 
     def _read_refusal(self, response: Response) -> KontextError | None:
-        error = error_from_response(response.status, response.body, request_id=response.request_id)
+        error = self._transport.read_refusal(response)
         works = error.from_gateway and response.status < HTTPStatus.INTERNAL_SERVER_ERROR
         return None if works and not isinstance(error, AuthenticationFailed) else error
 

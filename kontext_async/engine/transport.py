@@ -27,8 +27,8 @@ from kontext_async.engine.lenient_protocol import LenientConnector, refused_byte
 from kontext_async.engine.pools import PARSER_LIMITS, REPEATABLE_KEEP_ALIVE, make_pool
 from kontext_async.engine.shared_timeout import SharedTimeout
 from kontext_async.engine.transport_errors import LIBRARY_ERRORS, TransportError, chain, translate
-from kontext_async.errors import ConfigurationError, KontextError, SessionClosed
-from kontext_async.protocol import clean_body, create_url, precharge_url, status_url
+from kontext_async.errors import ConfigurationError, GatewayError, KontextError, SessionClosed
+from kontext_async.protocol import clean_body, create_url, error_from_response, precharge_url, status_url
 from kontext_async.protocol.framing import find_response, is_whole
 from kontext_async.redaction import clean_text, strip_query
 from kontext_async.settings import ENVIRONMENT, check_proxy, find_proxy_variables
@@ -211,6 +211,18 @@ class Transport:
     def redact(self, error: ErrorT) -> ErrorT:
         """Remove the API key from an error that was made from a response, which may echo it."""
         return error.redact(self._key)
+
+    def read_refusal(self, response: Response, task_id: str | None = None) -> GatewayError:
+        """Return the error for a response other than success, without the API key."""
+        return self.redact(
+            error_from_response(
+                response.status,
+                response.body,
+                request_id=response.request_id,
+                location=response.location,
+                task_id=task_id,
+            )
+        )
 
     async def create(self, upload: Upload, *, before: Callable[[], Awaitable[None]] | None = None) -> Response:
         """Send one create request.
