@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from kontext_async.events import Event
 
+pytest_plugins = ["servers_support"]
+
 settings.register_profile("suite", settings.default, max_examples=60, deadline=None)
 settings.load_profile("suite")
 
