@@ -19,6 +19,9 @@ from kontext_async.errors import (
     SessionClosed,
     SessionCrashed,
     SessionError,
+    StoreError,
+    StoreUnavailable,
+    StoreUnusable,
     SubmissionUncertain,
     TaskError,
     TaskFailed,
@@ -41,7 +44,7 @@ from kontext_async.models import (
     TaskStatus,
     Usage,
 )
-from kontext_async.settings import Limits, Network, Outages, Polling, Retries, Settings, Timeouts
+from kontext_async.settings import Limits, Network, Outages, Polling, Retries, Settings, StoreSettings, Timeouts
 from kontext_async.version import __version__
 
 if TYPE_CHECKING:
@@ -95,6 +98,10 @@ __all__ = [
     "SessionError",
     "SessionStatistics",
     "Settings",
+    "StoreError",
+    "StoreSettings",
+    "StoreUnavailable",
+    "StoreUnusable",
     "SubmissionUncertain",
     "TaskError",
     "TaskErrorDetail",

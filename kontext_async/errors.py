@@ -23,6 +23,9 @@ The tree has one root. Usage errors say that the call is wrong, and nothing was 
     │   ├── TaskNotFound
     │   └── TaskTimeout              also a TimeoutError: waited, last_status; the task keeps running
     ├── DownloadFailed               url (without its query), reason
+    ├── StoreError                   the store of paid work cannot be used
+    │   ├── StoreUnavailable         it cannot be reached or written now
+    │   └── StoreUnusable            it is not a store, is damaged, newer, or refuses the user
     └── CostLimitReached             spent, limit
 
 Texts are bounded and contain no key, no header and no image. All errors can be pickled, with class and attributes.
@@ -56,6 +59,9 @@ __all__ = [
     "SessionClosed",
     "SessionCrashed",
     "SessionError",
+    "StoreError",
+    "StoreUnavailable",
+    "StoreUnusable",
     "SubmissionUncertain",
     "TaskError",
     "TaskFailed",
@@ -168,6 +174,26 @@ class GatewayOutage(GatewayUnavailable):
 
 class InvalidResponse(GatewayError):
     """The response is unreadable: not JSON, wrong types, truncated, or too large."""
+
+
+class StoreError(KontextError):
+    """The store of paid work cannot be used. Without it, paid requests are not known: nothing more is submitted.
+
+    Tasks that the gateway has accepted are still awaited.
+    """
+
+
+class StoreUnavailable(StoreError):
+    """The store could not be reached or written within the time allowed. If a request failed with it, nothing was sent.
+
+    A later attempt may succeed.
+    """
+
+    retryable = True
+
+
+class StoreUnusable(StoreError):
+    """The store is missing, damaged, not writable, of another application, or newer than this library."""
 
 
 class SubmissionUncertain(KontextError):

@@ -27,11 +27,14 @@ __all__ = [
     "Polling",
     "Retries",
     "Settings",
+    "StoreSettings",
     "Timeouts",
     "check_proxy",
     "find_api_key",
     "find_base_url",
     "find_proxy_variables",
+    "find_spool_folder",
+    "find_store_url",
 ]
 
 DEFAULT_BASE_URL = "https://cloud.vtrix.ai"
@@ -69,6 +72,11 @@ def _require_not_negative(instance: object, attribute: attrs.Attribute[float], v
 def _require_flag(instance: object, attribute: attrs.Attribute[bool], value: object) -> None:
     if not isinstance(value, bool):
         _refuse(instance, attribute.name, value, "it must be True or False")
+
+
+def _require_folder(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, str | os.PathLike):
+        _refuse(instance, attribute.name, value, "it must be a path, or None")
 
 
 def _require_order(instance: object, lower: str, upper: str) -> None:
@@ -210,6 +218,32 @@ class Outages:
         _require_order(self, "probe_initial", "probe_max")
 
 
+@frozen(kw_only=True)
+class StoreSettings:
+    """The store of paid work, where a session has one.
+
+    Attributes:
+        lease: The time for which a worker is alive after its last beat, in seconds. The work of a worker that is dead
+            is taken over by others.
+        beat: The time between two beats, in seconds.
+        connect: The time limit for a connection to the database, in seconds.
+        step: The longest that a step before a create request is repeated while the database cannot be reached, in
+            seconds; the request then fails with `StoreUnavailable`, and nothing was sent for it.
+        spool: The folder for the IDs of paid tasks that the database could not take yet. None is
+            ``$XDG_STATE_HOME/kontext_async``, or ``~/.local/state/kontext_async`` without that variable.
+    """
+
+    lease: float = field(default=15.0, validator=_require_positive)
+    beat: float = field(default=3.0, validator=_require_positive)
+    connect: float = field(default=10.0, validator=_require_positive)
+    step: float = field(default=30.0, validator=_require_positive)
+    spool: str | os.PathLike[str] | None = field(default=None, validator=_require_folder)
+
+    def __attrs_post_init__(self) -> None:
+        if self.beat * 2 > self.lease:
+            _refuse(self, "beat", self.beat, "it must be at most half of the lease")
+
+
 def check_proxy(url: str, source: str) -> None:
     """Refuse a proxy that cannot be used. The text contains nothing of its URL, which may have a password.
 
@@ -287,6 +321,7 @@ class Settings:
         retries: The retry policy.
         outages: The circuit breaker.
         network: The way to the gateway and to the images.
+        store: The store of paid work.
 
     Raises:
         ConfigurationError: A value is not allowed. The text names the group, the field, the value and the rule.
@@ -298,6 +333,7 @@ class Settings:
     retries: Retries = field(factory=Retries, validator=_require_group(Retries))
     outages: Outages = field(factory=Outages, validator=_require_group(Outages))
     network: Network = field(factory=Network, validator=_require_group(Network))
+    store: StoreSettings = field(factory=StoreSettings, validator=_require_group(StoreSettings))
 
 
 def find_api_key(given: str | None, environment: Mapping[str, str] | None = None) -> str:
@@ -347,6 +383,31 @@ def find_base_url(given: str | None, environment: Mapping[str, str] | None = Non
     if not allowed or parts.username is not None or not url.isprintable() or any(sign in url for sign in " ?#\\"):
         raise ConfigurationError(rule)
     return url.rstrip("/")
+
+
+def find_spool_folder(given: str | os.PathLike[str] | None, environment: Mapping[str, str] | None = None) -> str:
+    """Return the folder of the spool: as given, or in the folder for the state of programs of this user.
+
+    Args:
+        given: The folder; None reads ``XDG_STATE_HOME``.
+        environment: The environment variables; None means those of the process.
+    """
+    if given is not None:
+        return os.fspath(given)
+    source = os.environ if environment is None else environment
+    state = source.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")  # noqa: PTH111, PTH118 # text
+    return os.path.join(state, "kontext_async")  # noqa: PTH118 # as above
+
+
+def find_store_url(given: str | None, environment: Mapping[str, str] | None = None) -> str | None:
+    """Return the URL of the store of a command: as given, or from ``KONTEXT_STORE``; None for none.
+
+    Args:
+        given: The URL; None reads it from `environment`.
+        environment: The environment variables; None means those of the process.
+    """
+    source = os.environ if environment is None else environment
+    return given if given is not None else source.get("KONTEXT_STORE", "").strip() or None
 
 
 def find_proxy_variables(environment: Mapping[str, str] | None = None) -> dict[str, str]:

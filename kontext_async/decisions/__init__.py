@@ -4,6 +4,7 @@ In the order in which a request passes them:
 
 - `concurrency`: the number of tasks that may be in flight, and the session's pause.
 - `circuit_breaker`: when submitting stops, and when it is tried again.
+- `budget`, `money`: whether one more request fits the cost limit; amounts that make sense.
 - `submission`: the phases of a submission, and what an interruption means in each.
 - `resend`: whether a failed create request may be sent again, and when.
 - `polling`: which task to poll next and when, and what a failed poll means.

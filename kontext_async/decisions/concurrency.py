@@ -14,6 +14,9 @@ Three things differ from the textbook.
 - Where a task takes seconds, one more slot for each round of tasks is slow. The increase is one slot in the first round
   after a decrease, two in the second, and so on.
 
+The ceiling can be changed at any time. A lower one keeps what was found: when it is raised again, the limit goes to
+where it was, or on to the new ceiling if nothing below it was ever found too high.
+
 In simulation (tests/decisions/test_concurrency.py; tasks of 8 s, 0.93 is the most that polling permits), this kept 0.89
 to 0.91 of a capacity of 24 to 500 busy under a ceiling of up to twenty times as much, and 0.82 to 0.92 of 300 slots
 with 5 % throttled at random, where a decrease at each throttled request left 0.02.
@@ -46,25 +49,26 @@ class AdaptiveLimit:
     """The number of slots, and the session's common pause.
 
     Attributes:
-        ceiling: The most slots.
-        limit: The slots at present; the whole part counts.
+        ceiling: The most slots, at least 1. It may be changed.
         in_flight: The slots that are in use.
         accepted_in_flight: The slots whose task the gateway has accepted.
         paused_until: The time before which no create request goes out.
     """
 
     ceiling: int
-    limit: float = field(init=False)
     in_flight: int = field(default=0, init=False)
     accepted_in_flight: int = field(default=0, init=False)
     paused_until: float = field(default=float("-inf"), init=False)
+    _sustained: float = field(default=float("inf"), init=False)  # infinite unless a decrease is not made up for
     _decreased_at: float = field(default=float("-inf"), init=False)
     _throttled: int = field(default=0, init=False)  # without an accepted request at their level
     _throttled_level: float = field(default=float("inf"), init=False)  # the lowest of them
     _rounds: float = field(default=0.0, init=False)  # since the last decrease
 
-    def __attrs_post_init__(self) -> None:
-        self.limit = float(self.ceiling)
+    @property
+    def limit(self) -> float:
+        """The slots at present; the whole part counts."""
+        return min(float(self.ceiling), self._sustained)
 
     def can_acquire(self, now: float) -> bool:
         """Return True if one more create request may go out now."""
@@ -87,14 +91,14 @@ class AdaptiveLimit:
         """Record that the gateway accepted a create request that was sent at `sent_at`."""
         self.accepted_in_flight += 1
         if sent_at <= self._decreased_at:  # it was in flight at the decrease, and shows that the account sustains more
-            self.limit = max(self.limit, DECREASE * self.accepted_in_flight)
+            self._sustained = max(self._sustained, DECREASE * self.accepted_in_flight)
             return
         if self.accepted_in_flight > self._throttled_level * (1 - LEVEL_TOLERANCE):
             self._discard_evidence()
         if not self._throttled and self.in_flight >= int(self.limit):  # a limit is tested only while all of it is used
             share = 1 / max(MIN_ROUND, self.limit)
             self._rounds += share
-            self.limit = min(float(self.ceiling), self.limit + max(1.0, self._rounds) * share)
+            self._increase(max(1.0, self._rounds) * share)
 
     def record_throttled(self, sent_at: float, now: float, pause: float) -> None:
         """Record that the gateway throttled a create request: 429, or 503 with ``Retry-After``.
@@ -113,7 +117,14 @@ class AdaptiveLimit:
             self._discard_evidence()
             self._decreased_at = now
             self._rounds = 0.0
-            self.limit = max(1.0, min(self.limit, DECREASE * self.accepted_in_flight))
+            self._sustained = max(1.0, min(self._sustained, DECREASE * self.accepted_in_flight))
+
+    def _increase(self, slots: float) -> None:
+        """Raise the limit below the ceiling. At the ceiling the decrease is made up for: a higher one holds at once."""
+        if self._sustained < self.ceiling:
+            self._sustained += slots
+            if self._sustained >= self.ceiling:
+                self._sustained = float("inf")
 
     def _discard_evidence(self) -> None:
         self._throttled = 0

@@ -1,4 +1,4 @@
-"""Pytest fixtures that start the emulator: ``pytest_plugins = ["kontext_async.testing.plugin"]``.
+"""Pytest fixtures: the emulator, settings, and a store: ``pytest_plugins = ["kontext_async.testing.plugin"]``.
 
 The emulator runs in its own thread, so the fixtures work with pytest-asyncio, with anyio's plugin, and in synchronous
 tests.
@@ -12,6 +12,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from kontext_async.emulator import Emulator
+from kontext_async.store.memory import MemoryStore
 from kontext_async.testing.settings import FAST
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from kontext_async.settings import Settings
 
-__all__ = ["kontext_emulator", "kontext_emulator_options", "kontext_settings"]
+__all__ = ["kontext_emulator", "kontext_emulator_options", "kontext_settings", "kontext_store"]
 
 
 @pytest.fixture
@@ -46,3 +47,12 @@ def kontext_emulator(kontext_emulator_options: dict[str, Any], monkeypatch: pyte
 def kontext_settings() -> Settings:
     """Return settings that poll every few milliseconds; pass them to the sessions under test."""
     return FAST
+
+
+@pytest.fixture
+def kontext_store() -> MemoryStore:
+    """Return an empty store in memory, for ``KontextSession(store=kontext_store)``.
+
+    Give ``kontext_store.share()`` to each further session: it finds the rows of the first, as another process would.
+    """
+    return MemoryStore()

@@ -177,12 +177,54 @@ def test_the_limit_grows_by_one_slot_in_the_first_round_and_by_more_in_later_one
     assert 3 < steps[-1] < 7
 
 
+class TestCeiling:
+    def test_without_a_decrease_the_limit_is_the_ceiling(self) -> None:
+        limiter = AdaptiveLimit(24)
+        for ceiling in (100, 7, 24):
+            limiter.ceiling = ceiling
+            assert limiter.limit == ceiling
+
+    def test_a_higher_ceiling_keeps_the_limit_that_a_decrease_left(self) -> None:
+        limiter = AdaptiveLimit(100)
+        acquire(limiter, 6)
+        accept(limiter, 5)
+        throttle(limiter, sent_at=0.5, now=1.0)
+        for ceiling in (500, 2, 1000):
+            limiter.ceiling = ceiling
+            assert limiter.limit == min(ceiling, DECREASE * 5)
+
+    def test_a_decrease_above_a_lower_ceiling_starts_from_the_accepted_tasks(self) -> None:
+        limiter = AdaptiveLimit(100)
+        acquire(limiter, 84)
+        accept(limiter, 80)
+        limiter.ceiling = 10
+        for _ in range(3):
+            throttle(limiter, sent_at=0.5, now=1.0)
+        assert limiter.limit == 10
+        limiter.ceiling = 100
+        assert limiter.limit == DECREASE * 80
+
+    def test_a_limit_that_grew_back_to_the_ceiling_follows_a_higher_one_at_once(self) -> None:
+        limiter = AdaptiveLimit(10)
+        acquire(limiter, 9)
+        accept(limiter, 8)
+        throttle(limiter, sent_at=0.0, now=1.0)
+        while limiter.limit < 10:
+            while limiter.in_flight < int(limiter.limit):
+                limiter.acquire()
+            accept(limiter, 1, sent_at=2.0)
+            limiter.release(accepted=True)
+        limiter.ceiling = 50
+        assert limiter.limit == 50
+
+
 class AdaptiveLimitMachine(RuleBasedStateMachine):
     """The create requests and tasks of a session, in any order of events."""
 
     @initialize(ceiling=st.integers(1, 300))
     def begin(self, ceiling: int) -> None:
         self.limiter = AdaptiveLimit(ceiling)
+        self.highest = ceiling
         self.now = 0.0
         self.requests_out: list[float] = []
         self.running = 0
@@ -190,6 +232,14 @@ class AdaptiveLimitMachine(RuleBasedStateMachine):
     @rule(seconds=st.floats(0, 10))
     def advance_time(self, seconds: float) -> None:
         self.now += seconds
+
+    @rule(ceiling=st.integers(1, 300))
+    def change_the_ceiling(self, ceiling: int) -> None:
+        before = self.limiter.limit
+        raised = ceiling >= self.limiter.ceiling
+        self.limiter.ceiling = ceiling
+        self.highest = max(self.highest, ceiling)
+        assert self.limiter.limit >= before if raised else self.limiter.limit == min(before, ceiling)
 
     @rule(most=st.integers(1, 50))
     def submit(self, most: int) -> None:
@@ -243,7 +293,7 @@ class AdaptiveLimitMachine(RuleBasedStateMachine):
         assert 1 <= limiter.limit <= limiter.ceiling
         assert limiter.accepted_in_flight == self.running >= 0
         assert limiter.in_flight == self.running + len(self.requests_out)
-        assert limiter.in_flight <= limiter.ceiling
+        assert limiter.in_flight <= self.highest
 
 
 TestAdaptiveLimitMachine = AdaptiveLimitMachine.TestCase
@@ -256,6 +306,7 @@ class Gateway:
 
     capacity: float = math.inf
     later: tuple[float, float] = (math.inf, math.inf)  # the time from which the capacity differs, and that capacity
+    ceilings: tuple[tuple[float, int], ...] = ()  # the times at which the session's ceiling changes, and to what
     throttled_share: float = 0.0
     creates_per_second: float = math.inf
     latency: tuple[float, float] = (0.05, 0.3)
@@ -288,6 +339,8 @@ class Simulation:
 
     def run(self) -> Simulation:
         self.waiting.extend([0] * self.jobs)
+        for when, ceiling in self.gateway.ceilings:
+            self.call_after(when, self.change_ceiling, ceiling)
         self.admit()
         while self.events:
             when, _, callback, arguments = heapq.heappop(self.events)
@@ -335,6 +388,10 @@ class Simulation:
             self.call_after(seconds, self.end_task)
             self.call_after(seconds + self.random.uniform(0, 1), self.detect_end)
         self.call_after(self.random.uniform(*gateway.latency) / 2, self.respond, attempt, sent_at, accepts)
+
+    def change_ceiling(self, ceiling: int) -> None:
+        self.limiter.ceiling = ceiling
+        self.admit()
 
     def end_task(self) -> None:
         self.at_gateway -= 1
@@ -406,6 +463,19 @@ def test_random_throttling_leaves_most_of_hundreds_of_slots(
     assert run.utilization(300) >= 0.6
     assert run.throttled / run.sent < 0.07
     assert run.failed <= 1
+
+
+def test_a_ceiling_above_the_capacity_is_no_reason_to_forget_the_capacity() -> None:
+    run = simulate(24, 2500, capacity=100, ceilings=((30.0, 1000), (90.0, 20), (120.0, 1000)))
+    steady = simulate(1000, 2500, capacity=100)
+    assert run.failed == 0
+    assert run.throttled <= 1.2 * steady.throttled + 30, "the second rise starts from what the first one found"
+
+
+def test_a_ceiling_that_moves_below_the_capacity_is_filled_at_once_and_throttles_nothing() -> None:
+    run = simulate(20, 1500, capacity=100, ceilings=((30.0, 90), (60.0, 40), (90.0, 90)))
+    assert run.throttled == run.failed == 0
+    assert run.saturated < 190, "90 s under 20, 90 and 40, and the other 980 tasks of 8.5 s under 90"
 
 
 def test_random_throttling_beside_a_capacity_does_no_harm() -> None:

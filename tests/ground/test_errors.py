@@ -29,6 +29,9 @@ from kontext_async.errors import (
     SessionClosed,
     SessionCrashed,
     SessionError,
+    StoreError,
+    StoreUnavailable,
+    StoreUnusable,
     SubmissionUncertain,
     TaskError,
     TaskFailed,
@@ -63,9 +66,12 @@ TREE: dict[type[KontextError], type[Exception]] = {
     TaskNotFound: TaskError,
     TaskTimeout: TaskError,
     DownloadFailed: KontextError,
+    StoreError: KontextError,
+    StoreUnavailable: StoreError,
+    StoreUnusable: StoreError,
     CostLimitReached: KontextError,
 }
-RETRYABLE = {RateLimited, GatewayUnavailable, GatewayOutage, TaskTimeout, DownloadFailed}
+RETRYABLE = {RateLimited, GatewayUnavailable, GatewayOutage, StoreUnavailable, TaskTimeout, DownloadFailed}
 MAY_BE_CHARGED = {SubmissionUncertain, TaskError, TaskFailed, TaskNotFound, TaskTimeout, DownloadFailed}
 
 PLAIN = (
@@ -75,6 +81,9 @@ PLAIN = (
     SessionError,
     SessionClosed,
     SessionCrashed,
+    StoreError,
+    StoreUnavailable,
+    StoreUnusable,
     TaskError,
     TaskNotFound,
 )

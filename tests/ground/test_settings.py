@@ -18,10 +18,12 @@ from kontext_async.settings import (
     Polling,
     Retries,
     Settings,
+    StoreSettings,
     Timeouts,
     find_api_key,
     find_base_url,
     find_proxy_variables,
+    find_spool_folder,
 )
 
 COUNTS: list[tuple[type[Any], str]] = [
@@ -40,6 +42,7 @@ POSITIVE: list[tuple[type[Any], str]] = [
     *((Polling, name) for name in ("interval", "min_interval", "max_interval", "poll_cost")),
     *((Retries, name) for name in ("backoff_initial", "backoff_max", "failure_budget")),
     *((Outages, name) for name in ("probe_initial", "probe_max")),
+    *((StoreSettings, name) for name in ("lease", "beat", "connect", "step")),
 ]
 NOT_NEGATIVE: list[tuple[type[Any], str]] = [
     (Polling, "initial_delay"),
@@ -55,6 +58,7 @@ GROUPS: list[tuple[type[Any], str]] = [
     (Settings, "retries"),
     (Settings, "outages"),
     (Settings, "network"),
+    (Settings, "store"),
 ]
 
 NOT_NUMBERS: list[Any] = [
@@ -81,13 +85,30 @@ CASES: list[tuple[type[Any], str, Any, str]] = [
 ]
 
 
-KINDS = (Limits, Timeouts, Polling, Retries, Outages, Settings)
+KINDS = (Limits, Timeouts, Polling, Retries, Outages, StoreSettings, Settings)
 
 
 def test_these_cases_cover_every_field() -> None:
     here = {(kind, name) for group in (COUNTS, POSITIVE, NOT_NEGATIVE, FLAGS, GROUPS) for kind, name in group}
-    there = {(kind, a.name) for kind in KINDS for a in attrs.fields(kind)}
+    there = {(kind, a.name) for kind in KINDS for a in attrs.fields(kind)} - {(StoreSettings, "spool")}
     assert here == there
+
+
+@pytest.mark.parametrize("value", [7, b"x", []])
+def test_a_spool_that_is_no_path_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"StoreSettings\.spool: .* it must be a path"):
+        StoreSettings(spool=value)
+
+
+def test_a_beat_is_at_most_half_of_the_lease() -> None:
+    with pytest.raises(ConfigurationError, match=r"StoreSettings\.beat"):
+        StoreSettings(lease=5, beat=3)
+
+
+def test_the_spool_is_in_the_folder_for_the_state_of_programs() -> None:
+    assert find_spool_folder("here", {}) == "here"
+    assert find_spool_folder(None, {"XDG_STATE_HOME": "/state"}) == "/state/kontext_async"
+    assert find_spool_folder(None, {}).endswith(".local/state/kontext_async")
 
 
 @pytest.mark.parametrize(("kind", "name", "value", "rule"), CASES)

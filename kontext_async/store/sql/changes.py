@@ -1,0 +1,214 @@
+"""The statements that write a group of steps.
+
+`fenced_change` makes the statement of a step that is taken often: it changes the row only if `outcomes.decide` would
+apply the step, and nothing but the row changes. It may be stricter than `decide`, never more lenient: steps whose rows
+it did not change are decided on the locked rows. `plain_change` writes rows that are locked.
+
+PostgreSQL gets a group as one statement, which takes the values of each class of steps as one JSON parameter: a
+parameter costs the client more than what is in it. SQLite gets one statement for each row: in one thread call they cost
+less than one statement for all.
+"""
+
+# ruff: noqa: S608 # the words of SQL are ours; values are parameters
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from decimal import Decimal
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import orjson
+from attrs import field, frozen
+from sqlalchemy import BigInteger, Float, Integer
+
+from kontext_async.store.sql.schema import requests
+from kontext_async.store.states import TRANSITIONS, sources_of
+from kontext_async.store.steps import (
+    Accepted,
+    Completed,
+    Forgotten,
+    Intended,
+    Received,
+    Saved,
+    State,
+    Withdrawn,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from kontext_async.store.sql.transaction import Transaction
+    from kontext_async.store.steps import Step
+
+__all__ = ["FENCED", "Batch", "Change", "execute", "fenced_change", "plain_change", "spend"]
+
+VALUE = re.compile(r"\bv\.(\w+)")
+
+RESERVES = "(r.uncertain_attempts = 0 OR v.new_reserved IS NOT NULL)"
+"""A step that reserves nothing keeps what earlier uncertain attempts reserved: that is decided on the locked row."""
+
+FENCES: Mapping[type[Step], tuple[frozenset[State], str]] = {
+    Intended: (
+        sources_of(Intended),
+        "r.attempt = v.step - 1 AND (r.account IS NULL OR r.account = v.new_account)",
+    ),
+    Accepted: (frozenset({State.INTENT}), "r.attempt = v.step AND r.task_id IS NULL"),
+    Completed: (frozenset({State.ACCEPTED}), f"r.task_id = v.task_id AND r.cost IS NULL AND {RESERVES}"),
+    Withdrawn: (sources_of(Withdrawn), f"r.attempt = v.step AND {RESERVES}"),
+    Received: (sources_of(Received), "r.attempt = v.step AND r.received_at IS NULL"),
+    Saved: (sources_of(Saved), "r.attempt = v.step"),
+    Forgotten: (sources_of(Forgotten), "r.attempt = v.step"),
+}
+"""The steps that are taken often: the states from which their statements take them, and their fences."""
+
+NO_SECOND_TASK = "(SELECT count(*) FROM kontext_second_tasks AS s WHERE s.row_id = r.id) = 0"
+"""A step may change the second tasks of a row, too: then it is decided on the locked row. For ``NOT EXISTS`` PostgreSQL
+joins the tables, and may read all second tasks; for a count it looks up those of each row."""
+
+_fenced_changes: dict[type[Step], Change] = {}
+
+FENCED = frozenset(FENCES)
+
+FENCE_VALUES: Mapping[type[Step], tuple[str, ...]] = {Completed: ("task_id",)}
+"""The values that a fence needs besides the attempt and what the step writes."""
+
+
+@frozen(kw_only=True, eq=False)
+class Change:
+    """A statement that changes many rows in the same way.
+
+    Attributes:
+        columns: The columns that it writes, besides the state.
+        fence: The attributes of a step that it compares, besides the attempt.
+        for_one: The statement for one row, with a parameter for each value.
+        for_many: The statement for many rows, whose values are one parameter.
+        spends: True if what it writes as a cost was not known before.
+    """
+
+    columns: tuple[str, ...]
+    fence: tuple[str, ...]
+    for_one: str = field(repr=False)
+    for_many: str = field(repr=False)
+    spends: bool
+
+
+Batch: TypeAlias = tuple[Change, "list[dict[str, Any]]"]
+"""A statement, and the values of each row: ``number`` is the row's, ``step`` the attempt of the step, and ``new_``
+stands before the name of a column that is written."""
+
+
+def execute(transaction: Transaction, batches: Sequence[Batch]) -> set[int]:
+    """Change rows, which differ; return the numbers of those that were changed. Their costs are added to their runs."""
+    if not batches:
+        return set()
+    if transaction.dialect.takes_json:
+        statement = _join(tuple(change for change, _ in batches))
+        values = {f"values_{place}": orjson.dumps(records).decode() for place, (_, records) in enumerate(batches)}
+        return {number for (number,) in transaction.fetch(statement, **values)}
+    changed: set[int] = set()
+    spent: defaultdict[int, Decimal] = defaultdict(Decimal)
+    for change, records in batches:
+        runs = transaction.change_each(change.for_one, records)
+        changed |= runs.keys()
+        if change.spends:
+            for record in records:
+                if record["number"] in runs and record["new_cost"] is not None:
+                    spent[runs[record["number"]]] += Decimal(record["new_cost"])
+    spend(transaction, spent)
+    return changed
+
+
+def spend(transaction: Transaction, amounts: Mapping[int, Decimal]) -> None:
+    """Add amounts to what runs have spent, by the numbers of the runs."""
+    added = transaction.dialect.add.format("spent", ":amount")
+    for run in sorted(amounts):
+        if amounts[run]:
+            transaction.execute(
+                f"UPDATE kontext_runs SET spent = {added} WHERE id = :run", run=run, amount=str(amounts[run])
+            )
+
+
+@cache
+def _join(changes: tuple[Change, ...]) -> str:
+    """Return one statement for several; each is executed on the rows as they were before."""
+    parts = [
+        f"c{place} AS ({change.for_many.replace(':values', f':values_{place}')})"
+        for place, change in enumerate(changes)
+    ]
+    parts += [
+        f"s{place} AS (UPDATE kontext_runs AS k SET spent = (k.spent::numeric + t.amount)::text FROM "
+        f"(SELECT run_id, sum(new_cost::numeric) AS amount FROM c{place} WHERE new_cost IS NOT NULL GROUP BY run_id) "
+        "AS t WHERE k.id = t.run_id)"
+        for place, change in enumerate(changes)
+        if change.spends
+    ]
+    changed = " UNION ALL ".join(f"SELECT id FROM c{place}" for place in range(len(changes)))
+    return f"WITH {', '.join(parts)} {changed}"
+
+
+def fenced_change(step: type[Step], columns: Iterable[str]) -> Change:
+    """Return the statement that takes a step.
+
+    Args:
+        step: The class of the step.
+        columns: The columns that it changes besides the state.
+    """
+    known = _fenced_changes.get(step)
+    if known is None:
+        known = _fenced_changes[step] = _make_fenced_change(step, tuple(columns))
+    return known
+
+
+def _make_fenced_change(step: type[Step], columns: tuple[str, ...]) -> Change:
+    sources, fence = FENCES[step]
+    states = ", ".join(f"'{state}'" for state in sorted(sources))
+    targets = {TRANSITIONS[source][step] for source in sources}
+    return _make_change(
+        () if step is Forgotten else columns,
+        state=targets.pop() if len(targets) == 1 else None,
+        where=f" AND r.state IN ({states}) AND {fence} AND {NO_SECOND_TASK}",
+        fence=FENCE_VALUES.get(step, ()),
+        spends=step is Completed,
+    )
+
+
+@cache
+def plain_change(columns: tuple[str, ...]) -> Change:
+    """Return the statement that writes columns of locked rows; of none if `columns` is empty: it deletes the rows."""
+    return _make_change(columns)
+
+
+def _make_change(
+    columns: tuple[str, ...],
+    *,
+    state: State | None = None,
+    where: str = "",
+    fence: tuple[str, ...] = (),
+    spends: bool = False,
+) -> Change:
+    written = [f"{name} = v.new_{name}" for name in columns]
+    assignments = ", ".join([f"state = '{state}'", *written] if state else written)
+    head = f"UPDATE kontext_requests AS r SET {assignments}" if columns else "DELETE FROM kontext_requests AS r"
+    where = f"WHERE r.id = v.number{where}"
+    names = ("number", "step", *fence, *(f"new_{name}" for name in columns))
+    values = f"json_to_recordset(:values::json) AS v({', '.join(f'{name} {_type_of(name)}' for name in names)})"
+    result = f"r.id, r.run_id{', v.new_cost' if spends else ''}"
+    return Change(
+        columns=columns,
+        fence=fence,
+        for_one=VALUE.sub(r":\1", f"{head} {where} RETURNING id, run_id"),
+        for_many=f"{head} {'FROM' if columns else 'USING'} {values} {where} RETURNING {result}",
+        spends=spends,
+    )
+
+
+def _type_of(name: str) -> str:
+    """Return the type of a value in PostgreSQL."""
+    if name in {"number", "step"}:
+        return "bigint"
+    kind = requests.c[name.removeprefix("new_")].type
+    if isinstance(kind, Float):
+        return "float8"
+    return "bigint" if isinstance(kind, Integer | BigInteger) else "text"
