@@ -6,9 +6,11 @@ The rooms, in the order in which a request passes them:
 - `batch`, `outcome_queue`: read many requests lazily, and yield their outcomes
 - `uploads`: opens input images, and encodes bodies while they are sent
 - `submission_gate`: waits and probes while the circuit breaker is open
+- `stored_calls`: asks the store what is to be done for a request, and records what becomes of it
 - `scheduler`: submits a request, and retries it where that is safe
+- `submission`: one request on its way to being accepted
 - `slots`: the semaphore under which tasks are in flight
-- `submission_journal`: the interface of a journal that records a submission
+- `submission_journal`, `row_journal`: the interface of a journal that records a submission; one that writes a row
 - `transport`: HTTP over aiohttp, and nothing else
 - `pools`, `lenient_protocol`, `transport_errors`: its connections, what they salvage, and their errors
 - `address_guard`: the addresses to which downloads may lead

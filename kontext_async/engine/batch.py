@@ -13,7 +13,7 @@ import anyio
 from attrs import evolve
 
 from kontext_async.engine.outcome_queue import OutcomeQueue
-from kontext_async.engine.scheduler import Submission
+from kontext_async.engine.submission import Submission
 from kontext_async.errors import InvalidRequest, KontextError
 from kontext_async.models import Generation, KontextRequest, Outcome, RequestLike
 
@@ -37,6 +37,10 @@ READ_PER_TURN = 8
 """Requests to read in one turn of the event loop."""
 
 
+Ended: TypeAlias = "tuple[Outcome, TaskRecord | None]"
+"""An outcome, and its task if the gateway accepted the request."""
+
+
 class Batch:
     """Runs the requests of one iterable."""
 
@@ -44,7 +48,9 @@ class Batch:
         limits = engine.settings.limits
         self._engine = engine
         self._requests = _as_async(requests)
-        self._outcomes: OutcomeQueue[Outcome] = OutcomeQueue(WINDOW_PER_SLOT * limits.max_in_flight)
+        self._outcomes: OutcomeQueue[tuple[Outcome, TaskRecord | None]] = OutcomeQueue(
+            lambda: WINDOW_PER_SLOT * engine.settings.limits.max_in_flight
+        )
         self._unaccepted = asyncio.Semaphore(UNACCEPTED_PER_CONNECTION * limits.max_connections)
         self._reading = True
         self._read_error: Exception | None = None
@@ -62,6 +68,7 @@ class Batch:
         """
         self._engine.start_soon(self._feed)
         self._engine.on_end.add(self._outcomes.end)
+        self._engine.on_new_ceiling.add(self._outcomes.check_room)
 
     async def next(self) -> Outcome | None:
         """Return the next outcome, in order of completion; None after the last one.
@@ -70,11 +77,19 @@ class Batch:
             Exception: The error that the iterable raised, after the outcomes of all requests read before it.
             SessionError: The session ended; raised after the outcomes that were ready.
         """
-        return await self._outcomes.get()
+        item = await self._outcomes.get()
+        if item is None:
+            return None
+        outcome, task = item
+        result = outcome.generation or outcome.error
+        if task and result and self._engine.stored:
+            await self._engine.stored.receive(task, result)
+        return outcome
 
     def close(self) -> None:
         """Cancel the requests that are not submitted, and report accepted tasks as abandoned. They keep running."""
         self._engine.on_end.discard(self._outcomes.end)
+        self._engine.on_new_ceiling.discard(self._outcomes.check_room)
         self._closed = True
         for scope in tuple(self._scopes):
             scope.cancel()
@@ -116,7 +131,7 @@ class Batch:
             self._scopes.add(scope)
             try:
                 request = _to_request(given)
-                task = await self._engine.scheduler.submit(Submission(request))
+                task = await self._engine.submit(Submission(request))
                 self._await_result(task, index)
             except KontextError as error:
                 self._put(Outcome(index=index, request=request, error=error))
@@ -134,16 +149,16 @@ class Batch:
     def _handle_result(self, task: TaskRecord, result: Result) -> None:
         outcome = Outcome(index=self._accepted.pop(task), request=task.request, task_id=task.task_id)
         if isinstance(result, Generation):
-            self._put(evolve(outcome, generation=result))
+            self._put(evolve(outcome, generation=result), task)
         else:
-            self._put(evolve(outcome, error=result))
+            self._put(evolve(outcome, error=result), task)
 
     def _abandon(self, task: TaskRecord) -> None:
         self._engine.poll_loop.abandon(task, "its iterator was closed")
 
-    def _put(self, outcome: Outcome) -> None:
+    def _put(self, outcome: Outcome, task: TaskRecord | None = None) -> None:
         self._open -= 1
-        self._outcomes.put(outcome)
+        self._outcomes.put((outcome, task))
         self._end_if_done()
 
     def _end_if_done(self) -> None:

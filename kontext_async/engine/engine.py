@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
 import anyio
+import attrs
 
 from kontext_async.base_errors import unwrap_group
 from kontext_async.decisions.concurrency import AdaptiveLimit
@@ -25,6 +27,7 @@ from kontext_async.engine.poll_loop import PollLoop
 from kontext_async.engine.request_log import SessionLog
 from kontext_async.engine.scheduler import Scheduler
 from kontext_async.engine.slots import ConcurrencySlots
+from kontext_async.engine.stored_calls import StoreCall, StoredCalls
 from kontext_async.engine.submission_gate import SubmissionGate
 from kontext_async.engine.transport import Transport
 from kontext_async.engine.uploads import UploadLimiter
@@ -40,6 +43,7 @@ from kontext_async.events import (
     Throttled,
 )
 from kontext_async.models import SessionStatistics
+from kontext_async.store.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -49,9 +53,16 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from kontext_async.engine.clock import Clock
-    from kontext_async.settings import Settings
+    from kontext_async.engine.submission import Submission
+    from kontext_async.engine.task_record import TaskRecord
+    from kontext_async.settings import Settings, StoreSettings
+    from kontext_async.store.base import Store
+    from kontext_async.store.rows import Account
 
 __all__ = ["Engine"]
+
+GATEWAY = "vtrix"
+"""The dialect that rows of the store are paid in."""
 
 
 class Life(enum.Enum):
@@ -90,12 +101,24 @@ class Engine:
 
     Attributes:
         on_end: Callbacks for the end of the engine, called with the error that its waiters get.
+        on_new_ceiling: Callbacks for a change of `Limits.max_in_flight`.
+        stored: The requests whose rows are in the session's store; None without a store, and before `start`.
     """
 
     def __init__(
-        self, api_key: str, base_url: str, settings: Settings, http: aiohttp.ClientSession | None, clock: Clock
+        self,
+        api_key: str,
+        base_url: str,
+        settings: Settings,
+        http: aiohttp.ClientSession | None,
+        clock: Clock,
+        *,
+        store: Store | None = None,
+        account: str | None = None,
     ) -> None:
         self.settings = settings
+        self._payer = partial(_start_worker, base_url=base_url, api_key=api_key, account=account)
+        self._store = store
         self.clock = clock
         self.hub = EventHub()
         self._log = SessionLog(base_url)
@@ -111,18 +134,26 @@ class Engine:
         self.slots = ConcurrencySlots(AdaptiveLimit(settings.limits.max_in_flight), clock)
         self.gate = SubmissionGate(self.transport, uploads, context, on_key_refused=self._on_key_refused)
         self.poll_loop = PollLoop(self.transport, self.gate, context)
+        self._context, self._uploads = context, uploads
         self.scheduler = Scheduler(
             self.transport, uploads, self.slots, self.gate, poll_loop=self.poll_loop, context=context
         )
         self.estimator = Estimator(self.transport, uploads, context)
         self.downloader = Downloader(self.transport, self.poll_loop, context, base_url)
         self.on_end: set[Callable[[SessionError], object]] = set()
+        self.on_new_ceiling: set[Callable[[], object]] = set()
+        self.stored: StoredCalls | None = None
         self._life = Life.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
         self._owner: asyncio.Task[None] | None = None
         self._group: TaskGroup | None = None
         self._stop = asyncio.Event()
         self._crash: Exception | None = None
+
+    @property
+    def has_store(self) -> bool:
+        """True if the session was given a store."""
+        return self._store is not None
 
     @property
     def is_running(self) -> bool:
@@ -139,6 +170,8 @@ class Engine:
         if self._life is not Life.NEW:
             raise SessionClosed("the session was started before; create a new one")
         self._loop = _running_loop()
+        if self._store:
+            self.stored = await self._open_store(self._store)
         self.transport.open()
         ready = self._loop.create_future()
         self._signal(Signal.START)
@@ -168,6 +201,31 @@ class Engine:
         if self._owner is not None:
             await asyncio.wait([self._owner])
 
+    async def submit(self, submission: Submission) -> TaskRecord:
+        """Submit a request on behalf of one caller, through the store if the session has one.
+
+        Raises:
+            KontextError: The gateway or the store refused it, or its outcome is unknown.
+        """
+        if self.stored and submission.journal is None:
+            return await self.stored.submit(submission.request, StoreCall())
+        return await self.scheduler.submit(submission)
+
+    async def start_worker(self, store: Store) -> Worker:
+        """Return a worker at a store, which pays with the account of this session. Close it after use.
+
+        Raises:
+            StoreError: The store cannot be used.
+        """
+        worker, _ = await self._payer(store, self.settings.store)
+        return worker
+
+    async def _open_store(self, store: Store) -> StoredCalls:
+        worker, account = await self._payer(store, self.settings.store)
+        return StoredCalls(
+            worker, self.scheduler, self._uploads, self.poll_loop, account=account, context=self._context
+        )
+
     def ensure_running(self) -> None:
         """Raise unless the engine can be used here and now.
 
@@ -182,6 +240,18 @@ class Engine:
             raise self._end_error()
         if self._group is None:
             raise SessionClosed("the session is still starting: await start() first")
+
+    def set_max_in_flight(self, count: int) -> None:
+        """Change the most unfinished tasks at once.
+
+        Raises:
+            ConfigurationError: The number is not allowed.
+        """
+        limits = attrs.evolve(self.settings.limits, max_in_flight=count)
+        self.settings = attrs.evolve(self.settings, limits=limits)
+        self.slots.set_ceiling(count)
+        for callback in tuple(self.on_new_ceiling):
+            callback()
 
     def start_soon(self, work: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
         """Run a coroutine function as a child of the owner task.
@@ -241,6 +311,8 @@ class Engine:
             for callback in tuple(self.on_end):
                 callback(self._end_error())
             with anyio.CancelScope(shield=True):
+                if self.stored:
+                    await self.stored.worker.aclose()
                 await self.transport.aclose()
 
     def _signal(self, signal: Signal) -> None:
@@ -266,6 +338,20 @@ class Engine:
             if self._loop in (None, asyncio.get_running_loop()):
                 return
         raise SessionClosed("the session belongs to another event loop; create one for each loop")
+
+
+async def _start_worker(
+    store: Store, settings: StoreSettings, *, base_url: str, api_key: str, account: str | None
+) -> tuple[Worker, Account]:
+    """Start a worker at a store, and return it with the account that it pays with."""
+    worker = Worker(store, settings)
+    await worker.start(gateway=GATEWAY, base_url=base_url, api_key=api_key, account=account)
+    try:
+        return worker, (await store.accounts())[worker.account]
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await worker.aclose()
+        raise
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["OutcomeQueue"]
 
@@ -14,23 +17,37 @@ OutcomeT = TypeVar("OutcomeT")
 class OutcomeQueue(Generic[OutcomeT]):
     """Holds outcomes until they are taken, and bounds the requests between being read and being taken.
 
-    The producer calls `reserve` before it reads a request, `put` once for each request read, and `end` at the end.
-    The bound holds for any length of the input and any pace of the consumer.
+    The producer calls `reserve` before it reads a request, `put` once for each request read, or `release` if it has no
+    outcome, and `end` at the end. The bound holds for any length of the input and any pace of the consumer.
 
     Args:
-        window: The most requests that are read and whose outcomes are not taken yet.
+        window: The most requests that are read and whose outcomes are not taken yet; a function if it may change.
     """
 
-    def __init__(self, window: int) -> None:
-        self._window = asyncio.Semaphore(window)
+    def __init__(self, window: int | Callable[[], int]) -> None:
+        self._window = window
+        self._open = 0
+        self._room = asyncio.Event()
         self._ready: deque[OutcomeT] = deque()
         self._changed = asyncio.Event()
         self._ended = False
         self._error: Exception | None = None
 
     async def reserve(self) -> None:
-        """Wait until there is room for one more request."""
-        await self._window.acquire()
+        """Wait until there is room for one more request. One task at a time may call it."""
+        while self._open >= (self._window() if callable(self._window) else self._window):
+            self._room.clear()
+            await self._room.wait()
+        self._open += 1
+
+    def check_room(self) -> None:
+        """Let `reserve` look at the window again, because it may have grown."""
+        self._room.set()
+
+    def release(self) -> None:
+        """Give up the place of a request that has no outcome."""
+        self._open -= 1
+        self._room.set()
 
     def put(self, outcome: OutcomeT) -> None:
         """Add the outcome of one request."""
@@ -56,5 +73,5 @@ class OutcomeQueue(Generic[OutcomeT]):
                 return None
             self._changed.clear()
             await self._changed.wait()
-        self._window.release()
+        self.release()
         return self._ready.popleft()

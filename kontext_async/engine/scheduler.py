@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
-from attrs import define, field
+from attrs import define
 
 from kontext_async.decisions.circuit_breaker import Admission
 from kontext_async.decisions.resend import (
@@ -23,9 +23,10 @@ from kontext_async.decisions.resend import (
     outcome_of_response,
     retry_delay,
 )
-from kontext_async.decisions.submission import Consequence, Interruption, Phase, Step, advance, consequence_of
+from kontext_async.decisions.submission import Consequence, Interruption, Phase, Step, consequence_of
 from kontext_async.engine.clock import sleep_until
 from kontext_async.engine.request_log import LoggedRequest
+from kontext_async.engine.row_journal import NotSubmitted
 from kontext_async.engine.task_record import TaskRecord, TaskRecordWithDigest
 from kontext_async.engine.transport import TransportError
 from kontext_async.errors import (
@@ -52,52 +53,14 @@ if TYPE_CHECKING:
     from kontext_async.engine.context import Context
     from kontext_async.engine.poll_loop import PollLoop
     from kontext_async.engine.slots import ConcurrencySlots, Slot
+    from kontext_async.engine.submission import Submission
     from kontext_async.engine.submission_gate import SubmissionGate
-    from kontext_async.engine.submission_journal import SubmissionJournal
     from kontext_async.engine.transport import Response, Transport
     from kontext_async.engine.uploads import RequestImages, Upload, UploadLimiter
-    from kontext_async.models import KontextRequest, TaskStatus
+    from kontext_async.models import TaskStatus
     from kontext_async.protocol import CreateBody
 
-__all__ = ["Scheduler", "Submission"]
-
-
-@define(eq=False)
-class Submission:
-    """One request on its way to being accepted.
-
-    Attributes:
-        request: The request.
-        journal: Records each step before the next one is taken.
-        fingerprint: The request's fingerprint; None until its images are loaded.
-        attempt: The number of the current attempt, from 1.
-        phase: How far it has come: see `decisions.submission`.
-        caller_cancelled: True once the caller is cancelled.
-        is_trial: True if the current attempt is the trial of the circuit breaker.
-        scope: Cancels the current attempt; None before the first one.
-        task: The accepted task; None before.
-        accept_body: The body of the response that accepted it.
-    """
-
-    request: KontextRequest
-    journal: SubmissionJournal | None = None
-    fingerprint: str | None = field(default=None, init=False)
-    attempt: int = field(default=0, init=False)
-    phase: Phase = field(default=Phase.QUEUED, init=False)
-    caller_cancelled: bool = field(default=False, init=False)
-    is_trial: bool = field(default=False, init=False)
-    scope: anyio.CancelScope | None = field(default=None, init=False, repr=False)
-    task: TaskRecord | None = field(default=None, init=False)
-    accept_body: bytes | None = field(default=None, init=False, repr=False)
-
-    def advance(self, step: Step) -> None:
-        """Go to the phase that follows a step."""
-        self.phase = advance(self.phase, step)
-
-    def call_off(self) -> None:
-        """Cancel the current attempt. Nothing must have been sent for it."""
-        if self.scope:
-            self.scope.cancel()
+__all__ = ["Scheduler"]
 
 
 @define
@@ -152,6 +115,18 @@ class Scheduler:
             self._report(submission, error)
             raise
 
+    async def submit_opened(self, submission: Submission, images: RequestImages) -> TaskRecord:
+        """Submit a request whose images the caller has opened, as `submit` does otherwise.
+
+        Raises:
+            KontextError: The gateway refused it, or its outcome is unknown.
+        """
+        try:
+            return await self._send(submission, images)
+        except KontextError as error:
+            self._report(submission, error)
+            raise
+
     async def drain(self, seconds: float) -> None:
         """Call off the attempts that have sent nothing, and wait for the others, for a bounded time."""
         for submission in self._in_flight.values():
@@ -184,7 +159,8 @@ class Scheduler:
                 self._pauses.discard(pause)
 
     async def _send(self, submission: Submission, images: RequestImages) -> TaskRecord:
-        submission.fingerprint = fingerprint(submission.request, images.images)
+        if submission.fingerprint is None:
+            submission.fingerprint = fingerprint(submission.request, images.images)
         body = encode_create(submission.request, images.images)
         while True:
             slot = await self._acquire_slot(submission)
@@ -284,6 +260,8 @@ class Scheduler:
         try:
             result = await self._try(submission, upload, slot)
             await self._record_attempt(submission, result)
+            if isinstance(result, TaskRecord):
+                self._follow(submission, result)
         except KontextError as error:
             result = self._not_accepted(submission, error)
         except asyncio.CancelledError:
@@ -291,6 +269,8 @@ class Scheduler:
                 consequence_of(submission.phase, Interruption.CLOSED) is Consequence.AWAIT_RESPONSE
             ):  # and it did, long enough
                 result = self._uncertain(submission, closed)
+                if submission.journal:
+                    submission.journal.uncertain(result)
             elif submission.phase is not Phase.ACCEPTED:
                 result = self._not_accepted(submission, _not_sent() if submission.caller_cancelled else closed)
             raise
@@ -362,22 +342,31 @@ class Scheduler:
         submission.task = task
         submission.advance(Step.ACCEPT)
         self._gate.record_accepted()
+        submission.status, submission.accept_body = status, body
         self._hub.emit(Accepted(**self._event_fields(submission), status=status))
-        if status.state.is_terminal:
-            self._poll_loop.finish(task, status, body)
-        else:
-            submission.accept_body = body
-            self._poll_loop.track(task)
         return task
 
+    def _follow(self, submission: Submission, task: TaskRecord) -> None:
+        """Poll an accepted task, unless its create request returned the end of it."""
+        status, body = submission.status, submission.accept_body
+        if status and body is not None and status.state.is_terminal:
+            submission.accept_body = None
+            self._poll_loop.finish(task, status, body)
+        else:
+            self._poll_loop.track(task)
+
     async def _record_attempt(self, submission: Submission, result: TaskRecord | FailedAttempt) -> None:
-        """Record the result in the journal. If the outcome is unknown, the journal knows all there is."""
+        """Record the result in the journal, and in the submission."""
+        is_uncertain = isinstance(result, FailedAttempt) and result.outcome is AttemptOutcome.UNKNOWN
+        submission.has_uncertain_attempt |= is_uncertain
         if submission.journal is None:
             return
         if isinstance(result, TaskRecord):
             with anyio.CancelScope(shield=True):
                 await submission.journal.accepted(result.task_id)
-        elif result.outcome is not AttemptOutcome.UNKNOWN:
+        elif result.outcome is AttemptOutcome.UNKNOWN:
+            submission.journal.uncertain(self._uncertain(submission, result.error))
+        else:
             submission.journal.not_accepted()
 
     def _not_accepted(self, submission: Submission, error: KontextError) -> KontextError:
@@ -396,6 +385,7 @@ class Scheduler:
             self._gate.end_trial()
 
     def _uncertain(self, submission: Submission, cause: KontextError) -> SubmissionUncertain:
+        submission.has_uncertain_attempt = True
         error = SubmissionUncertain(
             request=submission.request,
             fingerprint=submission.fingerprint or "",
@@ -416,6 +406,8 @@ class Scheduler:
             self._report(submission, result)
 
     def _report(self, submission: Submission, error: KontextError) -> None:
+        if isinstance(error, NotSubmitted):  # another worker has the request, or it is tried again
+            return
         self._hub.emit(Failed(**self._event_fields(submission), error=error))
 
     def _event_fields(self, submission: Submission) -> dict[str, Any]:
@@ -448,6 +440,8 @@ def _on_upload_start(submission: Submission) -> None:
     """Note that the request is about to go out, unless its caller was cancelled meanwhile."""
     if submission.caller_cancelled:
         raise _not_sent()
+    if submission.journal:
+        submission.journal.check_before_first_byte()
     submission.advance(Step.SEND)
 
 

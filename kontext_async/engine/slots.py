@@ -104,6 +104,11 @@ class ConcurrencySlots:
         if queue and now < self.adaptive_limit.paused_until:
             self._admit_at(self.adaptive_limit.paused_until)
 
+    def set_ceiling(self, count: int) -> None:
+        """Change the most slots. Slots that are in use stay in use, even if there are more of them than `count`."""
+        self.adaptive_limit.ceiling = count
+        self.admit()
+
     def close(self, error: KontextError) -> None:
         """Fail every waiting request, and every later one."""
         self._end_error = error

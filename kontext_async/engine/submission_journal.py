@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from kontext_async.errors import SubmissionUncertain
 
 __all__ = ["SubmissionJournal"]
 
@@ -10,7 +13,7 @@ __all__ = ["SubmissionJournal"]
 class SubmissionJournal(Protocol):
     """Records one submission durably. The scheduler awaits each step.
 
-    An attempt that `before_send` recorded, and that is neither `accepted` nor `not_accepted`, is uncertain.
+    Every attempt that `before_send` recorded ends with exactly one of `accepted`, `not_accepted` and `uncertain`.
     """
 
     async def before_send(self, fingerprint: str, attempt: int) -> None:
@@ -25,6 +28,14 @@ class SubmissionJournal(Protocol):
         """
         ...
 
+    def check_before_first_byte(self) -> None:
+        """Check once more that the request may be sent: a process may have been stopped since `before_send`.
+
+        Raises:
+            KontextError: The request must not be sent; nothing was sent, and the submission ends with this error.
+        """
+        ...
+
     async def accepted(self, task_id: str) -> None:
         """Record that the gateway accepted the task. Awaited in a task of the session, even after the caller left.
 
@@ -34,4 +45,8 @@ class SubmissionJournal(Protocol):
 
     def not_accepted(self) -> None:
         """Record that the create request was not accepted. It may be retried; `before_send` is then called again."""
+        ...
+
+    def uncertain(self, error: SubmissionUncertain) -> None:
+        """Record that the gateway may have accepted the create request. If it is resent, `before_send` is called."""
         ...

@@ -37,6 +37,7 @@ class TaskRecord(PollEntry):
         retains_status: True if somebody holds the task and may ask for its status.
         last_body: The body of the last response, if `retains_status`; None before the first one.
         result: The task's result; None until it has one. Other errors of a wait are not kept.
+        receipt: Notes in the store that a caller has the result; None without a store.
     """
 
     request: KontextRequest | None = None
@@ -44,6 +45,7 @@ class TaskRecord(PollEntry):
     retains_status: bool = field(default=False, init=False)
     last_body: bytes | None = field(default=None, init=False, repr=False)
     result: Result | None = field(default=None, init=False)
+    receipt: object | None = field(default=None, init=False, repr=False)
     _waiters: list[asyncio.Future[Result]] | None = field(default=None, init=False)
     _watchers: list[asyncio.Future[KontextError | None]] | None = field(default=None, init=False)
     _callback: Callable[[TaskRecord, Result], object] | None = field(default=None, init=False)

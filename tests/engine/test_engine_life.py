@@ -232,7 +232,7 @@ class TestCrash:
         assert isinstance(errors[0].__cause__, ZeroDivisionError)
 
     async def test_a_crash_fails_the_requests_that_wait_for_a_slot(self, engine: Engine) -> None:
-        engine.slots.adaptive_limit.limit = 0
+        engine.slots.adaptive_limit.ceiling = 0
         waiting = asyncio.create_task(engine.slots.acquire())
         await turn_loop(2)
         await crash(engine)

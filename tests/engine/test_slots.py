@@ -88,16 +88,67 @@ class TestAcquire:
         assert order == [1, 3, 0, 2]
 
     async def test_an_accepted_request_admits_more_if_the_limit_grows(
-        self, new_slots: Callable[[int], ConcurrencySlots]
+        self, new_slots: Callable[[int], ConcurrencySlots], clock: ManualClock
     ) -> None:
         slots = new_slots(8)
-        slots.adaptive_limit.limit = 1.9
+        for slot in [await slots.acquire() for _ in range(2)]:
+            slot.accepted()
+        (await slots.acquire()).refused(0.0, 0.0)
+        for _ in range(2):
+            slots.release_task()
+        assert slots.adaptive_limit.limit == 1.8
+        clock.advance(1.0)
         slot = await slots.acquire()
         waiting = await queue_up(slots)
         assert not waiting.done()
         assert slot.accepted() is slots
         await waiting
         assert slots.adaptive_limit.in_flight == 2
+
+
+class TestSetCeiling:
+    async def test_a_higher_ceiling_admits_waiting_requests_at_once(self, one: ConcurrencySlots) -> None:
+        await one.acquire()
+        waiting = [await queue_up(one, priority=priority) for priority in (False, False, True, False)]
+        one.set_ceiling(3)
+        await turn_loop(3)
+        assert [task.done() for task in waiting] == [True, False, True, False]
+        assert one.adaptive_limit.in_flight == 3
+
+    async def test_a_lower_ceiling_admits_the_next_request_when_fewer_are_in_flight(
+        self, new_slots: Callable[[int], ConcurrencySlots]
+    ) -> None:
+        slots = new_slots(4)
+        held = [await slots.acquire() for _ in range(4)]
+        slots.set_ceiling(2)
+        assert slots.adaptive_limit.in_flight == 4
+        waiting = await queue_up(slots)
+        for slot in held[:2]:
+            slot.release()
+            await turn_loop(3)
+            assert not waiting.done()
+        held[2].release()
+        await waiting
+        assert slots.adaptive_limit.in_flight == 2
+
+    async def test_a_higher_ceiling_does_not_end_a_pause(self, one: ConcurrencySlots, clock: ManualClock) -> None:
+        (await one.acquire()).refused(clock.time(), 5.0)
+        waiting = [await queue_up(one) for _ in range(2)]
+        one.set_ceiling(4)
+        clock.advance(4.9)
+        await turn_loop(3)
+        assert not any(task.done() for task in waiting)
+        clock.advance(0.1)
+        await waiting[0]
+
+    async def test_a_closed_session_admits_nobody_under_a_higher_ceiling(self, one: ConcurrencySlots) -> None:
+        await one.acquire()
+        waiting = await queue_up(one)
+        one.close(SessionClosed("closed"))
+        one.set_ceiling(5)
+        with pytest.raises(SessionClosed):
+            await waiting
+        assert one.adaptive_limit.in_flight == 1
 
 
 class TestCancellation:

@@ -1,26 +1,31 @@
-"""The session and its tasks: the classes that users hold. They join the parts of the engine and decide nothing else."""
+"""The session: the class that users hold. It joins the parts of the engine and decides nothing else."""
 
 from __future__ import annotations
 
-import math
 import warnings
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from kontext_async.decisions.submission import Consequence, Interruption, consequence_of
 from kontext_async.engine.batch import Batch
 from kontext_async.engine.clock import LoopClock, cancel_at
 from kontext_async.engine.engine import Engine
-from kontext_async.engine.scheduler import Submission
 from kontext_async.engine.task_record import TaskRecord
-from kontext_async.errors import GatewayUnavailable, InvalidRequest, KontextError, SubmissionUncertain, TaskTimeout
-from kontext_async.models import GeneratedImage, Generation, KontextRequest, TaskStatus
-from kontext_async.protocol import check_task_id, read_created
+from kontext_async.errors import (
+    ConfigurationError,
+    InvalidRequest,
+    KontextError,
+)
+from kontext_async.models import GeneratedImage, Generation, KontextRequest, RequestFields
+from kontext_async.protocol import check_task_id
+from kontext_async.session.call import Call, CallOptions
+from kontext_async.session.task import GenerationTask, RecoveredTask, deadline_of
 from kontext_async.settings import Settings, find_api_key, find_base_url
+from kontext_async.store.access import check_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
+    from datetime import datetime
     from os import PathLike
     from types import TracebackType
     from typing import Self, TypeVar, Unpack
@@ -29,16 +34,17 @@ if TYPE_CHECKING:
 
     from kontext_async.engine.batch import Requests
     from kontext_async.engine.clock import Clock
+    from kontext_async.engine.stored_calls import StoredCalls
     from kontext_async.engine.submission_journal import SubmissionJournal
-    from kontext_async.engine.task_record import Result
     from kontext_async.events import Event
-    from kontext_async.models import Estimate, Outcome, RequestFields, RequestLike, SessionStatistics
-    from kontext_async.settings import Limits, Network, Outages, Polling, Retries, Timeouts
+    from kontext_async.models import Estimate, Outcome, RequestLike, SessionStatistics
+    from kontext_async.settings import Limits, Network, Outages, Polling, Retries, StoreSettings, Timeouts
+    from kontext_async.store.base import Store
 
     EventT = TypeVar("EventT", bound=Event)
     OtherT = TypeVar("OtherT", bound=Event)
 
-__all__ = ["GenerationTask", "KontextSession"]
+__all__ = ["KontextSession"]
 
 
 class KontextSession:
@@ -56,6 +62,11 @@ class KontextSession:
         retries: What to retry; replaces `settings.retries`.
         outages: When to stop submitting; replaces `settings.outages`.
         network: Proxies, and networks that image URLs may lead to; replaces `settings.network`.
+        store: Where paid work is known outside this process: the URL of a database, such as ``sqlite:///paid.db`` or
+            ``postgresql://HOST/NAME``, or a `kontext_async.store.base.Store`; None keeps it in this process. Sessions,
+            also of other processes and machines, that share a store pay for each key once.
+        account: The name of the account that pays, in the store. It outlives the rotation of a key; None makes a name
+            from the key.
         http: Your own `aiohttp.ClientSession`. The session uses it for everything and never closes it. Give its
             connector a ``keepalive_timeout`` of half a second: if the server closes an idle connection just as a
             create request goes out on it, the outcome of that request is unknown. Its own proxy counts. The addresses
@@ -78,6 +89,8 @@ class KontextSession:
         retries: Retries | None = None,
         outages: Outages | None = None,
         network: Network | None = None,
+        store: str | Store | None = None,
+        account: str | None = None,
         http: aiohttp.ClientSession | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -88,9 +101,18 @@ class KontextSession:
             retries=settings.retries if retries is None else retries,
             outages=settings.outages if outages is None else outages,
             network=settings.network if network is None else network,
+            store=settings.store,
         )
         self._base_url = find_base_url(base_url)
-        self._engine = Engine(find_api_key(api_key), self._base_url, settings, http, clock or LoopClock())
+        self._engine = Engine(
+            find_api_key(api_key),
+            self._base_url,
+            settings,
+            http,
+            clock or LoopClock(),
+            store=_find_store(store, settings.store),
+            account=None if account is None else check_key(account, "account"),
+        )
 
     async def start(self) -> Self:
         """Open the session; close it with `aclose`.
@@ -123,7 +145,7 @@ class KontextSession:
         request: RequestLike,
         *,
         timeout: float | None = None,  # noqa: ASYNC109 # the clock is a port
-        **fields: Unpack[RequestFields],
+        **options: Unpack[CallOptions],
     ) -> Generation:
         """Generate or edit one image: submit the request and wait until its task completes.
 
@@ -131,44 +153,90 @@ class KontextSession:
             request: A prompt, a mapping of field names, or a `KontextRequest`.
             timeout: Seconds for the whole call. None waits for a slot without a limit, and for the task as long as
                 `Timeouts.wait` allows.
-            fields: Fields that override those of `request`: `input_images`, `seed`, `aspect_ratio`, `output_format`,
-                `prompt_upsampling`, `safety_tolerance`, `model`. See `KontextRequest`.
+            options: Fields that override those of `request`: `input_images`, `seed`, `aspect_ratio`, `output_format`,
+                `prompt_upsampling`, `safety_tolerance`, `model` (see `KontextRequest`). With a store also `key`, the
+                name of this request in the store, which is paid for once: every caller with the same key gets the same
+                image; `run`, the name of the run in which the key is unique; `resend_uncertain=True`, which sends a
+                request again that may have been accepted, and may be billed twice; `retry_failed=True`, which sends a
+                failed or expired request again.
 
         Raises:
-            InvalidRequest: A field is invalid; nothing was sent.
+            InvalidRequest: A field is invalid, or the key was used for another request; nothing was sent.
+            ConfigurationError: There is a key and no store, or the key belongs to another gateway or account.
             GatewayError: The gateway refused, was unreachable, or no slot became free within `timeout`.
             SubmissionUncertain: The gateway may have accepted the request.
             TaskFailed: The task ended without an image.
             TaskTimeout: The task is not finished. It keeps running; resume it with `attach`.
+            StoreUnavailable: The store could not be written; nothing was sent.
             SessionError: The session is not running.
         """
-        submission = Submission(KontextRequest.of(request, **fields))
+        call = Call(self._engine, request, options)
         clock = self._engine.clock
         began = clock.time()
-        with cancel_at(clock, _deadline(clock, timeout)):
-            task = await self._submit(submission)
+        with cancel_at(clock, deadline_of(clock, timeout)):
+            task = GenerationTask(self._engine, await call.submit(), call.accept_body)
             return await task._wait_or_abandon()  # noqa: SLF001 # defined below
-        return _resolve_deadline(submission, clock.time() - began)
+        return call.resolve_deadline(clock.time() - began)
 
     async def submit(
-        self, request: RequestLike, *, journal: SubmissionJournal | None = None, **fields: Unpack[RequestFields]
+        self, request: RequestLike, *, journal: SubmissionJournal | None = None, **options: Unpack[CallOptions]
     ) -> GenerationTask:
         """Submit a request and return its task once the gateway has accepted it.
 
         Args:
             request: A prompt, a mapping of field names, or a `KontextRequest`.
-            journal: Records each step of the submission before the next one is taken.
-            fields: Fields that override those of `request`, as in `generate`.
+            journal: Records each step of the submission before the next one is taken, instead of the session's store.
+            options: Fields of the request, and what concerns the store, as in `generate`.
 
         Raises:
             KontextError: As in `generate`, except for the errors of the wait.
         """
-        return await self._submit(Submission(KontextRequest.of(request, **fields), journal))
+        call = Call(self._engine, request, options, journal)
+        return GenerationTask(self._engine, await call.submit(), call.accept_body)
 
-    async def _submit(self, submission: Submission) -> GenerationTask:
+    async def recover(self, run: str | None = None) -> AsyncGenerator[RecoveredTask, None]:
+        """Yield the work in the store that was paid for, or may have been, and that nobody has received or works on.
+
+        These are accepted, completed and uncertain requests of this gateway and account whose worker has ended, and
+        second tasks of requests that were sent again. Waiting for a task receives it.
+
+        Args:
+            run: The name of a run; None for all runs.
+
+        Raises:
+            ConfigurationError: The session has no store.
+            StoreError: The store cannot be read.
+            SessionError: The session is not running.
+        """
         self._engine.ensure_running()
-        record = await self._engine.scheduler.submit(submission)
-        return GenerationTask(self._engine, record, submission.accept_body)
+        async for key, run_name, state, record in self._stored().recover(run):
+            task = None if record is None else GenerationTask(self._engine, record)
+            yield RecoveredTask(key, run_name, str(state), task)
+
+    async def forget(self, *, before: datetime, run: str | None = None) -> int:
+        """Delete completed, failed and expired requests from the store. What they cost stays known.
+
+        Args:
+            before: The time before which they ended.
+            run: The name of a run; None for all runs except those of bulk runs.
+
+        Returns:
+            The number of deleted requests.
+
+        Raises:
+            InvalidRequest: The time has no time zone.
+            ConfigurationError: The session has no store.
+            StoreError: The store cannot be written.
+        """
+        if before.tzinfo is None:
+            raise InvalidRequest("before", before, "it must be a datetime with a time zone")
+        self._engine.ensure_running()
+        return await self._stored().forget(before.timestamp(), run)
+
+    def _stored(self) -> StoredCalls:
+        if self._engine.stored is None:
+            raise ConfigurationError("the session has no store: pass store= to it")
+        return self._engine.stored
 
     async def estimate(self, request: RequestLike, **fields: Unpack[RequestFields]) -> Estimate:
         """Ask the gateway for the price of a request. Nothing is generated or billed.
@@ -301,7 +369,7 @@ class KontextSession:
             SessionError: The session is not running, or ended meanwhile.
         """
         self._engine.ensure_running()
-        recovered = await self._engine.gate.wait_for_recovery(_deadline(self._engine.clock, timeout))
+        recovered = await self._engine.gate.wait_for_recovery(deadline_of(self._engine.clock, timeout))
         self._engine.ensure_running()
         return recovered
 
@@ -309,6 +377,22 @@ class KontextSession:
     def settings(self) -> Settings:
         """The session's limits, timeouts, polling and retries."""
         return self._engine.settings
+
+    def set_max_in_flight(self, count: int) -> None:
+        """Change `Limits.max_in_flight` of the running session, for example when programs share one account.
+
+        A higher number admits waiting requests at once. With a lower one, tasks in flight run to their end, and no
+        request is submitted before fewer than `count` are left. What the account was found to sustain is kept.
+
+        Args:
+            count: The most unfinished tasks at once.
+
+        Raises:
+            ConfigurationError: The number is not an integer of at least 1; nothing has changed.
+            SessionError: The session is not running.
+        """
+        self._engine.ensure_running()
+        self._engine.set_max_in_flight(count)
 
     def statistics(self) -> SessionStatistics:
         """Return the current counts of queued, pending and finished tasks, and the amount spent."""
@@ -359,162 +443,10 @@ class KontextSession:
             warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
 
 
-class GenerationTask:
-    """An accepted task, to await now or later. Made by `KontextSession.submit` and `KontextSession.attach`."""
+def _find_store(given: str | Store | None, settings: StoreSettings) -> Store | None:
+    """Return the given store, or the one at a URL."""
+    if not isinstance(given, str):
+        return given
+    from kontext_async.store.urls import store_from_url  # noqa: PLC0415 # it needs an extra, and takes its time
 
-    __slots__ = ("__weakref__", "_accept_body", "_engine", "_record")
-
-    def __init__(self, engine: Engine, record: TaskRecord, accept_body: bytes | None = None) -> None:
-        self._engine = engine
-        self._record = record
-        # Kept as bytes and parsed on demand: a hundred thousand handles may exist, and few are asked for their status.
-        self._accept_body = accept_body
-        record.retain_status()
-
-    @property
-    def id(self) -> str:
-        """The task ID. Pass it to `KontextSession.attach` to resume the task anywhere."""
-        return self._record.task_id
-
-    @property
-    def request(self) -> KontextRequest | None:
-        """The request; None if the task was attached."""
-        return self._record.request
-
-    @property
-    def last_status(self) -> TaskStatus | None:
-        """The last known status; None before the first response. Sends nothing."""
-        return _last_status(self._record, self._accept_body)
-
-    async def wait(self, timeout: float | None = None) -> Generation:  # noqa: ASYNC109 # the clock is a port
-        """Wait until the task completes. Several callers may wait for one task; cancelling one affects no other.
-
-        Args:
-            timeout: Seconds; None is `Timeouts.wait` from when the task was accepted or attached.
-
-        Raises:
-            TaskFailed: The task ended without an image.
-            TaskNotFound: The gateway does not know the task.
-            TaskTimeout: The task is not finished; it keeps running.
-            GatewayError: The gateway refuses the key, or status requests have failed for too long.
-            SessionError: The session is not running.
-        """
-        self._ensure_running()
-        clock = self._engine.clock
-        began = clock.time()
-        timeouts = self._engine.settings.timeouts
-        # a wait that begins late still gets the time of one poll
-        longest = max(self._record.since + timeouts.wait, began + min(timeouts.wait, timeouts.status))
-        deadline = longest if timeout is None else _deadline(clock, timeout)
-        result: Result | None = None
-        with cancel_at(clock, deadline):
-            result = await self._result()
-        if result is None:  # it may still have come in the moment of the deadline
-            waited = clock.time() - began
-            result = self._record.copy_result() or TaskTimeout(
-                task_id=self.id, waited=waited, last_status=self.last_status
-            )
-        return _unwrap(result)
-
-    async def status(self) -> TaskStatus:
-        """Poll the task once, now: ahead of the schedule, but within the session's limits on status requests.
-
-        Raises:
-            TaskNotFound: The gateway does not know the task.
-            GatewayError: The poll failed; it is not repeated.
-            SessionError: The session is not running.
-        """
-        self._ensure_running()
-        return await self._engine.poll_loop.poll_now(self._record)
-
-    async def updates(self) -> AsyncGenerator[TaskStatus, None]:
-        """Yield the task's status whenever it changes; end with the terminal status.
-
-        A slow consumer gets the latest status and misses those between.
-
-        Raises:
-            KontextError: As in `wait`, except that a failed task is a status here.
-        """
-        self._ensure_running()
-        shown: TaskStatus | None = None
-        self._track()
-        while True:
-            status = self.last_status
-            if status is not None and status != shown:
-                shown = status
-                yield status
-                continue
-            if self._record.result is not None:
-                return
-            self._ensure_running()
-            self._track()  # a poll that failed while nobody listened is repeated
-            if error := await self._record.wait_for_change():
-                if self._record.result is None:
-                    raise error
-                return
-
-    def __repr__(self) -> str:
-        status = self.last_status
-        return f"<GenerationTask {self.id} {status.raw_status if status else 'not polled yet'}>"
-
-    def _ensure_running(self) -> None:
-        """Raise unless the session is running. The error names this task, which keeps running on the gateway."""
-        try:
-            self._engine.ensure_running()
-        except KontextError as error:
-            raise error.with_task(self.id, may_be_charged=True) from error.__cause__
-
-    async def _result(self) -> Result:
-        self._track()
-        return self._record.copy_result() or await self._record.wait()
-
-    async def _wait_or_abandon(self) -> Generation:
-        """Wait as `wait` does, for the only caller that knows of this task."""
-        try:
-            return await self.wait()
-        except BaseException:
-            self._engine.poll_loop.abandon(self._record, "the caller stopped waiting")
-            raise
-
-    def _track(self) -> None:
-        """Have the poll loop poll the task: at once, unless it does so already."""
-        if self._record.result is None:
-            self._record = self._engine.poll_loop.track(self._record, at_once=True)
-            self._record.retain_status()
-
-
-def _unwrap(result: Result) -> Generation:
-    if isinstance(result, KontextError):
-        raise result
-    return result
-
-
-def _last_status(record: TaskRecord, accept_body: bytes | None) -> TaskStatus | None:
-    """Return the last known status: before the first poll, that of the response that accepted the task."""
-    return record.status or (None if accept_body is None else read_created(accept_body))
-
-
-def _deadline(clock: Clock, timeout: Any) -> float | None:
-    if timeout is None:
-        return None
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
-        raise InvalidRequest("timeout", timeout, "it must be a finite number of seconds above 0")
-    return clock.time() + timeout
-
-
-def _resolve_deadline(submission: Submission, waited: float) -> Generation:
-    """Return the result that came in the moment of the deadline, or raise what the deadline means."""
-    task = submission.task
-    if task and (result := task.copy_result()):
-        return _unwrap(result)
-    consequence = consequence_of(submission.phase, Interruption.DEADLINE)
-    if consequence is Consequence.TASK_TIMEOUT and task:
-        last = _last_status(task, submission.accept_body)
-        raise TaskTimeout(task_id=task.task_id, waited=waited, last_status=last)
-    if consequence is Consequence.UNCERTAIN:
-        raise SubmissionUncertain(
-            request=submission.request,
-            fingerprint=submission.fingerprint or "",
-            seen=f"no response within {waited:.1f} s",
-        )
-    raise GatewayUnavailable(f"not submitted within {waited:.1f} s: nothing was sent, or the gateway refused")
+    return store_from_url(given, settings)

@@ -1,0 +1,475 @@
+"""Requests whose rows are in a store: the row decides whether a request is submitted, awaited, followed or returned.
+
+All callers of one key share one flight: a child of the owner task, which asks the store, submits the request where it
+is this session's turn, and ends with an accepted task, or with the recorded result. After that the task is followed as
+any other one. Its completion is recorded when the poll loop reports it, for every waiter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+import anyio
+from attrs import define, evolve, field, frozen
+
+from kontext_async.engine.row_journal import LeaseExpired, RowJournal, RowTaken
+from kontext_async.engine.submission import Submission
+from kontext_async.engine.task_record import TaskRecord
+from kontext_async.errors import (
+    InvalidRequest,
+    KontextError,
+    RequestRejected,
+    SessionClosed,
+    SubmissionUncertain,
+    TaskFailed,
+    TaskNotFound,
+)
+from kontext_async.events import Completed as CompletedEvent, Failed as FailedEvent
+from kontext_async.models import Generation
+from kontext_async.protocol import fingerprint
+from kontext_async.store.access import Access, check_key, check_row, decide_access
+from kontext_async.store.base import DEFAULT_RUN
+from kontext_async.store.digest import request_digest
+from kontext_async.store.records import (
+    describe_request,
+    error_from_row,
+    error_to_dict,
+    generation_from_dict,
+    generation_to_dict,
+)
+from kontext_async.store.rows import NewRow, Selection
+from kontext_async.store.steps import (
+    Completed,
+    Expired,
+    Failed,
+    Forgotten,
+    Orphaned,
+    Received,
+    Resubmitted,
+    State,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from kontext_async.engine.context import Context
+    from kontext_async.engine.poll_loop import PollLoop
+    from kontext_async.engine.scheduler import Scheduler
+    from kontext_async.engine.task_record import Result
+    from kontext_async.engine.uploads import RequestImages, UploadLimiter
+    from kontext_async.models import KontextRequest
+    from kontext_async.store.rows import Account, Row, StepResult
+    from kontext_async.store.worker import Worker
+
+__all__ = ["Flight", "StoreCall", "StoredCalls"]
+
+LEASE_PAUSE = 0.2
+"""Seconds before a session that was stopped looks at a row again: its next beat is due by then."""
+
+WRITE_SECONDS = 5.0
+"""The longest that a completed image waits for its step to be written. It is handed out then; the step stays queued."""
+
+
+RECOVERABLE = frozenset({State.INTENT, State.UNCERTAIN, State.ACCEPTED, State.COMPLETED})
+
+
+@frozen(kw_only=True)
+class StoreCall:
+    """The options of a caller about the row of a request.
+
+    Attributes:
+        key: The key; None for a row that nobody else knows, and that is deleted once its result is received.
+        run: The name of the run.
+        resend_uncertain: Send an uncertain request again.
+        retry_failed: Send a failed or expired request again.
+    """
+
+    key: str | None = None
+    run: str = DEFAULT_RUN
+    resend_uncertain: bool = False
+    retry_failed: bool = False
+
+    def covers(self, other: StoreCall) -> bool:
+        """Return True if this call asks for all that the other one asks for."""
+        return self.resend_uncertain >= other.resend_uncertain and self.retry_failed >= other.retry_failed
+
+
+@define(eq=False)
+class Followed:
+    """The row of an accepted task, while the task runs and until its result is received.
+
+    Attributes:
+        row: The row.
+        is_private: True if nobody else knows its key.
+        written: What becomes of the step that records the result; None before there is one.
+    """
+
+    row: Row
+    is_private: bool
+    written: asyncio.Future[StepResult] | None = None
+
+
+FlightResult: TypeAlias = "TaskRecord | KontextError"
+
+
+@define(eq=False)
+class Flight:
+    """One request on its way to an accepted task, for all callers of its key.
+
+    Attributes:
+        request: The request.
+        digest: Its digest.
+        fingerprint: Its fingerprint.
+        call: What its first caller said.
+        submission: The submission, while or after this session submits it; None while it does not.
+        row: The row as it was last known.
+        resent_attempt: The number of the attempt that is sent again, because a caller asked for it.
+        followed: What is known of its accepted task.
+        callers: The number of callers that wait.
+        done: The result.
+        scope: Cancels it.
+    """
+
+    request: KontextRequest
+    digest: bytes
+    fingerprint: str
+    call: StoreCall
+    submission: Submission | None = None
+    row: Row | None = None
+    resent_attempt: int | None = None
+    followed: Followed | None = None
+    callers: int = 0
+    done: asyncio.Future[FlightResult] = field(factory=lambda: asyncio.get_running_loop().create_future())
+    scope: anyio.CancelScope = field(factory=anyio.CancelScope)
+
+    def cancelled_error(self) -> KontextError:
+        """Return what it means that the flight was cancelled, because the session closes or nobody waits any longer."""
+        submission = self.submission
+        if submission and submission.task:
+            error = SessionClosed("the session was closed while the task was running")
+            return error.with_task(submission.task.task_id, may_be_charged=True)
+        if submission and submission.may_be_billed:
+            seen = "the session was closed before the gateway responded"
+            return SubmissionUncertain(request=self.request, fingerprint=self.fingerprint, seen=seen)
+        return SessionClosed("the session was closed before the request was submitted")
+
+    def deadline_error(self, waited: float) -> SubmissionUncertain | None:
+        """Return what the deadline of a caller means while another worker has the row; None if nothing is sent."""
+        if self.submission or self.row is None or self.row.state is not State.INTENT:
+            return None
+        return SubmissionUncertain(
+            request=self.request,
+            fingerprint=self.fingerprint,
+            seen=f"another worker is submitting it, without a response within {waited:.1f} s",
+        )
+
+
+class StoredCalls:
+    """Submits, follows and returns requests by the rows of a store."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        scheduler: Scheduler,
+        uploads: UploadLimiter,
+        poll_loop: PollLoop,
+        *,
+        account: Account,
+        context: Context,
+    ) -> None:
+        self.worker = worker
+        self._scheduler = scheduler
+        self._uploads = uploads
+        self._poll_loop = poll_loop
+        self._account = account
+        self._clock = context.clock
+        self._patience = context.settings.timeouts.cancel
+        self._start_soon = context.start_soon
+        self._flights: dict[tuple[str, str], Flight] = {}
+        self._followed: dict[str, list[Followed]] = {}
+        context.hub.subscribe(self._on_end, CompletedEvent, FailedEvent)
+
+    async def submit(
+        self, request: KontextRequest, call: StoreCall, on_flight: Callable[[Flight], object] | None = None
+    ) -> TaskRecord:
+        """Return the task of a request: submitted now, accepted earlier, or completed already.
+
+        Args:
+            request: The request.
+            call: What the caller says about its row.
+            on_flight: Is called with the flight that the caller waits for.
+
+        Raises:
+            KontextError: As for `KontextSession.submit`.
+        """
+        if call.key is not None:
+            check_key(call.key)
+        check_key(call.run, "run")
+        self.worker.ensure_same_process()
+        async with self._uploads.open_images(request.input_images) as images:
+            given = fingerprint(request, images.images)
+            digest = request_digest(request, images.images, fingerprint=given)
+            while True:
+                flight = self._flight(request, digest, given, call, images)
+                if flight.scope.cancel_called:  # its callers have left; its steps end before another one begins
+                    await asyncio.wait([flight.done])
+                    continue
+                if on_flight:
+                    on_flight(flight)
+                result = await self._join(flight)
+                if isinstance(result, TaskRecord):
+                    return result
+                if flight.call.covers(call) or not isinstance(result, SubmissionUncertain | TaskFailed | TaskNotFound):
+                    raise result
+
+    async def receive(self, task: TaskRecord, result: Result) -> None:
+        """Record that a caller has the result of a task; an error that ends a wait alone is none.
+
+        Waits until the result itself is written, for a bounded time: no result is handed out before it is on disk.
+        """
+        followed = task.receipt
+        if not isinstance(followed, Followed) or not isinstance(result, Generation | TaskFailed | TaskNotFound):
+            return
+        task.receipt = None
+        if followed.written and not followed.written.done():
+            await asyncio.wait([followed.written], timeout=WRITE_SECONDS)
+        self._note_received(followed)
+
+    def follow(self, row: Row, request: KontextRequest | None, *, is_private: bool = False) -> TaskRecord:
+        """Return the task of an accepted or completed row, and poll it unless its result is known."""
+        record = TaskRecord(row.task_id or "", self._clock.time(), request=request)
+        if row.state is State.ACCEPTED or row.result is None:  # version 1 recorded no results
+            followed = self._remember(row, row.task_id or "", is_private=is_private)
+            record = self._poll_loop.track(record, at_once=True)
+        else:
+            followed = Followed(row, is_private)
+            record.result = generation_from_dict(row.result, request)
+        record.receipt = followed
+        return record
+
+    async def recover(self, run: str | None) -> AsyncIterator[tuple[str, str, State, TaskRecord | None]]:
+        """Yield the key, the run, the state and the task of paid work that nobody works on and nobody has received."""
+        await self.worker.flush(WRITE_SECONDS)
+        names = await self.worker.store.run_names()
+        number = next((each for each, name in names.items() if name == run), None)
+        if run is not None and number is None:
+            return
+        selection = Selection(
+            run=number, states=RECOVERABLE, account=self.worker.account, unreceived=True, unowned=True
+        )
+        after = 0
+        while rows := await self.worker.store.page(selection, after=after):
+            after = rows[-1].id
+            for row in rows:
+                if found := await self._recovered(row):
+                    yield found.key, names[found.run], found.state, self._task_of(found)
+        for second in await self.worker.store.second_tasks(number):
+            if second.received_at is None and second.account in (None, self.worker.account):
+                yield second.key, second.run, second.state, TaskRecord(second.task_id, self._clock.time())
+
+    async def forget(self, before: float, run: str | None) -> int:
+        """Delete the rows of a run that ended before a time, in Unix seconds, and return their number."""
+        number: int | None = None
+        if run is not None:
+            known = await self.worker.run(run, create=False)
+            if known is None:
+                return 0
+            number = known.id
+        await self.worker.flush(WRITE_SECONDS)
+        return await self.worker.store.forget(before, run=number)
+
+    async def _recovered(self, row: Row) -> Row | None:
+        """Return a row as it is once the intent of a dead worker is swept; None if another worker was faster."""
+        if row.state is not State.INTENT:
+            return row
+        result = await self.worker.record(row, Orphaned(attempt=row.attempt))
+        return result.row if result.row and result.row.state is State.UNCERTAIN else None
+
+    def _task_of(self, row: Row) -> TaskRecord | None:
+        return None if row.task_id is None else self.follow(row, None)
+
+    def _flight(
+        self, request: KontextRequest, digest: bytes, given: str, call: StoreCall, images: RequestImages
+    ) -> Flight:
+        """Return the flight of a key, or start one."""
+        name = (call.run, call.key if call.key is not None else uuid.uuid4().hex)
+        flight = self._flights.get(name)
+        if flight is None:
+            flight = self._flights[name] = Flight(request, digest, given, call)
+            images.acquire()
+            try:
+                self._start_soon(self._fly, flight, name, images)
+            except BaseException:
+                del self._flights[name]
+                images.release()
+                raise
+        elif flight.digest != digest:
+            raise InvalidRequest("key", call.key, "this key was used for another request")
+        return flight
+
+    async def _join(self, flight: Flight) -> FlightResult:
+        """Wait for a flight. When the last caller leaves, it is called off; an accepted task is still recorded."""
+        flight.callers += 1
+        try:
+            result = await asyncio.shield(flight.done)
+        except asyncio.CancelledError:
+            flight.callers -= 1
+            if not flight.callers and not flight.done.done():
+                flight.scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait([flight.done], timeout=self._patience)
+            raise
+        return result.copy() if isinstance(result, KontextError) else result
+
+    async def _fly(self, flight: Flight, name: tuple[str, str], images: RequestImages) -> None:
+        result: FlightResult | None = None
+        try:
+            with flight.scope:
+                result = await self._submit_by_row(flight, name, images)
+        except KontextError as error:
+            result = error
+        finally:
+            result = result or flight.cancelled_error()
+            del self._flights[name]
+            images.release()
+            if not isinstance(result, TaskRecord):
+                self._end_private(flight)
+            flight.done.set_result(result)
+
+    async def _submit_by_row(self, flight: Flight, name: tuple[str, str], images: RequestImages) -> FlightResult:
+        """Do what the row says, until there is a task or an error."""
+        while True:
+            row = flight.row = flight.row or await self._plan(flight, name)
+            await self._check(flight, row)
+            access = decide_access(
+                row,
+                resent_attempt=flight.resent_attempt,
+                resend_uncertain=flight.call.resend_uncertain,
+                retry_failed=flight.call.retry_failed,
+            )
+            match access:
+                case Access.SUBMIT:
+                    if (task := await self._submit(flight, row, images)) is not None:
+                        return task
+                case Access.WAIT:
+                    flight.row = await self.worker.changed(row)
+                case Access.SWEEP:
+                    flight.row = (await self.worker.record(row, Orphaned(attempt=row.attempt))).row
+                case Access.RESUBMIT:
+                    flight.resent_attempt = row.attempt
+                    flight.row = (await self.worker.record(row, _resubmitted(row))).row
+                case Access.FOLLOW | Access.RETURN:
+                    return self.follow(row, flight.request, is_private=flight.call.key is None)
+                case Access.RAISE:
+                    return error_from_row(row, flight.request)
+
+    async def _plan(self, flight: Flight, name: tuple[str, str]) -> Row:
+        run = await self.worker.run(name[0])
+        if run is None:  # it is created where it does not exist
+            raise KontextError("the run could not be created")
+        new = NewRow(
+            key=name[1],
+            digest=flight.digest,
+            model=flight.request.model,
+            images=len(flight.request.input_images),
+            prompt=flight.request.prompt,
+            fields=describe_request(flight.request),
+        )
+        return (await self.worker.plan(run.id, [new]))[0]
+
+    async def _check(self, flight: Flight, row: Row) -> None:
+        theirs = self._account
+        if row.account not in (None, self.worker.account):
+            theirs = (await self.worker.store.accounts())[row.account or 0]
+        check_row(row, flight.digest, self._account, theirs)
+
+    async def _submit(self, flight: Flight, row: Row, images: RequestImages) -> FlightResult | None:
+        """Submit the request once. Return None if the row must be looked at again."""
+        journal = RowJournal(self.worker, row, on_accepted=partial(self._on_accepted, flight))
+        flight.submission = Submission(flight.request, journal, flight.fingerprint)
+        try:
+            task = await self._scheduler.submit_opened(flight.submission, images)
+        except RowTaken as taken:
+            flight.row, flight.submission = taken.row, None
+            return None
+        except LeaseExpired:
+            flight.row, flight.submission = None, None
+            await anyio.sleep(LEASE_PAUSE)
+            return None
+        except KontextError as error:
+            flight.row = journal.row
+            if isinstance(error, RequestRejected | InvalidRequest):
+                self._note_failed(journal.row, error)
+            return error
+        flight.row = journal.row
+        task.receipt = flight.followed
+        return task
+
+    def _on_accepted(self, flight: Flight, row: Row, task_id: str) -> None:
+        flight.followed = self._remember(row, task_id, is_private=flight.call.key is None)
+
+    def _remember(self, row: Row, task_id: str, *, is_private: bool) -> Followed:
+        """Record the result of a task in its row once there is one."""
+        known = self._followed.setdefault(task_id, [])
+        followed = next((each for each in known if each.row.id == row.id), None)
+        if followed is None:
+            followed = Followed(row, is_private)
+            known.append(followed)
+        return followed
+
+    def _on_end(self, event: CompletedEvent | FailedEvent) -> None:
+        """Record the result of a task, when the poll loop reports it."""
+        if event.task_id not in self._followed:
+            return
+        if isinstance(event, FailedEvent) and not isinstance(event.error, TaskFailed | TaskNotFound):
+            return
+        is_missing = isinstance(event, FailedEvent) and isinstance(event.error, TaskNotFound)
+        for place, followed in enumerate(self._followed.pop(event.task_id)):
+            if is_missing and followed.row.account is None:  # version 1 does not say where the row was paid for
+                continue
+            step = _result_step(followed.row, event)
+            if place and isinstance(step, Completed):  # the gateway gave one task to several requests: it bills one
+                step = evolve(step, cost=Decimal(0))
+            followed.written = self.worker.note(followed.row, step)
+
+    def _note_failed(self, row: Row, error: KontextError) -> None:
+        self.worker.note(row, Failed(attempt=row.attempt, error=error_to_dict(error), at=time.time()))
+
+    def _note_received(self, followed: Followed) -> None:
+        attempt = followed.row.attempt
+        step = Forgotten(attempt=attempt) if followed.is_private else Received(attempt=attempt, at=time.time())
+        self.worker.note(followed.row, step)
+
+    def _end_private(self, flight: Flight) -> None:
+        """Delete the row of a request that nobody else knows, unless it may be billed."""
+        row = flight.row
+        if row is not None and flight.call.key is None and row.state not in (State.INTENT, State.UNCERTAIN):
+            self.worker.note(row, Forgotten(attempt=row.attempt))
+
+
+def _resubmitted(row: Row) -> Resubmitted:
+    """Return the step that frees a row for another attempt. The earlier one may be billed, if its cost is unknown."""
+    may_be_billed = row.state is State.UNCERTAIN or (row.state is State.EXPIRED and row.cost is None)
+    count = row.uncertain_attempts + may_be_billed
+    return Resubmitted(attempt=row.attempt, uncertain_attempts=count, reserved=row.reserved)
+
+
+def _result_step(row: Row, event: CompletedEvent | FailedEvent) -> Completed | Failed:
+    if isinstance(event, CompletedEvent):
+        generation = event.generation
+        return Completed(
+            attempt=row.attempt,
+            task_id=generation.task_id,
+            result=generation_to_dict(generation),
+            cost=generation.usage.cost,
+            seconds=generation.elapsed,
+            at=time.time(),
+        )
+    kind = Expired if isinstance(event.error, TaskNotFound) else Failed
+    error = error_to_dict(event.error)
+    return kind(attempt=row.attempt, task_id=event.task_id, error=error, at=time.time())
