@@ -4,19 +4,20 @@ Two branches, as in `kontext_async.errors`::
 
     UsageError
     └── RunRefused                   the run cannot start; nothing was submitted
-        ├── RunLocked                another run is using the directory: pid
-        └── JournalUnusable          the journal is missing, newer, damaged or not writable
+        └── RunLocked                another run is using the directory: pid
     KontextError
-    ├── JournalFailed                a step could not be written; no further requests are submitted
     ├── RunStopped                   the run stopped before this request was submitted; it is not billed
-    └── CostUnknown                  there is a cost limit, and the gateway does not report what images cost
+    ├── CostUnknown                  there is a cost limit, and the gateway does not report what images cost
+    └── ReportUnwritable             a report cannot be written; the images and the store are saved
+
+A store that cannot be used is `StoreUnusable` or `StoreUnavailable` of `kontext_async.errors`.
 """
 
 from __future__ import annotations
 
 from kontext_async.errors import KontextError, UsageError
 
-__all__ = ["CostUnknown", "JournalFailed", "JournalUnusable", "RunLocked", "RunRefused", "RunStopped"]
+__all__ = ["CostUnknown", "ReportUnwritable", "RunLocked", "RunRefused", "RunStopped"]
 
 
 class RunRefused(UsageError):
@@ -36,25 +37,6 @@ class RunLocked(RunRefused):
         super().__init__(f"another run is using {where}{by}: wait until it ends, or stop it")
 
 
-class JournalUnusable(RunRefused):
-    """The journal is missing, damaged, not writable, or was written by a newer version of this library.
-
-    Without the journal, a run would not know which requests are already paid for; therefore nothing was submitted.
-    """
-
-
-class JournalFailed(KontextError):
-    """The journal could not be read, or a step could not be written. No further requests are submitted.
-
-    Tasks that the gateway has already accepted are still awaited, and their images are saved.
-
-    Attributes:
-        rows: The IDs of the rows whose steps were not written; None for all rows of the transaction.
-    """
-
-    rows: frozenset[int] | None = None
-
-
 class RunStopped(KontextError):
     """The run stopped before this request was submitted. It is not billed, and the next run submits it."""
 
@@ -65,4 +47,11 @@ class CostUnknown(KontextError):
     """The run has a cost limit, and the gateway reports the cost neither before nor after a task, or not in USD.
 
     No further requests are submitted, because the limit cannot be enforced.
+    """
+
+
+class ReportUnwritable(KontextError):
+    """``results.jsonl`` or the contact sheet cannot be written. All images are saved, and the store has all results.
+
+    `kontext-async report` writes them again.
     """

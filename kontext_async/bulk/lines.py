@@ -7,19 +7,21 @@ it. Any line ends are read. Invalid lines are yielded, not raised, so that readi
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import unicodedata
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from attrs import field, frozen
 
 from kontext_async.images import MAX_IMAGE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
-__all__ = ["MAX_LINE_LENGTH", "InvalidRow", "Line", "is_blank", "read_lines"]
+__all__ = ["MAX_LINE_LENGTH", "InvalidRow", "Line", "LineReader", "is_blank"]
 
 MAX_LINE_LENGTH = 2 * MAX_IMAGE_BYTES
 """Characters of one line, at most: enough for an image of the largest size as a data URI."""
@@ -74,21 +76,51 @@ class InvalidRow:
     rule: str
 
 
-def read_lines(path: Path) -> Iterator[Line | InvalidRow]:
-    """Yield the lines of a file, and lines that are invalid in every format as `InvalidRow`.
+FoundLine: TypeAlias = Line | InvalidRow
 
-    Raises:
-        OSError: The file cannot be read.
+
+class LineReader(Iterator[FoundLine]):
+    """An iterator over the lines of a file. Lines that are invalid in every format are `InvalidRow`.
+
+    It opens the file when the first line is read: ``next`` raises `OSError` if the file cannot be read.
+
+    Attributes:
+        size: The size of the file in bytes; 0 before the first line.
     """
-    encoding = _encoding_of(path)
-    errors = "surrogateescape" if encoding == "utf-8-sig" else MARK_UNDECODABLE
-    with path.open(encoding=encoding, errors=errors, newline="") as file:
-        yield from _lines(file)
+
+    def __init__(self, path: Path) -> None:
+        self.size = 0
+        self._path = path
+        self._file: TextIO | None = None
+        self._lines = self._read()
+
+    @property
+    def position(self) -> int:
+        """The number of bytes that were read, a few thousand ahead of the latest line; 0 while no file is open."""
+        return self._file.buffer.tell() if self._file else 0
+
+    def __next__(self) -> FoundLine:
+        return next(self._lines)
+
+    def close(self) -> None:
+        """Close the file before its end is reached."""
+        self._lines.close()
+
+    def _read(self) -> Generator[FoundLine, None, None]:
+        encoding = _encoding_of(self._path)
+        errors = "surrogateescape" if encoding == "utf-8-sig" else MARK_UNDECODABLE
+        with self._path.open(encoding=encoding, errors=errors, newline="") as file:
+            self.size = os.fstat(file.fileno()).st_size
+            self._file = file
+            try:
+                yield from _lines(file)
+            finally:
+                self._file = None
 
 
 def is_blank(text: str) -> bool:
     """Return True if a text has no visible character: only blanks, controls (a lone Ctrl-Z) or format characters."""
-    return all(unicodedata.category(character) in INVISIBLE for character in text)
+    return not text[:1].isalnum() and all(unicodedata.category(character) in INVISIBLE for character in text)
 
 
 def _encoding_of(path: Path) -> str:
@@ -97,7 +129,7 @@ def _encoding_of(path: Path) -> str:
     return next((name for mark, name in BYTE_ORDER_MARKS.items() if head.startswith(mark)), "utf-8-sig")
 
 
-def _lines(file: TextIO) -> Iterator[Line | InvalidRow]:
+def _lines(file: TextIO) -> Iterator[FoundLine]:
     number = 0
     while text := file.readline(MAX_LINE_LENGTH):
         number += 1

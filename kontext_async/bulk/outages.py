@@ -1,4 +1,4 @@
-"""What a run does in an outage: it waits until the session submits again, or stops, with nothing failed.
+"""The conduct of a run in an outage: it waits until the session submits again, or stops, with nothing failed.
 
 The session's circuit breaker says when submitting stops and continues. A refused key, an empty balance and a refused
 certificate end the run at once: somebody has to mend them.
@@ -18,6 +18,7 @@ from kontext_async.events import CircuitClosed, CircuitOpened
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kontext_async.bulk.stop_switch import StopSwitch
     from kontext_async.errors import KontextError
     from kontext_async.session import KontextSession
 
@@ -44,7 +45,7 @@ class OutageWatch:
         session: The session of the run.
         on_outage: What the run does in an outage.
         timeout: The seconds of one outage after which a waiting run stops; None waits without a limit.
-        halt: Is called with the reason when the run must stop.
+        switch: Stops the run.
         openings: The number of outages so far.
         is_open: True during an outage.
     """
@@ -52,7 +53,7 @@ class OutageWatch:
     session: KontextSession
     on_outage: OnOutage
     timeout: float | None
-    halt: Callable[[KontextError], object]
+    switch: StopSwitch
     openings: int = 0
     is_open: bool = False
     _timer: asyncio.TimerHandle | None = None
@@ -107,14 +108,14 @@ class OutageWatch:
         self.openings += 1
         self.is_open = True
         if isinstance(error, AuthenticationFailed | PermissionDenied):
-            self.halt(error)
+            self.switch.trip(error)
         elif lasts(error):
-            self.halt(_outage("submitting has stopped, and waiting would not help", error))
+            self.switch.trip(_outage("submitting has stopped, and waiting would not help", error))
         elif self.on_outage == "stop":
-            self.halt(_outage("submitting has stopped because of an outage", error))
+            self.switch.trip(_outage("submitting has stopped because of an outage", error))
         elif self.timeout is not None and self._timer is None:
             ended = _outage(f"the outage did not end within {self.timeout:g} s", error)
-            self._timer = asyncio.get_running_loop().call_later(self.timeout, self.halt, ended)
+            self._timer = asyncio.get_running_loop().call_later(self.timeout, self.switch.trip, ended)
 
     def _end_timer(self) -> None:
         if self._timer:

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
+from contextlib import suppress
 from errno import ELOOP
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
-__all__ = ["PARTIAL", "absolute_url", "is_inside", "is_relative_name", "open_own", "reason_of"]
+__all__ = ["PARTIAL", "absolute_url", "is_inside", "is_relative_name", "open_own", "reason_of", "write_own"]
 
 PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}\.part", re.DOTALL)
 """The names of the temporary files of `engine.sinks`, and of the run's own reports."""
 
-SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]+)(.*)", re.DOTALL)
+SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)(?!:memory:|file:)(.+)", re.DOTALL)
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+_]+:")
 
 
-def absolute_url(url: str | None) -> str | None:
-    """Return a database URL in which the path of an SQLite file is absolute."""
-    parts = SQLITE_FILE.fullmatch(url) if url else None
-    if parts is None or parts[2].startswith((":memory:", "file:")):
-        return url
-    return f"{parts[1]}{Path(parts[2]).absolute()}{parts[3]}"
+def absolute_url(url: str) -> str:
+    """Return the URL or the path of a store in which the path of an SQLite file is absolute."""
+    if parts := SQLITE_FILE.fullmatch(url):
+        return f"{parts[1]}{Path(parts[2]).absolute()}"
+    return url if SCHEME.match(url) else str(Path(url).absolute())
 
 
 def is_relative_name(name: object) -> bool:
@@ -53,6 +55,36 @@ def open_own(path: Path, mode: str, **options: Any) -> IO[Any]:
         OSError: The file cannot be opened, or is a symbolic link.
     """
     return open(path, mode, opener=_open_no_link, **options)  # `Path.open` takes no opener
+
+
+def write_own(path: Path, text: str) -> None:
+    """Write one of the run's own files, and replace an earlier one. It is on the disk when this returns. Blocks.
+
+    Raises:
+        OSError: The file cannot be written, or is a symbolic link.
+    """
+    if path.is_symlink():
+        raise OSError(ELOOP, os.strerror(ELOOP), str(path))
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with open_own(temporary, "x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)  # noqa: PTH105 # it overwrites
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write the names in a folder to the disk, where the system can do so."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _open_no_link(name: str, flags: int) -> int:

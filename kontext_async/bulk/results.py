@@ -1,7 +1,7 @@
-"""``results.jsonl``: one line per completed or failed request, in order of completion.
+"""``results.jsonl``: one line per completed or failed request of a directory, in order of completion.
 
-The journal is the durable store; this file is derived from it. Lines are appended a few times a second. A killed run
-leaves at worst an incomplete last line and some missing lines, which the next run repairs.
+The store has everything; this file is derived from it. Lines are appended a few times a second. A killed run leaves at
+worst an incomplete last line, some missing lines and some that later ones replace, which the next run repairs.
 """
 
 from __future__ import annotations
@@ -10,28 +10,49 @@ import asyncio
 import json
 import os
 import secrets
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import anyio.to_thread
 
-from kontext_async.bulk.errors import JournalFailed
-from kontext_async.bulk.paths import open_own
+from kontext_async.bulk.errors import ReportUnwritable
+from kontext_async.bulk.paths import open_own, reason_of
 from kontext_async.bulk.records import row_to_dict
+from kontext_async.bulk.result_lines import ResultLines
+from kontext_async.store.rows import Selection
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping
     from pathlib import Path
 
-    from kontext_async.bulk.entries import JournalRow
-    from kontext_async.bulk.journal import Journal
+    from kontext_async.store.base import Store
+    from kontext_async.store.rows import Row
 
-__all__ = ["NAME", "Results"]
+__all__ = ["NAME", "Results", "read_pages"]
 
 NAME = "results.jsonl"
 FLUSH_SECONDS = 0.25
-TAIL = 1024 * 1024
-LINES_AT_ONCE = 500
+ROWS_AT_ONCE = 1000
 SURROGATES = "backslashreplace"
 """Backslash escapes of lone surrogates are the same in Python and in JSON."""
+
+
+NO_FOLDERS: Mapping[int, str] = {}
+
+
+async def read_pages(store: Store, selection: Selection, *, after: int = 0) -> AsyncIterator[list[Row]]:
+    """Yield the selected rows in order, in pages.
+
+    Args:
+        store: The store.
+        selection: The rows to read.
+        after: The number, or with `Selection.by_completion` the completion, of the last row to leave out.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
+    while page := await store.page(selection, after=after, limit=ROWS_AT_ONCE):
+        yield page
+        after = (page[-1].completion if selection.by_completion else page[-1].id) or 0
 
 
 class Results:
@@ -49,21 +70,44 @@ class Results:
         self._superseded = False
         self.failure: OSError | None = None
 
-    async def catch_up(self, journal: Journal) -> None:
-        """Repair the file after a killed run, from the journal, which has all lines and their order.
+    async def catch_up(self, store: Store, run: int, folder: int) -> int:
+        """Repair the file after a killed run, from the store, which has all lines and their order.
+
+        Args:
+            store: The store.
+            run: The number of the run.
+            folder: The number of the directory in the store.
+
+        Returns:
+            The last number of completion in the directory; 0 for none.
 
         Raises:
-            JournalFailed: The journal cannot be read, or the file cannot be written.
+            ReportUnwritable: The file cannot be written.
+            StoreError: The store cannot be read.
         """
-        last = await anyio.to_thread.run_sync(_repair, self._path)
-        if last > journal.completions or (last == 0 and journal.completions):
-            await self.rebuild(journal)
-            return
-        async for row in journal.completed(after=last):
-            self._lines.append(_line(row))
-        await self.aclose()
+        completed = Selection(run=run, folder=folder, by_completion=True)
+        lines = await anyio.to_thread.run_sync(ResultLines.read, self._path)
+        try:
+            last = lines.last if lines else 0
+            if lines and await self._complete(store, completed, lines):
+                return max(last, lines.last)
+            _, known = await self._replace(store, [completed])
+            return max(last, known)
+        finally:
+            if lines:
+                lines.close()
 
-    def add(self, row: JournalRow, *, again: bool) -> None:
+    async def _complete(self, store: Store, completed: Selection, lines: ResultLines) -> bool:
+        """Append the missing lines, and return True; return False if the file must be made again."""
+        async for rows in read_pages(store, completed, after=lines.checked_from):
+            missing = [row for row in rows if not lines.has(row)]
+            if not await anyio.to_thread.run_sync(lines.add, missing):
+                return False
+            await anyio.to_thread.run_sync(self._append, [_line(row) for row in missing])
+        await self.aclose()
+        return lines.is_checked
+
+    def add(self, row: Row, *, again: bool) -> None:
         """Append the result of a request.
 
         Args:
@@ -79,7 +123,7 @@ class Results:
         """Write all remaining lines.
 
         Raises:
-            JournalFailed: The file cannot be written.
+            ReportUnwritable: The file cannot be written.
         """
         if self._timer:
             self._timer.cancel()
@@ -89,48 +133,72 @@ class Results:
         lines, self._lines = self._lines, []
         await anyio.to_thread.run_sync(self._append, lines)
         if self.failure:
-            reason = self.failure.strerror or self.failure
-            raise JournalFailed(f"{self._path} cannot be written: {reason}; the journal has the missing results")
+            raise _unwritable(self._path, self.failure)
 
-    async def finish(self, journal: Journal) -> None:
+    async def finish(self, store: Store, run: int, folder: int) -> None:
         """Write all remaining lines, and remove lines that later ones replace.
 
+        Args:
+            store: As for `catch_up`.
+            run: As for `catch_up`.
+            folder: As for `catch_up`.
+
         Raises:
-            JournalFailed: The journal cannot be read, or the file cannot be written.
+            ReportUnwritable: The file cannot be written.
+            StoreError: The store cannot be read.
         """
         await self.aclose()
         if self._superseded:
-            await self.rebuild(journal)
+            await self._replace(store, [Selection(run=run, folder=folder, by_completion=True)])
+            self._superseded = False
 
-    async def rebuild(self, journal: Journal) -> int:
-        """Regenerate the file from the journal, and replace the old one when the new one is complete.
+    async def regenerate(self, store: Store, run: int, folder: int, folders: Mapping[int, str]) -> int:
+        """Regenerate the file for the whole run, with the rows of all directories.
+
+        Args:
+            store: The store.
+            run: The number of the run.
+            folder: The number of this directory in the store; its rows come first.
+            folders: The paths of all directories by number. The lines of another one name it.
 
         Returns:
             The number of lines.
 
         Raises:
-            JournalFailed: The journal cannot be read, or the file cannot be written.
+            ReportUnwritable: The file cannot be written.
+            StoreError: The store cannot be read.
+        """
+        order = [folder, *sorted(folders.keys() - {folder})]
+        selections = [Selection(run=run, folder=each, by_completion=True) for each in order]
+        others = {number: path for number, path in folders.items() if number != folder}
+        lines, _ = await self._replace(store, selections, others)
+        return lines
+
+    async def _replace(
+        self, store: Store, selections: Iterable[Selection], folders: Mapping[int, str] = NO_FOLDERS
+    ) -> tuple[int, int]:
+        """Write a new file, and replace the old one when it is complete.
+
+        Returns:
+            The number of lines, and the last number of completion.
         """
         temporary = self._path.with_name(f".{NAME}.{secrets.token_hex(4)}.part")
-        count = 0
+        count = last = 0
         try:
             with await anyio.to_thread.run_sync(
                 lambda: open_own(temporary, "x", encoding="utf-8", errors=SURROGATES)
             ) as file:
-                lines: list[str] = []
-                async for row in journal.completed():
-                    lines.append(_line(row))
-                    count += 1
-                    if len(lines) >= LINES_AT_ONCE:
-                        await anyio.to_thread.run_sync(file.write, "".join(lines))
-                        lines = []
-                await anyio.to_thread.run_sync(file.write, "".join(lines))
+                for selection in selections:
+                    async for rows in read_pages(store, selection):
+                        await anyio.to_thread.run_sync(_write, file, rows, folders)
+                        count += len(rows)
+                        last = rows[-1].completion or last
             await anyio.to_thread.run_sync(os.replace, temporary, self._path)
         except OSError as error:
+            raise _unwritable(self._path, error) from error
+        finally:
             temporary.unlink(missing_ok=True)
-            reason = error.strerror or error
-            raise JournalFailed(f"{self._path} cannot be written: {reason}; the journal has all results") from error
-        return count
+        return count, last
 
     def _flush(self) -> None:
         self._timer = None
@@ -151,22 +219,20 @@ class Results:
             self.failure = self.failure or error
 
 
-def _line(row: JournalRow) -> str:
-    return json.dumps(row_to_dict(row), ensure_ascii=False) + "\n"
+def _write(file: IO[str], rows: Iterable[Row], folders: Mapping[int, str]) -> None:
+    file.write("".join(_line(row, folders.get(row.folder or 0)) for row in rows))
 
 
-def _repair(path: Path) -> int:
-    """Remove an incomplete last line, and return the last completion that the file contains."""
-    try:
-        with open_own(path, "rb+") as file:
-            size = file.seek(0, os.SEEK_END)
-            start = max(0, size - TAIL)
-            file.seek(start)
-            tail = file.read()
-            whole = tail.rfind(b"\n") + 1
-            if whole < len(tail):
-                file.truncate(start + whole)
-            lines = tail[:whole].splitlines()
-            return int(json.loads(lines[-1])["completion"]) if lines else 0
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
+def _line(row: Row, folder: str | None = None) -> str:
+    """Return the line of a row.
+
+    Args:
+        row: The row.
+        folder: The directory of its images, if it is another one than the directory of the file.
+    """
+    known = row_to_dict(row) if folder is None else {**row_to_dict(row), "folder": folder}
+    return json.dumps(known, ensure_ascii=False) + "\n"
+
+
+def _unwritable(path: Path, error: OSError) -> ReportUnwritable:
+    return ReportUnwritable(f"{path} cannot be written: {reason_of(error)}; the images and the store are complete")

@@ -1,42 +1,73 @@
-"""Durable runs: a directory of images from a list of requests, each billed once, even if a run is interrupted."""
+"""Durable runs: directories of images from a list of requests, each billed once, even if a run is interrupted."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.to_thread
+from attrs import frozen
 
-from kontext_async.bulk.budget import Budget
-from kontext_async.bulk.errands import Errands
-from kontext_async.bulk.errors import JournalFailed
-from kontext_async.bulk.execution import Execution
-from kontext_async.bulk.intake import InputReader
-from kontext_async.bulk.names import DEFAULT_TEMPLATE, NameTemplate
-from kontext_async.bulk.outcomes import BulkProgress, BulkReport, UncertainRequest
+from kontext_async.bulk.admission import Admission, open_budget
+from kontext_async.bulk.directory import open_run_directory
+from kontext_async.bulk.errors import ReportUnwritable, RunRefused
+from kontext_async.bulk.filenames import DEFAULT_TEMPLATE, FilenameAllocator, FilenameTemplate
+from kontext_async.bulk.input import DuplicateCounter, InputReader
+from kontext_async.bulk.item import ItemRunner
+from kontext_async.bulk.models import BulkProgress, BulkReport, RunCounts, UncertainRequest
+from kontext_async.bulk.outages import OutageWatch
 from kontext_async.bulk.paths import absolute_url
-from kontext_async.bulk.states import Policy
-from kontext_async.bulk.targets import Targets
-from kontext_async.errors import ConfigurationError, SessionClosed
+from kontext_async.bulk.runner import Runner
+from kontext_async.bulk.states import Policy, Viewer
+from kontext_async.bulk.stop_switch import StopSwitch
+from kontext_async.errors import ConfigurationError, SessionClosed, StoreError
+from kontext_async.store.access import check_key
+from kontext_async.store.rows import Selection
+from kontext_async.store.steps import Orphaned, State
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterator
     from decimal import Decimal
     from os import PathLike
 
-    from kontext_async.bulk.entries import JournalRow
-    from kontext_async.bulk.intake import Requests
-    from kontext_async.bulk.journal import Journal
+    from kontext_async.bulk.directory import RunDirectory
+    from kontext_async.bulk.input import Requests
+    from kontext_async.bulk.models import BulkOutcome
     from kontext_async.bulk.outages import OnOutage
-    from kontext_async.bulk.outcomes import BulkOutcome
-    from kontext_async.bulk.results import Results
     from kontext_async.session import KontextSession
+    from kontext_async.store.base import Store
+    from kontext_async.store.rows import Row, Run
+    from kontext_async.store.worker import Worker
 
 __all__ = ["BulkRun", "check_extra"]
+
+FLUSH_SECONDS = 5.0
+"""The longest wait, at the end of a run, for steps that the store has not taken yet."""
+
+UNFINISHED = frozenset({State.INTENT, State.ACCEPTED, State.COMPLETED})
+
+
+@frozen(kw_only=True)
+class _Opened:
+    """A run that is open: its directory, its worker at the store, and the run itself.
+
+    Attributes:
+        directory: The directory, locked.
+        worker: The worker.
+        run: The run, with the number of this execution.
+        is_shared: True if other workers may execute the run at the same time.
+    """
+
+    directory: RunDirectory
+    worker: Worker
+    run: Run
+    is_shared: bool
 
 
 class BulkRun:
@@ -45,17 +76,23 @@ class BulkRun:
     A run that was interrupted, even by a crash, resumes if the same requests are executed again with the same
     directory: completed requests are skipped, accepted tasks are awaited, and only the rest is submitted.
 
-    The directory contains the images, ``results.jsonl``, ``index.html`` (a contact sheet) and the journal. Durable runs
-    need the extra ``bulk``: ``pip install 'kontext_async[bulk]'``.
+    The directory contains the images, ``results.jsonl``, ``index.html`` (a contact sheet) and the store. With a store
+    elsewhere, a run may be executed by several processes and machines at once, each with a directory of its own: they
+    share the requests of the same input, and each may come and go.
+
+    Durable runs need the extra ``bulk``: ``pip install 'kontext_async[bulk]'``.
 
     Args:
         session: The session that submits the requests. It must be running; the run does not close it.
         directory: The run's directory; created if it does not exist.
-        filename_template: The template of the image names: see `kontext_async.bulk.names.NameTemplate`.
-        max_cost: USD that all runs in the directory may spend together; None for no limit.
-        resend_uncertain: Resubmit uncertain requests. They may be billed twice.
-        retry_failed: Resubmit failed and expired requests. Each new task is billed.
-        journal: The URL of the journal's database, in the form of SQLAlchemy; None is SQLite in the directory.
+        filename_template: The template of the image names: see `kontext_async.bulk.filenames.FilenameTemplate`.
+        max_cost: USD that all executions and workers of the run may spend together; None for no limit.
+        resend_uncertain: Resubmit uncertain requests of earlier executions. They may be billed twice.
+        retry_failed: Resubmit failed and expired requests of earlier executions. Each new task is billed.
+        store: The store of the run: a URL, as for `KontextSession`, or a `kontext_async.store.base.Store`. None is the
+            session's own store, or, if it has none, SQLite in the directory.
+        run: The name of the run in its store: 1 to 512 printable characters. None is the run that the directory belongs
+            to already; a new run in a store of its own needs a name.
         on_outage: What the run does when the session stops submitting because of an outage (`Outages`): ``wait``
             submits the rest when the outage is over, ``stop`` ends the run when the tasks in flight are saved. Requests
             that were not submitted remain for the next run; none fails. A refused key, an empty balance and a refused
@@ -68,6 +105,9 @@ class BulkRun:
         ConfigurationError: An argument is invalid, or the extra ``bulk`` is not installed.
     """
 
+    _executing: ClassVar[WeakKeyDictionary[Worker, set[str]]] = WeakKeyDictionary()
+    """The names of the runs that are being executed, by worker: one worker executes a run once at a time."""
+
     def __init__(
         self,
         session: KontextSession,
@@ -77,7 +117,8 @@ class BulkRun:
         max_cost: Decimal | None = None,
         resend_uncertain: bool = False,
         retry_failed: bool = False,
-        journal: str | None = None,
+        store: str | Store | None = None,
+        run: str | None = None,
         on_outage: OnOutage = "wait",
         outage_timeout: float | None = None,
     ) -> None:
@@ -91,13 +132,15 @@ class BulkRun:
         self._session = session
         self._folder = Path.cwd()
         self._directory = self._folder / directory
-        self._names = NameTemplate(filename_template)
+        self._filenames = FilenameTemplate(filename_template)
         self._max_cost = max_cost
-        self._policy = Policy(resend_uncertain=resend_uncertain, retry_failed=retry_failed)
-        self._url = absolute_url(journal)
+        self._resend_uncertain = resend_uncertain
+        self._retry_failed = retry_failed
+        self._store = absolute_url(store) if isinstance(store, str) else store
+        self._run = None if run is None else check_key(run, "run")
         self._on_outage: OnOutage = on_outage
         self._outage_timeout = outage_timeout
-        self._execution: Execution | None = None
+        self._runner: Runner | None = None
         self._report: BulkReport | None = None
         self._stopping: float | None = None
 
@@ -112,7 +155,8 @@ class BulkRun:
 
         Raises:
             RunRefused: See `outcomes`.
-            JournalFailed: See `outcomes`.
+            ConfigurationError: See `outcomes`.
+            StoreError: See `outcomes`.
             SessionError: The session is not running.
             Exception: The error that `requests` raised, after all requests read before it are done.
         """
@@ -128,6 +172,9 @@ class BulkRun:
         caller leaves the iterator early (``aclose``, or ``contextlib.aclosing`` around it), the run ends at once; the
         next run resumes the tasks that are already paid for.
 
+        A worker of a shared run also waits for the requests that other workers have in hand, and takes over those of
+        workers that die.
+
         Args:
             requests: An iterable or async iterable of prompts, mappings or requests, of any length. A plain iterable is
                 read in worker threads.
@@ -136,9 +183,11 @@ class BulkRun:
             One outcome per request.
 
         Raises:
-            RunRefused: Another run is using the directory, or the directory or the journal cannot be used. Nothing was
-                submitted.
-            JournalFailed: The journal could not be read or written. Tasks in flight were awaited and saved.
+            RunRefused: Another run is using the directory, or the directory cannot be used. Nothing was submitted.
+            ConfigurationError: The run needs a name, or the URL of the store is invalid. Nothing was submitted.
+            StoreUnusable: The store cannot be used.
+            StoreUnavailable: The store could not be read or written for `StoreSettings.step` seconds. Tasks in flight
+                were awaited and saved.
             SessionError: The session is not running.
             Exception: The error that `requests` raised, after the outcomes of all requests read before it.
         """
@@ -146,34 +195,21 @@ class BulkRun:
             raise SessionClosed("the session is not running")
         self._report = None
         began = time.monotonic()
-        limits = self._session.settings.limits
         async with AsyncExitStack() as stack:
-            journal, results = await self._open(stack)
-            standing = await journal.standing()
-            budget = Budget(limit=self._max_cost, spent=standing.spent, owed=standing.owed)
-            for kind, cost in standing.costs:
-                budget.learn(kind, cost)
-            execution = self._execution = Execution(
-                session=self._session,
-                directory=self._directory,
-                journal=journal,
-                budget=budget,
-                policy=self._policy,
-                in_flight=limits.max_in_flight,
-                on_outage=self._on_outage,
-                outage_timeout=self._outage_timeout,
-            )
+            opened = await self._open(stack)
+            runner = self._runner = await self._make_runner(opened, stack)
             if self._stopping is not None:
-                execution.stop(self._stopping)
-            errands = self._errands(execution, journal, results, budget)
-            work = execution.outcomes(InputReader(requests, limits.max_image_bytes, self._folder), errands)
+                runner.stop(self._stopping)
+            reader = InputReader(requests, self._session.settings.limits.max_image_bytes, self._folder)
+            stack.callback(reader.close)
+            outcomes = runner.outcomes(reader)
             try:
-                async with aclosing(work):
-                    async for outcome in work:
+                async with aclosing(outcomes):
+                    async for outcome in outcomes:
                         yield outcome
             finally:
                 with anyio.CancelScope(shield=True):
-                    await self._finish(journal, results, execution, errands, time.monotonic() - began)
+                    await self._finish(opened, runner, began)
 
     @property
     def report(self) -> BulkReport:
@@ -188,7 +224,7 @@ class BulkRun:
 
     def progress(self) -> BulkProgress:
         """Return the current figures of the run."""
-        return self._execution.progress() if self._execution else BulkProgress()
+        return self._runner.progress() if self._runner else BulkProgress()
 
     def stop(self, grace: float = 30.0) -> None:
         """Stop submitting, and end the run when all tasks in flight are saved, or after `grace` seconds.
@@ -199,71 +235,175 @@ class BulkRun:
             grace: Seconds to wait for the tasks in flight.
         """
         self._stopping = grace
-        if self._execution:
-            self._execution.stop(grace)
+        if self._runner:
+            self._runner.stop(grace)
 
-    async def _open(self, stack: AsyncExitStack) -> tuple[Journal, Results]:
+    async def _open(self, stack: AsyncExitStack) -> _Opened:
+        """Lock the directory, open the store, and begin an execution of the run."""
         await anyio.to_thread.run_sync(_preload)
-        from kontext_async.bulk.opening import open_run_directory  # noqa: PLC0415 # it needs the extra
+        directory = await stack.enter_async_context(open_run_directory(self._directory))
+        stored = self._session._engine.stored  # noqa: SLF001 # the run works with the session's engine
+        is_own = self._store is None and stored is None
+        if self._store is None and stored is not None:
+            worker = stored.worker
+        else:
+            store = await anyio.to_thread.run_sync(self._find_store, directory)
+            worker = await self._session._engine.start_worker(store)  # noqa: SLF001 # as above
+            stack.push_async_callback(_close, worker)
+        name = await directory.find_run(worker.store, self._run)
+        stack.enter_context(self._exclude(worker, name))
+        run = await worker.run(name, executes=True)
+        if run is None:
+            raise RunRefused(f"the store has no run {name!r}; nothing was submitted")
+        await directory.join(worker.store, run)
+        if is_own:
+            await _end_predecessors(worker, run)
+        return _Opened(directory=directory, worker=worker, run=run, is_shared=not is_own)
 
-        return await stack.enter_async_context(open_run_directory(self._directory, url=self._url))
+    def _find_store(self, directory: RunDirectory) -> Store:
+        settings = self._session.settings.store
+        if self._store is None:
+            return directory.own_store(settings)
+        if isinstance(self._store, str):
+            from kontext_async.store.urls import store_from_url  # noqa: PLC0415 # it needs the extra
 
-    def _errands(self, execution: Execution, journal: Journal, results: Results, budget: Budget) -> Errands:
-        return Errands(
-            session=self._session,
-            directory=self._directory,
-            journal=journal,
-            results=results,
-            budget=budget,
-            tally=execution.tally,
-            targets=Targets(self._directory, self._names),
-            halt=execution.halt,
-            refusal=execution.refusal,
-            left_open=execution.leave,
-            outages=execution.outages,
-        )
+            return store_from_url(self._store, settings)
+        return self._store
 
-    async def _finish(
-        self, journal: Journal, results: Results, execution: Execution, errands: Errands, seconds: float
-    ) -> None:
-        """Build the report, and write ``results.jsonl`` and the contact sheet."""
-        from kontext_async.bulk.sheet import write_sheet  # noqa: PLC0415 # it needs the extra
-
-        tally = execution.tally
-        rows: list[JournalRow] = []
-        spent = tally.spent
+    @contextmanager
+    def _exclude(self, worker: Worker, name: str) -> Iterator[None]:
+        """Keep two executions of one session from taking each other's rows for their own."""
+        names = self._executing.setdefault(worker, set())
+        if name in names:
+            raise RunRefused(f"this session executes the run {name!r} already; nothing was submitted")
+        names.add(name)
         try:
-            await journal.flush()
-            rows = await journal.uncertain()
-            spent = (await journal.standing()).spent
-            await results.finish(journal)
-            await write_sheet(self._directory, journal)
-        except JournalFailed as error:
-            execution.halt(error)
-        self._report = BulkReport(
-            completed=tally.completed,
-            recovered=tally.recovered,
-            skipped=tally.skipped,
-            failed=dict(tally.failed),
-            uncertain_in_input=tally.uncertain,
-            remaining=tally.read - tally.ended,
-            total=tally.read,
-            uncertain=tuple(
-                UncertainRequest(index=row.position, fingerprint=row.fingerprint, prompt=row.prompt) for row in rows
-            ),
-            orphans=tally.orphans,
-            unjournaled_task_ids=tuple(errands.unjournaled_task_ids),
-            spent=tally.spent,
-            cost_avoided=tally.cost_avoided,
-            total_spent=spent,
-            seconds=seconds,
-            stopped=execution.stopped,
+            yield
+        finally:
+            names.discard(name)
+
+    async def _make_runner(self, opened: _Opened, stack: AsyncExitStack) -> Runner:
+        session, worker, directory = self._session, opened.worker, opened.directory
+        budget = await open_budget(worker, opened.run.id, self._max_cost, is_shared=opened.is_shared)
+        switch, counts, moved = StopSwitch(), RunCounts(), asyncio.Event()
+        outages = OutageWatch(session=session, on_outage=self._on_outage, timeout=self._outage_timeout, switch=switch)
+        billed = DuplicateCounter()
+        stack.callback(billed.close)
+        items = ItemRunner(
+            session=session,
+            worker=worker,
+            directory=directory,
+            filenames=FilenameAllocator(directory.path, directory.folder, self._filenames),
+            budget=budget,
+            limit=self._max_cost if opened.is_shared else None,
+            counts=counts,
+            switch=switch,
+            outages=outages,
+            billed=billed,
         )
+        admission = Admission(
+            session=session,
+            worker=worker,
+            run=opened.run.id,
+            budget=budget,
+            switch=switch,
+            is_shared=opened.is_shared,
+            moved=moved,
+        )
+        return Runner(
+            session=session,
+            worker=worker,
+            run=opened.run,
+            directory=directory,
+            items=items,
+            admission=admission,
+            policy=Policy(resend_uncertain=self._resend_uncertain, retry_failed=self._retry_failed, began=time.time()),
+            viewer=Viewer(
+                worker=worker.number,
+                account=worker.account,
+                folder=directory.folder,
+                takes_planned=not opened.is_shared,
+            ),
+            counts=counts,
+            switch=switch,
+            outages=outages,
+            moved=moved,
+        )
+
+    async def _finish(self, opened: _Opened, runner: Runner, began: float) -> None:
+        """Write ``results.jsonl`` and the contact sheet, and build the report."""
+        from kontext_async.bulk.contact_sheet import write_contact_sheet  # noqa: PLC0415 # it needs the extra
+
+        worker, directory, run = opened.worker, opened.directory, opened.run
+        counts, switch = runner.counts, runner.switch
+        rows: list[Row] = []
+        total_spent = counts.spent
+        try:
+            if worker.failure:
+                raise worker.failure
+            await worker.flush(FLUSH_SECONDS)
+            rows = await _uncertain_rows(worker, run)
+            total_spent = (await worker.store.summary(run.id)).spent
+            await directory.results.finish(worker.store, run.id, directory.folder)
+            if not opened.is_shared:
+                await write_contact_sheet(directory, worker.store, run.id)
+        except (StoreError, ReportUnwritable) as error:
+            switch.trip(error)
+        self._report = BulkReport(
+            completed=counts.completed,
+            recovered=counts.recovered,
+            skipped=counts.skipped,
+            failed=dict(counts.failed),
+            uncertain_in_input=counts.uncertain,
+            remaining=counts.read - counts.ended,
+            total=counts.read,
+            uncertain=tuple(
+                UncertainRequest(index=row.position or 0, fingerprint=row.digest.hex(), prompt=row.prompt)
+                for row in rows
+            ),
+            orphans=counts.orphans,
+            unjournaled_task_ids=tuple(worker.unwritten_task_ids),
+            spent=counts.spent,
+            cost_avoided=counts.cost_avoided,
+            total_spent=total_spent,
+            seconds=time.monotonic() - began,
+            stopped=switch.reason,
+        )
+
+
+async def _close(worker: Worker) -> None:
+    with anyio.CancelScope(shield=True):
+        await worker.aclose()
+
+
+async def _end_predecessors(worker: Worker, run: Run) -> None:
+    """End the life of earlier workers at the store in the directory: its lock says that they are dead."""
+    owners: set[int] = set()
+    last = 0
+    while rows := await worker.store.page(Selection(run=run.id, states=UNFINISHED), after=last):
+        owners |= {row.owner for row in rows if row.owner is not None and row.owner_alive}
+        last = rows[-1].id
+    for owner in owners - {worker.number}:
+        await worker.store.remove_worker(owner)
+
+
+async def _uncertain_rows(worker: Worker, run: Run) -> list[Row]:
+    """Return the uncertain requests of a run. Those that dead workers were sending become uncertain first."""
+    dead = Selection(run=run.id, states=frozenset({State.INTENT}), unowned=True)
+    while rows := await worker.store.page(dead):
+        for row in rows:
+            await worker.record(row, Orphaned(attempt=row.attempt))
+    uncertain: list[Row] = []
+    selection = Selection(run=run.id, states=frozenset({State.UNCERTAIN}))
+    while rows := await worker.store.page(selection, after=uncertain[-1].id if uncertain else 0):
+        uncertain += rows
+    return uncertain
 
 
 def _preload() -> None:
     """Import the slow modules off the event loop."""
-    from kontext_async.bulk import opening, sheet  # noqa: F401, PLC0415 # they need the extra
+    from kontext_async.bulk import contact_sheet  # noqa: F401, PLC0415 # it needs the extra
+    from kontext_async.store import urls  # noqa: F401, PLC0415 # as above
 
 
 def check_extra() -> None:

@@ -1,25 +1,32 @@
-"""The states of a request in the journal, and the action that the next run takes for each. Pure.
+"""The action of a run for a row that it reads, and the consequence of an error for a row. Pure.
 
-The journal is written before each step, so that the state is always a certain fact:
+The states and the steps between them are `kontext_async.store.states`. A row may belong to another worker of a shared
+run; a run then waits for what becomes of it.
 
-========  ==============================================  ==========================================================
-state     meaning                                         action of the next run
-========  ==============================================  ==========================================================
-planned   read, and not accepted by the gateway           submits it
-intent    a create request was about to be sent           reports it as uncertain; submits it with `resend_uncertain`
-accepted  the gateway accepted it; its ID is known        polls it and saves its images: it is already paid for
-finished  completed; its images are not saved yet         requests fresh URLs and saves its images
-saved     its images are saved                            skips it; downloads it again if a file is missing or damaged
-failed    rejected permanently, or ended without image    reports it; submits it with `retry_failed`
-expired   paid for, but the gateway deleted the task      reports it; submits it with `retry_failed`
-========  ==============================================  ==========================================================
+=========  =====================  ====================================================================
+state      owner                  what the run does
+=========  =====================  ====================================================================
+planned    none, dead, or itself  submits it
+planned    another, alive         waits; submits it once it has read its input
+intent     alive                  waits
+intent     dead                   records that it is uncertain, and looks again
+uncertain  any                    reports it; submits it with `resend_uncertain`
+accepted   another, alive         waits
+accepted   none, dead, or itself  polls it, and saves its images: it is already paid for
+finished   as accepted            saves its images, from fresh URLs
+saved      any                    skips it; downloads images of its own directory again if they are damaged
+failed     any                    reports it; submits it with `retry_failed`
+expired    any                    reports it; submits it with `retry_failed`
+=========  =====================  ====================================================================
 
-The value of `State.COMPLETED` in the journal is ``finished``, as in existing journals.
+Until it is completed, a row is followed for the account that pays for it only.
 """
 
 from __future__ import annotations
 
 import enum
+import math
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
@@ -35,33 +42,56 @@ from kontext_async.errors import (
     TaskFailed,
     TaskNotFound,
 )
+from kontext_async.store.steps import State
 
-__all__ = ["Action", "Policy", "State", "is_open_after", "state_after"]
+if TYPE_CHECKING:
+    from kontext_async.store.rows import Row
 
-
-class State(enum.StrEnum):
-    """The state of a request in the journal."""
-
-    PLANNED = "planned"
-    INTENT = "intent"
-    ACCEPTED = "accepted"
-    COMPLETED = "finished"
-    SAVED = "saved"
-    FAILED = "failed"
-    EXPIRED = "expired"
+__all__ = ["Action", "Consequence", "Policy", "Viewer", "consequence_of"]
 
 
 class Action(enum.Enum):
-    """The action that a run takes for a request."""
+    """The action that a run takes for a row."""
 
     SUBMIT = enum.auto()
     """Submit it. It is billed."""
+    WAIT = enum.auto()
+    """Wait: another worker submits it or follows it."""
+    SWEEP = enum.auto()
+    """Its owner died while it was sending: record that it is uncertain, and look again."""
     FETCH = enum.auto()
     """Poll it by its task ID, and save its images. It is already paid for."""
     SKIP = enum.auto()
     """Do nothing: its images are saved."""
     REPORT = enum.auto()
     """Report its error, and do nothing else."""
+    REFUSE = enum.auto()
+    """Report that another account or gateway has it, and do nothing else."""
+
+
+@frozen(kw_only=True)
+class Viewer:
+    """The worker that looks at a row.
+
+    Attributes:
+        worker: Its number; None for one that only looks.
+        account: The number of its account; None for one that only looks.
+        folder: The number of the folder of its images.
+        takes_planned: True if it takes planned rows that another worker prefers.
+    """
+
+    worker: int | None = None
+    account: int | None = None
+    folder: int | None = None
+    takes_planned: bool = True
+
+    def is_elsewhere(self, row: Row) -> bool:
+        """Return True if another worker that is alive owns a row, or is its preferred owner."""
+        return row.owner is not None and row.owner != self.worker and row.owner_alive
+
+    def is_payer(self, row: Row) -> bool:
+        """Return True if the viewer's account pays for a row, or nobody does yet."""
+        return self.account is None or row.account in (None, self.account)
 
 
 @frozen(kw_only=True)
@@ -71,42 +101,68 @@ class Policy:
     Attributes:
         resend_uncertain: Resubmit uncertain requests. They may be billed twice.
         retry_failed: Resubmit failed and expired requests.
+        began: When the run began, in Unix seconds: what failed later is resubmitted by the next run at the earliest.
     """
 
     resend_uncertain: bool = False
     retry_failed: bool = False
+    began: float = math.inf
 
-    def action(self, state: State, *, files_present: bool) -> Action:
-        """Return the action for a request that an earlier run left in `state`."""
-        match state:
-            case State.PLANNED:
-                return Action.SUBMIT
-            case State.INTENT:
-                return Action.SUBMIT if self.resend_uncertain else Action.REPORT
-            case State.ACCEPTED | State.COMPLETED:
-                return Action.FETCH
+    def action(self, row: Row, viewer: Viewer, *, files_intact: bool) -> Action:
+        """Return the action for a row.
+
+        Args:
+            row: The row.
+            viewer: The worker that looks at it.
+            files_intact: True if the images of the row are in the viewer's folder, and intact.
+        """
+        match row.state:
             case State.SAVED:
-                return Action.SKIP if files_present else Action.FETCH
-        return Action.SUBMIT if self.retry_failed else Action.REPORT
+                return Action.SKIP if files_intact or row.folder != viewer.folder else Action.FETCH
+            case State.INTENT:
+                return Action.WAIT if row.owner_alive else Action.SWEEP
+            case State.UNCERTAIN | State.FAILED | State.EXPIRED:
+                return self._after_failure(row, viewer)
+        if not viewer.is_payer(row):
+            return Action.REFUSE
+        if row.state is State.PLANNED:
+            waits = viewer.is_elsewhere(row) and not viewer.takes_planned
+            return Action.WAIT if waits else Action.SUBMIT
+        return Action.WAIT if viewer.is_elsewhere(row) else Action.FETCH
+
+    def _after_failure(self, row: Row, viewer: Viewer) -> Action:
+        is_uncertain = row.state is State.UNCERTAIN
+        wanted = self.resend_uncertain if is_uncertain else self.retry_failed
+        failed_at = row.intended_at if is_uncertain else row.completed_at
+        if not wanted or (failed_at or 0.0) >= self.began:
+            return Action.REPORT
+        return Action.SUBMIT if viewer.is_payer(row) else Action.REFUSE
 
 
-def state_after(error: KontextError, state: State) -> State:
-    """Return the state of a request after `error` occurred in `state`.
+class Consequence(enum.Enum):
+    """The consequence of an error for a row."""
 
-    Errors that a later attempt may not meet leave the state as it is, and an uncertain request remains uncertain.
-    """
-    if state is State.INTENT or isinstance(error, SubmissionUncertain):
-        return State.INTENT
-    if isinstance(error, TaskNotFound):
-        return State.EXPIRED
+    OPEN = enum.auto()
+    """It is not the request's fault: the connection, a proxy, the key, the balance or the session is to blame. Nothing
+    failed, and the next run takes the next step."""
+    UNCERTAIN = enum.auto()
+    """The request may be billed."""
+    FAILED = enum.auto()
+    """The request failed for good."""
+    EXPIRED = enum.auto()
+    """It was paid for, and the gateway does not know its task any more."""
+    UNCHANGED = enum.auto()
+    """The request failed in this run, and the next one takes its next step again."""
+
+
+def consequence_of(error: KontextError, row: Row) -> Consequence:
+    """Return the consequence of an error for a row in its state."""
+    if isinstance(error, SubmissionUncertain):
+        return Consequence.UNCERTAIN
+    if isinstance(error, GatewayUnavailable | AuthenticationFailed | PermissionDenied | SessionError):
+        return Consequence.OPEN
+    if isinstance(error, TaskNotFound):  # rows of version 1 have no account: another one may know the task
+        return Consequence.UNCHANGED if row.account is None else Consequence.EXPIRED
     if isinstance(error, TaskFailed | RequestRejected | InvalidRequest):
-        return State.FAILED
-    return state
-
-
-def is_open_after(error: KontextError) -> bool:
-    """Return True for an error that is not the request's fault: nothing failed, and the next run takes its next step.
-
-    The connection, a proxy, the key, the balance or the session is to blame.
-    """
-    return isinstance(error, GatewayUnavailable | AuthenticationFailed | PermissionDenied | SessionError)
+        return Consequence.FAILED
+    return Consequence.UNCHANGED

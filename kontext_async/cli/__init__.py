@@ -7,7 +7,9 @@ The modules, in the order in which a call passes them:
 `commands`         one module per command, imported only if that command is called
 `options`          the options that several commands share
 `values`           converts the texts of options: paths, durations, pairs
-`key_file`         reads the API key from a file
+`secret_files`     reads secrets from files: the API key, the URL of a store
+`passwords`        recognizes passwords in URLs, and hides them
+`validation`       validates a prompt file before anything is submitted
 `signals`          turns SIGINT and SIGTERM into an orderly end
 `session`          opens the gateway, or a private emulator, and a session
 `save_all`         runs a list of requests and saves their images

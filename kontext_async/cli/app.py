@@ -6,7 +6,6 @@ to import than everything that help needs.
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from contextvars import ContextVar
@@ -17,6 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 from kontext_async.base_errors import KontextError, unwrap_group
 from kontext_async.cli.exit_codes import ExitCode, exit_code_for
 from kontext_async.cli.output import to_one_line
+from kontext_async.cli.passwords import hide_passwords
 from kontext_async.cli.streams import cannot_be_written, discard, print_to_stderr
 from kontext_async.redaction import redact_text
 from kontext_async.version import __version__
@@ -38,10 +38,13 @@ COMMANDS: Mapping[str, str] = {
         "checked before the first request is submitted.\n\n"
         "To resume a run, however it ended, run the same command again: it skips saved images, fetches accepted tasks, "
         "and pays for nothing twice. DIR receives the images, results.jsonl, index.html (a contact sheet) and the "
-        "journal."
+        "journal, unless there is a --store.\n\n"
+        "Several machines share a run: call the command on each with the same file, --store and --run, and a DIR of "
+        "its own."
     ),
     "report": (
-        "Regenerate results.jsonl and index.html of a bulk run from its journal.\n\nNothing is submitted or billed."
+        "Regenerate results.jsonl and index.html of a bulk run from its journal.\n\n"
+        "With --store and --run they contain the requests of all workers. Nothing is submitted or billed."
     ),
     "status": (
         "Print the current status of each task.\n\n"
@@ -57,9 +60,6 @@ COMMANDS: Mapping[str, str] = {
     ),
 }
 """The help text of each command. The list of commands shows the first paragraph."""
-
-PASSWORD = re.compile(r"(?<=://)[^/?#\s]*(?=@)")
-"""The user and the password of a URL."""
 
 arguments_in_use: ContextVar[tuple[str, ...]] = ContextVar("arguments_in_use", default=())
 
@@ -122,9 +122,9 @@ def remember_key(key: str) -> None:
 def command_line() -> str:
     """Return this call as a line for a shell, so that a command can print how to resume it.
 
-    Passwords in the URLs of proxies and databases are replaced by ``***``.
+    ``***`` stands for the users and passwords of URLs.
     """
-    arguments = (PASSWORD.sub("***", each) for each in arguments_in_use.get())
+    arguments = (hide_passwords(each) for each in arguments_in_use.get())
     return shlex.join(["kontext-async", *arguments])
 
 

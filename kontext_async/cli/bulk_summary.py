@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kontext_async.bulk import BulkReport
-    from kontext_async.bulk.plan import RunPlan
+    from kontext_async.bulk.models import RunPlan
     from kontext_async.cli.output import Output
     from kontext_async.cli.session import Gateway
 
@@ -55,7 +55,7 @@ def print_report(
     _print_uncertain(report, output)
     for task_id in report.unjournaled_task_ids:
         command = shlex.join(["kontext-async", "fetch", task_id, "--out", str(directory)])
-        output.warn(f"Billed, but missing from the journal. To fetch at no extra cost: {command}")
+        output.warn(f"Billed, but not recorded. To fetch at no extra cost: {command}")
     if report.stopped and not is_interrupted:
         unsubmitted = count_of(total - report.total + report.remaining, "request")
         output.error(f"{unsubmitted} not submitted: {report.stopped}")

@@ -10,6 +10,7 @@ from kontext_async.errors import (
     AuthenticationFailed,
     ConfigurationError,
     PermissionDenied,
+    StoreUnusable,
     SubmissionUncertain,
     UsageError,
 )
@@ -37,6 +38,6 @@ def exit_code_for(error: BaseException) -> ExitCode:
     """Return the exit code for an error that ended a command."""
     if isinstance(error, MissingApiKey | AuthenticationFailed | PermissionDenied):
         return ExitCode.KEY_OR_BALANCE
-    if isinstance(error, CycloptsError | UsageError):
+    if isinstance(error, CycloptsError | UsageError | StoreUnusable):
         return ExitCode.USAGE_ERROR
     return ExitCode.UNCERTAIN if isinstance(error, SubmissionUncertain) else ExitCode.FAILED

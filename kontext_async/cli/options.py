@@ -13,14 +13,18 @@ from attrs import field, frozen
 from cyclopts import Group, Parameter
 
 from kontext_async.cli.exit_codes import MissingApiKey
-from kontext_async.cli.key_file import read_key_file
+from kontext_async.cli.passwords import contains_password
+from kontext_async.cli.secret_files import read_key_file, read_store_file
 from kontext_async.cli.values import Duration, LocalPath, to_pairs
 from kontext_async.errors import ConfigurationError
-from kontext_async.settings import Limits, Network, Settings, Timeouts, find_api_key
+from kontext_async.settings import Limits, Network, Settings, Timeouts, find_api_key, find_store_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from kontext_async.settings import StoreSettings
+    from kontext_async.store.base import Store
 
 __all__ = [
     "OUTPUT",
@@ -29,6 +33,7 @@ __all__ = [
     "OutputOptions",
     "RequestOptions",
     "RunOptions",
+    "StoreOptions",
     "create_directory",
 ]
 
@@ -166,15 +171,14 @@ class RunOptions(GatewayOptions):
 @Parameter(name="*", group=RUN)
 @frozen(kw_only=True)
 class BulkOptions:
-    """The cost limit of a durable run, what it resubmits, and where it keeps its files.
+    """The cost limit of a durable run, what it resubmits, and what it does in an outage.
 
     Attributes:
-        max_cost: USD that all runs in DIR may spend together. Before that is exceeded, submitting stops (exit code 1).
+        max_cost: USD that the run may spend in all. Before that is exceeded, submitting stops (exit code 1).
         resend_uncertain: Resubmit uncertain requests. They may be billed twice.
         retry_failed: Resubmit failed and expired requests.
         dry_run: Check everything, print what would be done and what it would cost, and submit nothing.
         filename_template: The names of images, from index, slug, ext, task_id, seed, model, fingerprint and occurrence.
-        journal: The URL of a database for the journal; a file in DIR by default.
         grace: The time that tasks in flight get after the first Ctrl-C or SIGTERM.
         on_outage: What to do when submitting stops because of an outage: wait until it is over, or stop the run.
         outage_timeout: The longest outage to wait for, such as 30m; after that, the run stops. No limit by default.
@@ -185,7 +189,6 @@ class BulkOptions:
     retry_failed: Annotated[bool, Parameter(show_default=False)] = False
     dry_run: Annotated[bool, Parameter(show_default=False)] = False
     filename_template: Annotated[str, Parameter(metavar="TEMPLATE")] = "{index:06d}-{slug}.{ext}"
-    journal: Annotated[str | None, Parameter(metavar="URL")] = None
     grace: Duration = 30.0
     on_outage: Literal["wait", "stop"] = "wait"
     outage_timeout: Duration | None = None
@@ -205,10 +208,57 @@ class BulkOptions:
             "resend_uncertain": self.resend_uncertain,
             "retry_failed": self.retry_failed,
             "filename_template": self.filename_template,
-            "journal": self.journal,
             "on_outage": self.on_outage,
             "outage_timeout": self.outage_timeout,
         }
+
+
+@Parameter(name="*", group=RUN)
+@frozen(kw_only=True)
+class StoreOptions:
+    """The store of a durable run, and the name of the run in it.
+
+    Attributes:
+        run: The name of the run in a store that several workers share; each needs a DIR of its own.
+        store: The URL of the store, such as postgresql://HOST/NAME; by default KONTEXT_STORE, or else a file in DIR.
+        store_file: A file that contains the URL of the store, for one with a password.
+    """
+
+    run: Annotated[str | None, Parameter(metavar="NAME")] = None
+    store: Annotated[str | None, Parameter(metavar="URL")] = None
+    store_file: Annotated[LocalPath | None, Parameter(metavar="PATH")] = None
+
+    def url(self) -> str | None:
+        """Return the URL of the store; None for the store in the directory.
+
+        Raises:
+            ConfigurationError: The options contradict each other, a password is among the arguments, or the file cannot
+                be read.
+        """
+        if self.store is not None and self.store_file is not None:
+            raise ConfigurationError("--store and --store-file cannot be combined")
+        if self.store is not None and contains_password(self.store):
+            raise ConfigurationError(
+                "--store contains a password, which others can read in the list of processes: change it, and set "
+                "KONTEXT_STORE, or use --store-file PATH"
+            )
+        url = find_store_url(self.store) if self.store_file is None else read_store_file(self.store_file)
+        if self.run is not None and url is None:
+            raise ConfigurationError(f"--run {self.run} needs a store: use --store, --store-file or KONTEXT_STORE")
+        return url
+
+    def new_store(self, settings: StoreSettings) -> Store | None:
+        """Return the store, not opened yet; None for the store in the directory.
+
+        Raises:
+            ConfigurationError: As for `url`, or the URL is not one of a store.
+        """
+        url = self.url()
+        if url is None:
+            return None
+        from kontext_async.store.urls import store_from_url  # noqa: PLC0415 # it needs an extra, and takes its time
+
+        return store_from_url(url, settings)
 
 
 @Parameter(name="*", group=OUTPUT)

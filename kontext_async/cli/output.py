@@ -36,7 +36,7 @@ def error_to_json(error: KontextError | None) -> dict[str, Any] | None:
     """Return an error as an object for machines; None for None."""
     if error is None:
         return None
-    from kontext_async.bulk.records import error_to_dict  # noqa: PLC0415 # help does without
+    from kontext_async.store.records import error_to_dict  # noqa: PLC0415 # help does without
 
     return error_to_dict(error)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from kontext_async.cli.outages import OutageNotice
 from kontext_async.cli.progress_counts import ProgressCounts
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from kontext_async.events import Event
     from kontext_async.session import KontextSession
 
-__all__ = ["ProgressLines", "show_progress"]
+__all__ = ["PeriodicLines", "ProgressLines", "show_progress"]
 
 SECONDS_PER_LINE = 5.0
+
+ProgressT = TypeVar("ProgressT")
 
 
 class ProgressLines:
@@ -60,6 +62,31 @@ class ProgressLines:
             f"{counts.spent} USD spent, {counts.rate(now - self._began):.1f}/s"
         )
         self._output.note("; ".join(part for part in (line, self._outage.describe()) if part))
+
+
+class PeriodicLines(Generic[ProgressT]):
+    """Prints every few seconds how far something is. With ``--quiet``, nothing is printed.
+
+    Args:
+        output: The output to print to.
+        describe: Returns the line for a state of the work.
+        clock: Returns the time in seconds.
+    """
+
+    def __init__(
+        self, output: Output, describe: Callable[[ProgressT], str], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._output = output
+        self._describe = describe
+        self._clock = clock
+        self._printed = clock()
+
+    def __call__(self, progress: ProgressT) -> None:
+        """Print a line, unless the last one is recent."""
+        now = self._clock()
+        if now - self._printed >= SECONDS_PER_LINE:
+            self._printed = now
+            self._output.note(self._describe(progress))
 
 
 @contextmanager

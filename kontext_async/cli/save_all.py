@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 from attrs import define, field
 
-from kontext_async.bulk.names import slug
+from kontext_async.bulk.filenames import slug
 from kontext_async.cli.exit_codes import ExitCode
 from kontext_async.cli.output import Output, Result
 from kontext_async.cli.unsaved_tasks import UnsavedTasks

@@ -27,3 +27,9 @@ def folder(tmp_path: Path) -> Folder:
 def run(emulator: Emulator, folder: Folder) -> RunRequests:
     """Run requests in the folder."""
     return RunRequests(emulator, folder)
+
+
+@pytest.fixture(autouse=True)
+def _spool_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the spools of the tests out of the user's folder."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
+from rows_support import RowWriter
 
-from kontext_async.bulk import sheet
-from kontext_async.bulk.rebuilding import regenerate_reports
+from kontext_async.bulk import RunRefused, contact_sheet
+from kontext_async.bulk.contact_sheet import regenerate_reports, write_contact_sheet
+from kontext_async.bulk.directory import RunDirectory, open_run_directory
+from kontext_async.store.memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,7 +122,7 @@ def test_prompts_are_escaped_in_the_page_and_in_its_fallback_without_javascript(
 
 
 async def test_a_long_run_has_several_pages(run: RunRequests, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sheet, "CARDS_PER_PAGE", 4)
+    monkeypatch.setattr(contact_sheet, "CARDS_PER_PAGE", 4)
     await run([f"fox {number}" for number in range(9)])
     assert [name for name in folder.other_files() if name.startswith("index")] == [
         "index-2.html",
@@ -132,6 +135,72 @@ async def test_a_long_run_has_several_pages(run: RunRequests, folder: Folder, mo
     assert 'href="index-3.html"' in second
     assert "fox 4" in second
     assert "fox 3" not in second
-    monkeypatch.setattr(sheet, "CARDS_PER_PAGE", 100)
+    monkeypatch.setattr(contact_sheet, "CARDS_PER_PAGE", 100)
     await regenerate_reports(folder.path)
     assert [name for name in folder.other_files() if name.startswith("index")] == ["index.html"]
+
+
+async def written_cards(directory: RunDirectory, store: MemoryStore, run: int) -> list[dict[str, object]]:
+    """Write the sheet, and return the data of its cards."""
+    await write_contact_sheet(directory, store, run)
+    text = (directory.path / "index.html").read_text("utf-8")
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert found
+    cards: list[dict[str, object]] = json.loads(found[1])
+    return cards
+
+
+async def test_the_sheet_of_a_shared_run_links_to_the_images_of_all_workers(tmp_path: Path) -> None:
+    store = MemoryStore()
+    writer = await RowWriter.start(store, "night")
+    rows = await writer.plan("mine", "theirs", "far")
+    for name in ("mine", "another one"):
+        (tmp_path / name).mkdir()
+    theirs = await store.folder(b"2" * 16, str(tmp_path / "another one"))
+    far = await store.folder(b"3" * 16, "/on/another/machine")
+    async with open_run_directory(tmp_path / "mine") as directory:
+        run = await store.open_run(await directory.find_run(store, "night"))
+        assert run
+        await directory.join(store, run)
+        for row, folder in zip(rows, (directory.folder, theirs, far), strict=True):
+            await writer.save(row, folder=folder, name="a fox.jpg")
+        mine, other, remote = await written_cards(directory, store, run.id)
+    assert mine["f"] == ["a%20fox.jpg"]
+    assert other["f"] == ["../another%20one/a%20fox.jpg"]
+    assert "f" not in remote
+    assert remote["m"] == "saved in /on/another/machine"
+
+
+async def test_a_request_that_a_live_worker_is_sending_is_not_called_uncertain(tmp_path: Path) -> None:
+    now = [0.0]
+    store = MemoryStore(clock=lambda: now[0])
+    writer = await RowWriter.start(store, "night", lease=15)
+    await writer.submit(*await writer.plan("fox"))
+    async with open_run_directory(tmp_path / "out") as directory:
+        run = await store.open_run(await directory.find_run(store, "night"))
+        assert run
+        await directory.join(store, run)
+        assert [card["s"] for card in await written_cards(directory, store, run.id)] == ["intent"]
+        now[0] = 16.0
+        assert [card["s"] for card in await written_cards(directory, store, run.id)] == ["uncertain"]
+
+
+async def test_the_reports_of_a_shared_run_are_written_in_a_fresh_directory(tmp_path: Path) -> None:
+    store = MemoryStore()
+    writer = await RowWriter.start(store, "night")
+    rows = await writer.plan("fox", "wolf", "owl")
+    await writer.save(rows[0], folder=await store.folder(b"1" * 16, "/a"))
+    await writer.fail(rows[1], folder=await store.folder(b"2" * 16, "/b"))
+    reports = await regenerate_reports(tmp_path / "reports", store=store.share(), run="night")
+    assert (reports.lines, reports.states) == (2, {"failed": 1, "planned": 1, "saved": 1})
+    lines = map(json.loads, (tmp_path / "reports" / "results.jsonl").read_text("utf-8").splitlines())
+    assert [(line["folder"], line["prompt"]) for line in lines] == [("/a", "fox"), ("/b", "wolf")]
+    assert "saved in /a" in (tmp_path / "reports" / "index.html").read_text("utf-8")
+
+
+async def test_there_is_no_report_of_a_run_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(RunRefused, match="there is no run in"):
+        await regenerate_reports(tmp_path / "nowhere")
+    with pytest.raises(RunRefused, match="the store has no run 'night'"):
+        await regenerate_reports(tmp_path / "reports", store=MemoryStore(), run="night")
+    assert list((tmp_path / "reports").iterdir()) == [tmp_path / "reports" / ".lock"]

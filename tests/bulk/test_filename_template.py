@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, strategies as st
 
 from kontext_async import ConfigurationError
-from kontext_async.bulk.names import DEFAULT_TEMPLATE, EXAMPLE, OWN, PART_BYTES, RESERVED, NameTemplate, slug
+from kontext_async.bulk.filenames import DEFAULT_TEMPLATE, EXAMPLE, OWN, PART_BYTES, RESERVED, FilenameTemplate, slug
 
 
 @given(st.text(max_size=300), st.text(max_size=100), st.sampled_from([DEFAULT_TEMPLATE, "{slug}", "{task_id}.{ext}"]))
 def test_names_stay_inside_the_directory(prompt: str, task_id: str, template: str) -> None:
-    name = NameTemplate(template).fill({**EXAMPLE, "slug": slug(prompt), "task_id": task_id})
+    name = FilenameTemplate(template).render({**EXAMPLE, "slug": slug(prompt), "task_id": task_id})
     path = PurePosixPath(name)
     assert not path.is_absolute()
     assert ".." not in path.parts
@@ -39,7 +39,7 @@ def test_names_stay_inside_the_directory(prompt: str, task_id: str, template: st
     ],
 )
 def test_a_template_renders_a_safe_name(template: str, name: str) -> None:
-    assert NameTemplate(template).fill(EXAMPLE) == name
+    assert FilenameTemplate(template).render(EXAMPLE) == name
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,11 @@ def test_the_name_of_a_prompt_is_readable_in_its_own_script(prompt: str, name: s
     assert slug(prompt) == unicodedata.normalize("NFC", name)
 
 
-@pytest.mark.parametrize("name", ["journal.sqlite", "Journal.SQLite-wal", "index-2.html", "com¹", "NUL.txt"])
+@pytest.mark.parametrize(
+    "name", ["journal.sqlite", "run.json", "Journal.SQLite-wal", "index-2.html", "com¹", "NUL.txt"]
+)
 def test_an_image_takes_no_name_of_the_run_or_of_windows(name: str) -> None:
-    assert NameTemplate("{slug}").fill({**EXAMPLE, "slug": name}) == f"_{name}"
+    assert FilenameTemplate("{slug}").render({**EXAMPLE, "slug": name}) == f"_{name}"
 
 
 @pytest.mark.parametrize(
@@ -87,4 +89,4 @@ def test_an_image_takes_no_name_of_the_run_or_of_windows(name: str) -> None:
 )
 def test_an_invalid_template_is_rejected(template: str) -> None:
     with pytest.raises(ConfigurationError, match="filename template"):
-        NameTemplate(template)
+        FilenameTemplate(template)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 from image_support import is_image_file
 
-from kontext_async import KontextSession
+from kontext_async import KontextSession, StoreSettings
 from kontext_async.bulk import BulkRun, RunLocked, RunRefused
+from kontext_async.bulk.contact_sheet import regenerate_reports
 from kontext_async.bulk.lock import DirectoryLock
 from kontext_async.bulk.paths import is_relative_name
-from kontext_async.bulk.rebuilding import regenerate_reports
+from kontext_async.store.urls import store_from_url
 
 if TYPE_CHECKING:
     from bulk_support import Folder, RunRequests
@@ -78,7 +79,7 @@ async def test_a_lock_of_another_program_is_not_overwritten(run: RunRequests, fo
     assert (folder.path / ".lock").read_text() == "held by pid 7\n"
 
 
-@pytest.mark.parametrize("name", ["results.jsonl", "journal.sqlite.reserve", "index.html"])
+@pytest.mark.parametrize("name", ["results.jsonl", "run.json", "index.html"])
 async def test_a_symbolic_link_in_place_of_a_report_is_not_followed(
     run: RunRequests, folder: Folder, tmp_path: Path, name: str
 ) -> None:
@@ -94,7 +95,7 @@ async def test_a_symbolic_link_in_place_of_a_report_is_not_followed(
 async def test_a_link_that_leads_nowhere_is_not_followed(run: RunRequests, folder: Folder, tmp_path: Path) -> None:
     folder.path.mkdir()
     (folder.path / "results.jsonl").symlink_to(tmp_path / "made")
-    with pytest.raises(RunRefused, match="symbolic link"):
+    with pytest.raises(RunRefused, match="has a run"):
         await run(FOXES)
     assert not (tmp_path / "made").exists()
 
@@ -183,11 +184,12 @@ async def test_a_run_keeps_its_directory_and_its_images_when_the_process_changes
     monkeypatch.chdir(tmp_path)
     async with KontextSession(emulator.api_key, base_url=emulator.base_url) as session:
         await session.save(await session.generate("a fox"), "in.jpg")
-        run = BulkRun(session, "out", journal="sqlite:///all.sqlite?timeout=5")
+        run = BulkRun(session, "out", store="sqlite:///all.sqlite", run="foxes")
         monkeypatch.chdir(tmp_path / "elsewhere")
         report = await run.execute(["a fox", {"prompt": "dusk", "input_images": "in.jpg"}])
     assert report.complete
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all.sqlite", "elsewhere", "in.jpg", "out"]
     assert list((tmp_path / "elsewhere").iterdir()) == []
     monkeypatch.chdir(tmp_path)
-    assert (await regenerate_reports(Path("out"), url="sqlite:///all.sqlite")).lines == 2
+    store = store_from_url("sqlite:///all.sqlite", StoreSettings())
+    assert (await regenerate_reports(Path("out"), store=store)).lines == 2

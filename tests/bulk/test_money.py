@@ -15,7 +15,7 @@ from kontext_async import (
     InvalidResponse,
     KontextSession,
 )
-from kontext_async.bulk.plan import plan_run
+from kontext_async.bulk.dry_run import plan_run
 from kontext_async.emulator import Emulator, Fault, FaultKind
 from kontext_async.testing import FAST
 

@@ -11,10 +11,10 @@ from http_support import JPEG, Request, http_response, scripted_server
 
 from kontext_async import DownloadFailed, KontextSession, SubmissionUncertain, TaskFailed, TaskNotFound
 from kontext_async.bulk import BulkRun
-from kontext_async.bulk.entries import JournalRow
-from kontext_async.bulk.states import State
-from kontext_async.bulk.telling import error_of
 from kontext_async.emulator import Emulator, Fault, FaultKind
+from kontext_async.store.records import error_from_row
+from kontext_async.store.rows import Row
+from kontext_async.store.steps import State
 from kontext_async.testing import FAST
 
 if TYPE_CHECKING:
@@ -134,16 +134,16 @@ async def test_an_uncertain_request_says_so_once_in_every_run(emulator: Emulator
     assert texts[0].count("may have accepted") == 1
 
 
-def make_row(state: State, error: dict[str, Any] | None) -> JournalRow:
-    return JournalRow(
-        id=1, fingerprint="ab" * 32, occurrence=0, position=0, state=state, model="m", images=0, prompt="fox",
-        fields={}, task_id="t1", error=error,
-    )  # fmt: skip
+def make_row(state: State, error: dict[str, Any] | None) -> Row:
+    digest = bytes.fromhex("ab" * 32)
+    return Row(
+        id=1, run=1, key="k", state=state, digest=digest, model="m", images=0, prompt="fox", task_id="t1", error=error
+    )
 
 
 def test_an_uncertain_request_of_an_earlier_version_says_so_once() -> None:
     first = SubmissionUncertain(request=None, fingerprint="ab" * 32, seen="no response within 120 s")
-    known = error_of(make_row(State.INTENT, {"type": "SubmissionUncertain", "message": str(first)}), None)
+    known = error_from_row(make_row(State.UNCERTAIN, {"type": "SubmissionUncertain", "message": str(first)}), None)
     assert str(known) == str(first)
 
 
@@ -156,7 +156,7 @@ def test_an_uncertain_request_of_an_earlier_version_says_so_once() -> None:
 )
 def test_a_recorded_error_names_its_task_once(error: TaskFailed | TaskNotFound, state: State) -> None:
     recorded = {"type": type(error).__name__, "message": str(error), "code": getattr(error, "code", None)}
-    known = error_of(make_row(state, recorded), None)
+    known = error_from_row(make_row(state, recorded), None)
     assert str(known).count("t1") == 1
     assert str(known).startswith(str(error.args[0]))
 

@@ -74,7 +74,7 @@ async def test_a_run_that_stops_on_an_outage_leaves_the_requests_to_the_next_run
     emulator: Emulator, folder: Folder
 ) -> None:
     async with broken_front(emulator, Mode.REFUSE) as front:
-        report = await run_at(front.base_url, folder, on_outage="stop")
+        report = await run_at(front.base_url, folder, key=emulator.api_key, on_outage="stop")
         assert isinstance(report.stopped, GatewayOutage)
         assert "submitting has stopped because of an outage" in str(report.stopped)
         assert (report.failed, report.uncertain, report.completed) == ({}, (), 0)

@@ -7,7 +7,9 @@ import csv
 import io
 import json
 import pickle
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,14 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from kontext_async import InvalidRequest, KontextRequest
-from kontext_async.bulk import InvalidLine, check_image_files, lines, read_requests, validate_requests
+from kontext_async.bulk import (
+    InvalidLine,
+    ValidationProgress,
+    check_image_files,
+    lines,
+    read_requests,
+    validate_requests,
+)
 from kontext_async.bulk.lines import is_blank
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
@@ -210,6 +219,68 @@ def test_reading_continues_after_an_invalid_line(tmp_path: Path) -> None:
 def test_validation_stops_at_the_maximum_number_of_invalid_lines(tmp_path: Path) -> None:
     report = validate_requests(write(tmp_path, "p.jsonl", "7\n" * 50), max_invalid=5)
     assert [each.line for each in report.invalid] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".tsv", ".jsonl"])
+def test_validation_reports_how_far_it_is(tmp_path: Path, suffix: str) -> None:
+    rows = [json.dumps({"prompt": f"fox {number:080}"}) for number in range(5_000)]
+    content = "\n".join(rows if suffix == ".jsonl" else ["prompt", *rows])
+    path = write(tmp_path, "p" + suffix, content)
+    seen: list[ValidationProgress] = []
+    assert validate_requests(path, on_progress=seen.append).requests == 5_000 + (suffix == ".txt")
+    size = path.stat().st_size
+    assert [each.size for each in seen] == [size] * len(seen)
+    places = [each.position for each in seen]
+    assert all(64 * 1024 <= later - earlier < 128 * 1024 for earlier, later in pairwise([0, *places]))
+    assert size - 128 * 1024 < places[-1] <= size
+    assert all(abs(each.line / 5_000 - each.position / size) < 0.1 for each in seen)
+
+
+def test_a_small_file_is_validated_without_a_report(tmp_path: Path) -> None:
+    seen: list[ValidationProgress] = []
+    assert validate_requests(write(tmp_path, "p.txt", "a fox\n"), on_progress=seen.append).requests == 1
+    assert seen == []
+
+
+def test_an_error_of_the_receiver_of_reports_ends_the_validation(tmp_path: Path) -> None:
+    path = write(tmp_path, "p.txt", "a fox\n" * 100_000)
+    seen: list[ValidationProgress] = []
+
+    def receive(progress: ValidationProgress) -> None:
+        seen.append(progress)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        validate_requests(path, on_progress=receive)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".tsv", ".jsonl"])
+def test_the_memory_of_a_validation_does_not_depend_on_the_number_of_lines(tmp_path: Path, suffix: str) -> None:
+    def measure(count: int) -> int:
+        rows = (json.dumps({"prompt": f"fox {number}"}) for number in range(count))
+        path = write(tmp_path, f"{count}{suffix}", "\n".join(rows if suffix == ".jsonl" else ["prompt", *rows]))
+        tracemalloc.start()
+        try:
+            validate_requests(path)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    measure(100)  # what is loaded once
+    assert measure(5_000) < measure(500) + 50_000
+
+
+def test_invalid_lines_keep_no_text_as_long_as_an_image(tmp_path: Path) -> None:
+    path = write(tmp_path, "p.jsonl", "".join(f'{{"prompt": "fox", "seed": "{"x" * 500_000}"}}\n' for _ in range(10)))
+    validate_requests(path)  # what is loaded once
+    tracemalloc.start()
+    try:
+        invalid = validate_requests(path).invalid
+        assert tracemalloc.get_traced_memory()[0] < 400_000
+    finally:
+        tracemalloc.stop()
+    assert [each.line for each in invalid] == list(range(1, 11))
 
 
 def test_the_number_of_remembered_ignored_columns_is_bounded(tmp_path: Path) -> None:

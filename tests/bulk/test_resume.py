@@ -27,7 +27,7 @@ async def test_a_second_run_skips_what_the_first_one_completed(
     assert (report.completed, report.total, report.complete) == (12, 12, True)
     assert report.spent == report.total_spent == emulator.ledger.spent == Decimal("0.48")
     assert folder.images() == [f"{number:06d}-fox-{number}.jpg" for number in range(12)]
-    assert folder.other_files() == [".lock", "index.html", "journal.sqlite", "results.jsonl"]
+    assert folder.other_files() == [".lock", "index.html", "journal.sqlite", "results.jsonl", "run.json"]
     again = await run(FOXES)
     assert (again.completed, again.skipped, again.complete) == (0, 12, True)
     assert (again.spent, again.cost_avoided, again.total_spent) == (Decimal(0), Decimal("0.48"), Decimal("0.48"))
@@ -97,7 +97,7 @@ async def test_uncertain_requests_are_reported_and_resubmitted_only_on_request(
     resent = await run(["fox", "wolf"], resend_uncertain=True)
     assert (resent.completed, resent.skipped, resent.uncertain) == (1, 1, ())
     assert emulator.ledger.accepted == 3
-    assert folder.rows()[0]["doubtful"] == 1
+    assert folder.rows()[0]["uncertain_attempts"] == 1
 
 
 async def test_the_outcome_of_an_uncertain_request_is_the_same_error_in_every_run(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("KONTEXT_API_KEY", raising=False)
     monkeypatch.delenv("KONTEXT_BASE_URL", raising=False)
+    monkeypatch.delenv("KONTEXT_STORE", raising=False)
     monkeypatch.chdir(tmp_path)
 
 

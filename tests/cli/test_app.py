@@ -51,7 +51,7 @@ def test_help_imports_no_command_and_nothing_slow() -> None:
     [
         ("generate", ("--input-image", "--emulator", "--json")),
         ("bulk", ("contact sheet", "--filename-template", "They may be billed twice")),
-        ("report", ("--journal",)),
+        ("report", ("--run", "--store", "--store-file")),
         ("status", ("--key-file",)),
         ("fetch", ("--timeout",)),
         ("emulator", ("--fault", "cut-after-accept")),
@@ -76,7 +76,7 @@ def test_session_is_imported_late_and_is_part_of_the_package() -> None:
         "assert {'KontextSession', 'GenerationTask'} <= set(dir(kontext_async)) & set(kontext_async.__all__)\n"
         "from kontext_async import *\n"
         "assert KontextSession is kontext_async.KontextSession\n"
-        "assert GenerationTask.__module__ == 'kontext_async.session'\n"
+        "assert GenerationTask.__module__ == 'kontext_async.session.task'\n"
         "try: kontext_async.Nonsense\n"
         "except AttributeError as error: print(error)",
     )
@@ -146,10 +146,10 @@ def test_command_line_can_be_pasted_into_a_shell() -> None:
 
 def test_command_line_has_no_password() -> None:
     cli_app.remember_arguments(
-        ["bulk", "p.txt", "--proxy", "http://me:pass@word@h:1", "--journal=postgresql://u:p@h/d"]
+        ["bulk", "p.txt", "--proxy", "http://me:pass@word@h:1", "--store=postgresql://h/d?user=u&password=p"]
     )
     assert cli_app.command_line() == (
-        "kontext-async bulk p.txt --proxy 'http://***@h:1' '--journal=postgresql://***@h/d'"
+        "kontext-async bulk p.txt --proxy 'http://***@h:1' '--store=postgresql://h/d?user=u&password=***'"
     )
 
 

@@ -157,6 +157,9 @@ def test_report_regenerates_the_results_and_the_contact_sheet(
     assert (ran.code, ran.lines) == (0, ["out/index.html"])
     assert ran.err == "5 saved; 0.20 USD spent, 5 results\n"
     assert (tmp_path / "out" / "results.jsonl").read_text() == results
+    (tmp_path / "out" / "results.jsonl").unlink()
+    assert command("report", "out").code == 0
+    assert (tmp_path / "out" / "results.jsonl").read_text() == results
     assert command("report", "nowhere").code == 2
 
 
@@ -213,7 +216,7 @@ def test_file_without_requests_is_a_usage_error(command: RunCommand, tmp_path: P
         (["--grace", "-1"], "--grace: it must be a duration"),
         (["--outage-timeout", "0s"], "outage_timeout must be a number of seconds above 0"),
         (["--filename-template", "{nonsense}"], "'nonsense'"),
-        (["--journal", "nonsense"], "the journal's URL"),
+        (["--store", "nonsense:", "--run", "night"], "store: its URL must begin with"),
     ],
 )
 def test_invalid_option_of_bulk_is_reported_before_anything_is_submitted(
@@ -233,20 +236,21 @@ def test_journal_of_a_newer_version_is_refused(
     call = ("bulk", prompts(3), "--out", "out", "-q")
     command(*call)
     with closing(sqlite3.connect(tmp_path / "out" / "journal.sqlite")) as connection, connection:
-        connection.execute("UPDATE kontext_meta SET value = '2'")
+        connection.execute("UPDATE kontext_meta SET value = '3' WHERE name = 'version'")
     ran = command(*call)
     assert ran.code == 2
     assert "newer version" in ran.err
 
 
-def test_private_emulator_does_not_know_the_tasks_of_an_earlier_one(
+def test_private_emulator_is_another_gateway_for_the_tasks_of_an_earlier_one(
     command: RunCommand, tmp_path: Path, prompts: WritePrompts
 ) -> None:
     call = ("bulk", prompts(3), "--out", "out", "--emulator")
     assert command(*call).code == 0
+    assert "3 already saved" in command(*call).err
     (tmp_path / "out" / "000001-fox-1.jpg").unlink()
-    ran = command(*call)
+    command(*call)
+    ran = command(*call, "--retry-failed")
     assert ran.code == 1
-    assert "the gateway does not know this task" in ran.err
+    assert "the request is paid by the account" in ran.err
     assert "ledger: 0 accepted" in ran.err
-    assert command(*call, "--retry-failed").code == 0

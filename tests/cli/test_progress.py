@@ -11,7 +11,7 @@ from rich.console import Console
 
 from kontext_async.cli.options import OutputOptions
 from kontext_async.cli.output import Output
-from kontext_async.cli.progress import ProgressLines
+from kontext_async.cli.progress import PeriodicLines, ProgressLines
 from kontext_async.cli.progress_bar import ProgressBar
 from kontext_async.cli.progress_counts import ProgressCounts
 
@@ -36,6 +36,20 @@ def test_line_is_printed_every_few_seconds(capsys: pytest.CaptureFixture[str]) -
     progress(make_abandoned("a"))
     progress(make_abandoned("a"))
     assert capsys.readouterr().err == "30 of 50 done, 4 in flight, 1 failed, 1.20 USD spent, 5.0/s\n"
+
+
+def test_state_of_other_work_is_printed_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 100.0
+    progress = PeriodicLines[int](Output(OutputOptions()), lambda read: f"{read} of 50 read", clock=lambda: now)
+    for read, now in [(10, 104.0), (20, 105.0), (30, 109.0), (40, 111.0)]:  # noqa: B007 # the clock reads it
+        progress(read)
+    assert capsys.readouterr().err == "20 of 50 read\n40 of 50 read\n"
+
+
+def test_state_of_other_work_is_not_printed_with_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    times = iter([100.0, 200.0])
+    PeriodicLines[int](Output(OutputOptions(quiet=True)), str, clock=lambda: next(times))(1)
+    assert capsys.readouterr().err == ""
 
 
 def test_bar_shows_the_counts_and_prints_lines_above() -> None:

@@ -17,7 +17,7 @@ from kontext_async import (
     SubmissionUncertain,
     TaskFailed,
 )
-from kontext_async.bulk.names import slug
+from kontext_async.bulk.filenames import slug
 from kontext_async.cli.exit_codes import ExitCode
 from kontext_async.cli.save_all import OutcomeCounts, image_name
 

@@ -1,4 +1,4 @@
-"""Durable runs in tests: a run's directory with a view into its journal, and a runner for it."""
+"""Durable runs in tests: a run's directory with a view into its store, and a runner for it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from kontext_async import Settings
     from kontext_async.emulator import Emulator
+    from kontext_async.store.base import Store
 
 ONE_AT_A_TIME = attrs.evolve(FAST, limits=Limits(max_in_flight=1, polls_per_second=2000))
 
@@ -34,7 +35,7 @@ class Folder:
     path: Path
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return all rows of the journal, in the order in which the requests were read."""
+        """Return all rows of the store, in the order in which the requests were read."""
         with closing(sqlite3.connect(self.path / "journal.sqlite")) as connection, connection:
             connection.row_factory = sqlite3.Row
             records = connection.execute("SELECT * FROM kontext_requests ORDER BY id")
@@ -45,7 +46,7 @@ class Folder:
         return [row["state"] for row in self.rows()]
 
     def change(self, statement: str, *parameters: object) -> None:
-        """Execute a statement in the journal."""
+        """Execute a statement in the store."""
         with closing(sqlite3.connect(self.path / "journal.sqlite")) as connection, connection:
             connection.execute(statement, parameters)
 
@@ -71,7 +72,8 @@ class BulkRunOptions(TypedDict, total=False):
     max_cost: Decimal | None
     resend_uncertain: bool
     retry_failed: bool
-    journal: str | None
+    store: str | Store | None
+    run: str | None
 
 
 @define

@@ -7,31 +7,29 @@ from contextlib import aclosing
 from pathlib import Path  # noqa: TC003 # cyclopts resolves it
 from typing import TYPE_CHECKING, Annotated, Any
 
-from anyio import to_thread
 from attrs import define, field
 from cyclopts import Parameter
 
-from kontext_async.bulk import BulkRun, check_extra, read_requests, validate_requests
+from kontext_async.bulk import BulkRun, check_extra, read_requests
 from kontext_async.cli.bulk_summary import print_plan, print_report
 from kontext_async.cli.exit_codes import ExitCode, MissingApiKey
-from kontext_async.cli.options import BulkOptions, OutputOptions, RequestOptions, RunOptions
+from kontext_async.cli.options import BulkOptions, OutputOptions, RequestOptions, RunOptions, StoreOptions
 from kontext_async.cli.output import Output, Result
-from kontext_async.cli.progress import show_progress
+from kontext_async.cli.progress import PeriodicLines, show_progress
 from kontext_async.cli.progress_counts import ProgressCounts
 from kontext_async.cli.session import open_gateway
 from kontext_async.cli.signals import run_with_signals
+from kontext_async.cli.validation import refuse_file, validate_file
 from kontext_async.cli.values import LocalPath  # noqa: TC001 # cyclopts resolves it
 from kontext_async.errors import AuthenticationFailed, KontextError, PermissionDenied
 
 if TYPE_CHECKING:
-    from kontext_async.bulk import BulkOutcome, BulkReport, ValidationReport
-    from kontext_async.bulk.plan import RunPlan
+    from kontext_async.bulk import BulkOutcome, BulkReport
+    from kontext_async.bulk.models import RunPlan
     from kontext_async.session import KontextSession
+    from kontext_async.settings import StoreSettings
 
 __all__ = ["BulkCommand", "bulk"]
-
-MAX_INVALID_LINES = 20
-"""Invalid lines to print before the rest of the file is left unread."""
 
 
 async def bulk(
@@ -40,6 +38,7 @@ async def bulk(
     *,
     out: Annotated[LocalPath, Parameter(alias="-o", metavar="DIR")],
     run: BulkOptions | None = None,
+    store: StoreOptions | None = None,
     request: RequestOptions | None = None,
     gateway: RunOptions | None = None,
     output: OutputOptions | None = None,
@@ -48,8 +47,9 @@ async def bulk(
 
     Args:
         file: The prompt file.
-        out: The directory for the images and the journal; created if it does not exist.
+        out: The directory for the images, the reports and the journal; created if it does not exist.
         run: The cost limit, and what to resubmit.
+        store: The store of the run.
         request: The fields that a line may leave out.
         gateway: The gateway to use.
         output: The output options.
@@ -57,34 +57,20 @@ async def bulk(
     check_extra()
     fields = (request or RequestOptions()).fields()
     printer = Output(output or OutputOptions())
-    validation = await to_thread.run_sync(
-        lambda: validate_requests(file, defaults=fields, max_invalid=MAX_INVALID_LINES), abandon_on_cancel=True
-    )
-    if validation.ignored:
-        printer.note(f"ignored columns: {', '.join(validation.ignored)}")
+    validation = await validate_file(file, fields, printer)
     if validation.invalid or not validation.requests:
-        return _refuse(file, validation, printer)
+        return refuse_file(file, validation, printer)
     command = BulkCommand(
         file=file,
         directory=out,
         fields=fields,
         total=validation.requests,
         run_options=run or BulkOptions(),
+        store_options=store or StoreOptions(),
         gateway_options=gateway or RunOptions(),
         output=printer,
     )
     return await run_with_signals(command.plan() if command.run_options.dry_run else command.run(), stop=command.stop)
-
-
-def _refuse(file: Path, validation: ValidationReport, output: Output) -> ExitCode:
-    for each in validation.invalid:
-        output.error(each)
-    if not validation.invalid:
-        output.error(f"{file} contains no requests")
-    elif len(validation.invalid) == MAX_INVALID_LINES:
-        output.error(f"too many invalid lines: the rest of {file} was not checked")
-    output.note("Nothing was submitted or billed.")
-    return ExitCode.USAGE_ERROR
 
 
 @define(kw_only=True)
@@ -97,6 +83,7 @@ class BulkCommand:
         fields: The fields that a line may leave out.
         total: The number of requests in the file.
         run_options: The cost limit, and what to resubmit.
+        store_options: The store of the run.
         gateway_options: The gateway to use.
         output: The output to print to.
     """
@@ -106,6 +93,7 @@ class BulkCommand:
     fields: Mapping[str, Any]
     total: int
     run_options: BulkOptions
+    store_options: StoreOptions
     gateway_options: RunOptions
     output: Output
     _run: BulkRun | None = field(default=None, init=False)
@@ -129,8 +117,11 @@ class BulkCommand:
             KontextError: The run could not start, or could not continue.
         """
         settings = self.gateway_options.settings()
+        url = self.store_options.url()
         async with open_gateway(self.gateway_options, self.output) as gateway, gateway.new_session(settings) as session:
-            self._run = run = BulkRun(session, self.directory, **self.run_options.run_arguments())
+            self._run = run = BulkRun(
+                session, self.directory, store=url, run=self.store_options.run, **self.run_options.run_arguments()
+            )
             if self._is_interrupted:
                 run.stop(0)
             try:
@@ -155,29 +146,32 @@ class BulkCommand:
             RunRefused: The run could not start.
         """
         settings = self.gateway_options.settings()
-        arguments = self.run_options.run_arguments()
+        max_cost = self.run_options.run_arguments()["max_cost"]
         try:
             async with (
                 open_gateway(self.gateway_options, self.output) as gateway,
                 gateway.new_session(settings) as session,
             ):
-                plan = await self._predict(arguments, session)
+                plan = await self._predict(settings.store, session)
         except MissingApiKey:  # a plan works without prices, which need a key
-            plan = await self._predict(arguments, None)
-        print_plan(plan, arguments["max_cost"], self.output)
+            plan = await self._predict(settings.store, None)
+        print_plan(plan, max_cost, self.output)
         return ExitCode.DONE
 
-    async def _predict(self, arguments: Mapping[str, Any], session: KontextSession | None) -> RunPlan:
-        from kontext_async.bulk.plan import plan_run  # noqa: PLC0415 # it needs the extra
+    async def _predict(self, settings: StoreSettings, session: KontextSession | None) -> RunPlan:
+        from kontext_async.bulk.dry_run import plan_run  # noqa: PLC0415 # it needs the extra
 
         with read_requests(self.file, defaults=self.fields) as requests:
             return await plan_run(
                 requests,
                 self.directory,
                 session=session,
-                url=arguments["journal"],
-                resend_uncertain=arguments["resend_uncertain"],
-                retry_failed=arguments["retry_failed"],
+                settings=settings,
+                store=self.store_options.new_store(settings),
+                run=self.store_options.run,
+                resend_uncertain=self.run_options.resend_uncertain,
+                retry_failed=self.run_options.retry_failed,
+                on_progress=PeriodicLines[int](self.output, lambda read: f"{read} of {self.total} requests looked up"),
             )
 
     async def _run_with_progress(self, run: BulkRun, session: KontextSession) -> None:

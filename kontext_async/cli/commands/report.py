@@ -8,9 +8,10 @@ from cyclopts import Parameter
 
 from kontext_async.bulk import check_extra
 from kontext_async.cli.exit_codes import ExitCode
-from kontext_async.cli.options import OutputOptions
+from kontext_async.cli.options import OutputOptions, StoreOptions
 from kontext_async.cli.output import Output, count_of
 from kontext_async.cli.values import LocalPath  # noqa: TC001 # cyclopts resolves it
+from kontext_async.settings import StoreSettings
 
 __all__ = ["report"]
 
@@ -19,21 +20,22 @@ async def report(
     directory: Annotated[LocalPath, Parameter(name="DIR")],
     /,
     *,
-    journal: Annotated[str | None, Parameter(metavar="URL")] = None,
+    store: StoreOptions | None = None,
     output: OutputOptions | None = None,
 ) -> int:
     """Regenerate the reports of a run.
 
     Args:
         directory: The directory of the run.
-        journal: The URL of the journal's database; the file in DIR by default.
+        store: The store of the run.
         output: The output options.
     """
     check_extra()
-    from kontext_async.bulk.rebuilding import regenerate_reports  # noqa: PLC0415 # it needs the extra
+    from kontext_async.bulk.contact_sheet import regenerate_reports  # noqa: PLC0415 # it needs the extra
 
+    options = store or StoreOptions()
     printer = Output(output or OutputOptions())
-    regenerated = await regenerate_reports(directory, url=journal)
+    regenerated = await regenerate_reports(directory, store=options.new_store(StoreSettings()), run=options.run)
     printer.out(str(directory / "index.html"))
     states = ", ".join(f"{count} {state}" for state, count in sorted(regenerated.states.items()))
     results = count_of(regenerated.lines, "result")

@@ -1,12 +1,17 @@
-"""Reads requests lazily, in chunks, and computes their fingerprints. Files are read and hashed off the event loop.
+"""Reads requests lazily, in chunks, and computes their keys. Files are read and hashed off the event loop.
 
 A chunk ends after `CHUNK` requests, `CHUNK_SECONDS`, or `CHUNK_BYTES` of images in memory: memory use does not depend
 on the length of the input, and requests from a slow iterable are submitted as they arrive.
+
+The key of a request is made of its digest and of the number of equal requests before it in the same input. The numbers
+are counted in this process: another worker that reads the same input gets the same keys, however far it is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterable, Iterable, Mapping
 from functools import partial
@@ -18,10 +23,12 @@ import attrs
 from attrs import frozen
 
 from kontext_async import images
-from kontext_async.bulk.entries import InputRequest
+from kontext_async.bulk.filenames import KEY_DIGITS
+from kontext_async.bulk.records import InputRequest
 from kontext_async.errors import InvalidRequest, KontextError
 from kontext_async.models import KontextRequest
 from kontext_async.protocol import fingerprint
+from kontext_async.store.digest import request_digest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -29,13 +36,16 @@ if TYPE_CHECKING:
     from kontext_async.images import ImageSource, LoadedImage
     from kontext_async.models import RequestLike
 
-__all__ = ["InputReader", "InvalidInput", "Requests"]
+__all__ = ["DuplicateCounter", "InputReader", "InvalidInput", "Requests"]
 
 Requests: TypeAlias = "Iterable[RequestLike] | AsyncIterable[RequestLike]"
 
 CHUNK = 256
 CHUNK_SECONDS = 0.05
 CHUNK_BYTES = 32 * 1024 * 1024
+
+DIGEST_BYTES = 16
+"""The bytes of a digest that count: as many as a key has."""
 
 
 @frozen(kw_only=True)
@@ -53,6 +63,58 @@ class InvalidInput:
     error: KontextError
 
 
+class DuplicateCounter:
+    """Counts equal values. The counts are in a temporary file, which SQLite deletes: memory use is bounded.
+
+    Its methods block on disk access; several threads may call them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._database.execute("PRAGMA synchronous = OFF")
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("CREATE TABLE seen (value BLOB PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID")
+
+    def count(self, values: Iterable[bytes]) -> list[int]:
+        """Return for each digest how often it was counted before.
+
+        Raises:
+            KontextError: The temporary file cannot be written.
+        """
+        with self._lock:
+            try:
+                self._database.execute("BEGIN")
+                counts = [self._count(value) for value in values]
+                self._database.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise KontextError(f"equal requests cannot be counted in a temporary file: {error}") from error
+            return counts
+
+    def close(self) -> None:
+        """Delete the counts."""
+        with self._lock:
+            self._database.close()
+
+    def _count(self, value: bytes) -> int:
+        count: int
+        (count,) = self._database.execute(
+            "INSERT INTO seen VALUES (?, 0) ON CONFLICT DO UPDATE SET count = count + 1 RETURNING count",
+            (value[:DIGEST_BYTES],),
+        ).fetchone()
+        return count
+
+
+@frozen
+class _Digested:
+    """A request with its digests, before its key is known."""
+
+    position: int
+    request: KontextRequest
+    fingerprint: str
+    digest: bytes
+
+
 class InputReader:
     """Reads an input once.
 
@@ -67,6 +129,7 @@ class InputReader:
         self._folder = folder or Path.cwd()
         self._max_image_bytes = max_image_bytes
         self._position = 0
+        self._duplicates = DuplicateCounter()
 
     async def next(self) -> list[InputRequest | InvalidInput]:
         """Return the next chunk; empty at the end.
@@ -75,13 +138,25 @@ class InputReader:
             Exception: The error that the iterable raised.
         """
         given: list[RequestLike] = await anext(self._chunks, [])
-        positions = range(self._position, self._position + len(given))
-        self._position += len(given)
-        return await anyio.to_thread.run_sync(
-            lambda: [self._entry(place, each) for place, each in zip(positions, given, strict=True)]
-        )
+        start, self._position = self._position, self._position + len(given)
+        return await anyio.to_thread.run_sync(self._read_chunk, start, given)
 
-    def _entry(self, position: int, given: RequestLike) -> InputRequest | InvalidInput:
+    def close(self) -> None:
+        """Delete the temporary file. It does not close the iterable, which is the user's."""
+        self._duplicates.close()
+
+    def _read_chunk(self, start: int, given: list[RequestLike]) -> list[InputRequest | InvalidInput]:
+        read = [self._digest(position, each) for position, each in enumerate(given, start)]
+        digested = [each for each in read if isinstance(each, _Digested)]
+        counts = iter(self._duplicates.count(each.digest for each in digested))
+        signed = [bytes.fromhex(each.fingerprint) for each in digested if each.fingerprint != each.digest.hex()]
+        old_counts = iter(self._duplicates.count(signed) if signed else ())
+        return [
+            _with_key(each, next(counts), old_counts) if isinstance(each, _Digested) else each  # in the same order
+            for each in read
+        ]
+
+    def _digest(self, position: int, given: RequestLike) -> _Digested | InvalidInput:
         request: KontextRequest | None = None
         loaded: list[LoadedImage] = []
         try:
@@ -93,7 +168,8 @@ class InputReader:
                 loaded.append(image)
                 if not image.is_repeatable:  # the source may be readable only once, or change
                     request = _with_image(request, index, image)
-            return InputRequest(position=position, request=request, fingerprint=fingerprint(request, loaded))
+            known = fingerprint(request, loaded)
+            return _Digested(position, request, known, request_digest(request, loaded, fingerprint=known))
         except KontextError as error:
             return InvalidInput(position=position, request=request, error=error)
         except Exception as error:  # noqa: BLE001 # one odd request must not end the run
@@ -103,6 +179,20 @@ class InputReader:
         finally:
             for image in loaded:
                 image.close()
+
+
+def _with_key(read: _Digested, count: int, old_counts: Iterator[int]) -> InputRequest:
+    """Return the request with its key, and with the key that version 1 gave it, if its digest was another one."""
+    digest = read.digest.hex()
+    is_signed = read.fingerprint != digest
+    return InputRequest(
+        position=read.position,
+        request=read.request,
+        fingerprint=digest,
+        sent_fingerprint=read.fingerprint,
+        key=f"{digest[:KEY_DIGITS]}-{count}",
+        old_key=f"{read.fingerprint[:KEY_DIGITS]}-{next(old_counts)}" if is_signed else None,
+    )
 
 
 def _check_repeatable(source: ImageSource, name: str) -> None:

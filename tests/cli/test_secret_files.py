@@ -1,4 +1,4 @@
-"""The API key in a file: the encodings that editors write, and files that have no key."""
+"""Secrets in files: the encodings that editors write, and files that have no key or no URL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from kontext_async import ConfigurationError
 from kontext_async.cli.exit_codes import MissingApiKey
-from kontext_async.cli.key_file import read_key_file
+from kontext_async.cli.secret_files import read_key_file, read_store_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,3 +84,28 @@ def test_a_command_reads_a_key_file_below_the_home_directory(
     (source, _) = (tmp_path / "images").iterdir()
     for image in (f"~/images/{source.name}", source.as_uri()):
         assert command("generate", "at dusk", "--key-file=~/key", "--out", "edits", f"--input-image={image}").code == 0
+
+
+def test_the_url_of_a_store_is_read_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    path.write_bytes("postgresql://me:secret@db/paid\r\n".encode("utf-16"))
+    assert read_store_file(path) == "postgresql://me:secret@db/paid"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\n", "is empty"),
+        (b"\xff", "cannot be read: it is not text in UTF-8"),
+        (
+            b"postgresql://me:secret@db/a\npostgresql://me:secret@db/b",
+            "must contain the URL of a store and nothing else",
+        ),
+    ],
+)
+def test_a_file_without_the_url_of_a_store_is_refused_and_not_shown(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "store"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        read_store_file(path)
+    assert "secret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Splits prompt files into rows of cells. `kontext_async.bulk.readers` builds requests from them.
+"""Splits prompt files into rows of cells. `kontext_async.bulk.prompt_files` builds requests from them.
 
 Formats, by extension: ``.txt`` (a prompt a line), ``.jsonl`` (a string or an object a line, https://jsonlines.org),
 ``.csv`` and ``.tsv`` (`kontext_async.bulk.tables`). `kontext_async.bulk.lines` decodes them.
@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import frozen
 
-from kontext_async.bulk.lines import InvalidRow, Line, is_blank, read_lines
+from kontext_async.bulk.lines import InvalidRow, Line, is_blank
 from kontext_async.bulk.tables import read_comma_separated, read_tab_separated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
-    from pathlib import Path
 
     from kontext_async.bulk.tables import Lines, Records
 
-__all__ = ["FORMATS", "InvalidRow", "PromptRow", "read_rows"]
+__all__ = ["FORMATS", "InvalidRow", "PromptRow"]
 
 
 @frozen
@@ -40,15 +39,6 @@ class PromptRow:
 
 
 Rows: TypeAlias = "Generator[PromptRow | InvalidRow, None, None]"
-
-
-def read_rows(path: Path) -> Rows:
-    """Yield the rows and the invalid rows of a file.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
-    yield from FORMATS[path.suffix.lower()](read_lines(path))
 
 
 def _prompts(lines: Lines) -> Rows:

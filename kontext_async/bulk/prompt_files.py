@@ -4,7 +4,7 @@ The columns of a table, and the keys of JSON objects, are the names of `KontextR
 and the protocol's ``input_image`` to ``input_image_4``. In a table, several images in ``input_images`` are separated by
 ``;``. A data URI contains one, and therefore needs a column of its own. ``metadata`` is a JSON object. Columns with
 other names are ignored, and `RequestReader.ignored` lists them. Empty cells and nulls count as missing. Paths of images
-are relative to the folder of the file. `kontext_async.bulk.rows` describes the formats.
+are relative to the folder of the file. `kontext_async.bulk.prompt_formats` describes the formats.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from kontext_async.bulk.lines import is_blank
-from kontext_async.bulk.rows import FORMATS, InvalidRow, PromptRow, read_rows
+from kontext_async.bulk.lines import LineReader, is_blank
+from kontext_async.bulk.prompt_formats import FORMATS, InvalidRow, PromptRow
 from kontext_async.errors import InvalidRequest
 from kontext_async.images import MAX_IMAGE_BYTES, detect_format, is_path, resolve_path
 from kontext_async.models import MAX_INPUT_IMAGES, KontextRequest
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
 __all__ = [
     "InvalidLine",
     "RequestReader",
+    "ValidationProgress",
     "ValidationReport",
     "check_image_files",
     "read_requests",
     "validate_requests",
 ]
 
-FIELDS = tuple(attrs.fields_dict(KontextRequest))
+FIELDS = frozenset(attrs.fields_dict(KontextRequest))
 IMAGE_FIELDS = ("input_image", *(f"input_image_{place}" for place in range(2, MAX_INPUT_IMAGES + 1)))
 INTEGER = re.compile(r"[+-]?[0-9]{1,100}")
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -46,6 +47,9 @@ MAX_IGNORED = 100
 """Names of ignored columns that are remembered: JSON objects may have any number of keys."""
 
 REMEMBERED_FILES = 1024
+
+BYTES_PER_REPORT = 64 * 1024
+"""The bytes of a file between two reports about how far its validation is."""
 
 
 class InvalidLine(InvalidRequest):
@@ -80,13 +84,25 @@ class RequestReader(Iterator[KontextRequest]):
         self._defaults = defaults
         file = path.absolute()  # the process may change its working directory while the file is read
         self._folder = file.parent
-        self._rows = read_rows(file)
+        self._is_table = file.suffix.lower() in (".csv", ".tsv")
+        self._lines = LineReader(file)
+        self._rows = FORMATS[file.suffix.lower()](self._lines)
         self._ignored: dict[str, None] = {}
 
     @property
     def ignored(self) -> tuple[str, ...]:
         """The names of ignored columns in the part of the file that was read; at most 100."""
         return tuple(self._ignored)
+
+    @property
+    def position(self) -> int:
+        """The number of bytes of the file that were read; 0 before the first line and after the last one."""
+        return self._lines.position
+
+    @property
+    def size(self) -> int:
+        """The size of the file in bytes; 0 before the first line."""
+        return self._lines.size
 
     def __next__(self) -> KontextRequest:
         try:
@@ -102,6 +118,7 @@ class RequestReader(Iterator[KontextRequest]):
     def close(self) -> None:
         """Close the file before its end is reached."""
         self._rows.close()
+        self._lines.close()
 
     def __enter__(self) -> Self:
         return self
@@ -135,10 +152,6 @@ class RequestReader(Iterator[KontextRequest]):
                 given[name] = _typed(name, cell) if isinstance(cell, str) and self._is_table else cell
         return given | self._images(given, images)
 
-    @property
-    def _is_table(self) -> bool:
-        return self.path.suffix.lower() in (".csv", ".tsv")
-
     def _images(self, given: Mapping[str, Any], images: Mapping[str, Any]) -> dict[str, Any]:
         """Return the input images of a row, from both notations, with their paths relative to the file's folder."""
         if not images and "input_images" not in given:
@@ -158,6 +171,21 @@ class RequestReader(Iterator[KontextRequest]):
             return self._folder / resolve_path(source)
         except ValueError:  # the request says what is wrong
             return source
+
+
+@attrs.frozen(kw_only=True)
+class ValidationProgress:
+    """The part of a file that `validate_requests` has read.
+
+    Attributes:
+        line: The number of the line that was read last, from 1.
+        position: The number of bytes that were read.
+        size: The size of the file in bytes.
+    """
+
+    line: int
+    position: int
+    size: int
 
 
 @attrs.frozen(kw_only=True)
@@ -201,7 +229,11 @@ def read_requests(path: str | PathLike[str], *, defaults: Mapping[str, Any] | No
 
 
 def validate_requests(
-    path: str | PathLike[str], *, defaults: Mapping[str, Any] | None = None, max_invalid: int = 20
+    path: str | PathLike[str],
+    *,
+    defaults: Mapping[str, Any] | None = None,
+    max_invalid: int = 20,
+    on_progress: Callable[[ValidationProgress], object] | None = None,
 ) -> ValidationReport:
     """Read a whole file before any of its requests is submitted, and report the invalid lines. Blocks.
 
@@ -212,6 +244,7 @@ def validate_requests(
         path: As for `read_requests`.
         defaults: As for `read_requests`.
         max_invalid: The number of invalid lines after which reading stops.
+        on_progress: Is called after every 64 KiB of the file. If it raises, the validation ends with that error.
 
     Returns:
         The number of valid requests, the invalid lines, and the ignored columns.
@@ -220,6 +253,7 @@ def validate_requests(
         InvalidRequest: The file does not exist, cannot be read, or has an unknown extension.
     """
     count = 0
+    reported = 0
     rule_against = lru_cache(REMEMBERED_FILES)(_rule_against)
     invalid: list[InvalidLine] = []
     with read_requests(path, defaults=defaults) as reader:
@@ -230,12 +264,21 @@ def validate_requests(
             except StopIteration:
                 break
             except InvalidLine as fault:
-                invalid.append(fault)
+                invalid.append(_without_frames(fault))
             except InvalidRequest as fault:
                 if fault.field == "path":
                     raise
-                invalid.append(InvalidLine(reader.path, reader.line, fault))
+                invalid.append(_without_frames(InvalidLine(reader.path, reader.line, fault)))
+            if on_progress and reader.position >= reported + BYTES_PER_REPORT:
+                reported = reader.position
+                on_progress(ValidationProgress(line=reader.line, position=reported, size=reader.size))
     return ValidationReport(requests=count, invalid=tuple(invalid), ignored=reader.ignored)
+
+
+def _without_frames(fault: InvalidLine) -> InvalidLine:
+    """Drop the frames that an error keeps alive: they have the whole line, which may be as long as an image."""
+    fault.__context__ = None
+    return fault.with_traceback(None)
 
 
 def check_image_files(request: KontextRequest) -> None:

@@ -1,18 +1,19 @@
-"""The results of a durable run, per request and in total: plain frozen data."""
+"""The results of a durable run, per request and in total, and the prediction of one: plain data."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping  # noqa: TC003 # attrs resolves it
+from collections.abc import Iterator, Mapping  # noqa: TC003 # attrs resolves it
 from decimal import Decimal
 from pathlib import Path  # noqa: TC003 # as above
 
 from attrs import define, field, frozen
 
+from kontext_async.decisions.budget import PriceKind  # noqa: TC001 # as above
 from kontext_async.errors import KontextError, SubmissionUncertain  # as above
 from kontext_async.models import KontextRequest  # noqa: TC001 # as above
 
-__all__ = ["BulkOutcome", "BulkProgress", "BulkReport", "RunCounts", "UncertainRequest"]
+__all__ = ["BulkOutcome", "BulkProgress", "BulkReport", "RunCounts", "RunPlan", "UncertainRequest"]
 
 
 @frozen(kw_only=True)
@@ -24,13 +25,15 @@ class BulkOutcome:
         request: The request; None if the input item was not a valid request.
         fingerprint: The fingerprint of the request; None if the input item was not a valid request.
         task_id: The task ID; None if the gateway did not accept the request.
-        files: The paths of the saved images.
+        files: The paths of the saved images in the directory of this run; none if another worker of a shared run saved
+            them in its own.
         cost: USD; None if the gateway did not report the cost.
         seconds: Seconds from acceptance until the run detected completion; None if unknown.
         error: The reason why there is no image; None if the images are saved.
-        from_earlier_run: True if an earlier run submitted the request and paid for it.
-        skipped: True if this run did nothing for the request: its images were already saved, or an earlier run left it
-            failed or uncertain.
+        from_earlier_run: True if an earlier run, or another worker of a shared run, submitted the request and paid for
+            it.
+        skipped: True if this run did nothing for the request: its images were already saved, or it was left failed or
+            uncertain elsewhere.
     """
 
     index: int
@@ -96,19 +99,20 @@ class BulkReport:
     Attributes:
         completed: Requests that this run paid for and saved.
         recovered: Requests that earlier runs had paid for, and whose images this run saved.
-        skipped: Requests that earlier runs had completed, and whose images were intact.
+        skipped: Requests that earlier runs had completed, and whose images were intact, or that other workers of a
+            shared run completed.
         failed: Failed requests by the class name of the error, including those that failed in an earlier run.
         uncertain_in_input: Uncertain requests of this input.
         remaining: Requests that are not completed yet: not submitted, or accepted and still running. The next run
             resumes them.
         total: Requests read from the input.
-        uncertain: All uncertain requests of the directory, including those of earlier inputs.
+        uncertain: All uncertain requests of the run, including those of earlier inputs.
         orphans: Paid requests missing from this input whose images were recovered.
-        unjournaled_task_ids: IDs of paid tasks that could not be recorded because the journal failed. Note them: the
-            next run does not know them.
+        unjournaled_task_ids: IDs of paid tasks that neither the store nor the spool beside it could record. Note them:
+            the next run does not know them.
         spent: USD spent by this run, as far as the gateway reported costs.
         cost_avoided: USD paid by earlier runs for images that this run did not have to pay for again.
-        total_spent: USD spent by all runs in the directory.
+        total_spent: USD spent by all executions and workers of the run.
         seconds: Duration of the run.
         stopped: The reason why requests remain: submitting stopped, or they met an error that was not theirs. None if
             the run reached the end of the input with an outcome for each request.
@@ -174,3 +178,60 @@ class RunCounts:
     def ended(self) -> int:
         """Requests that need no more work in this run."""
         return self.done + self.uncertain + self.failed.total()
+
+
+@define
+class RunPlan:
+    """The prediction of a run: the requests that it would submit, recover and skip, and the cost.
+
+    Attributes:
+        total: Requests in the input.
+        to_submit: Requests that the run would submit and pay for.
+        to_recover: Paid requests whose images the run would download.
+        to_skip: Requests whose images are already saved.
+        elsewhere: Requests that other workers of a shared run are submitting or waiting for.
+        uncertain: Uncertain requests that the run would not resubmit.
+        failed: Failed and expired requests that the run would not resubmit.
+        invalid: Items of the input that are not valid requests.
+        kinds: The requests to submit, counted by the model and the number of input images, which set the price.
+        prices: USD for one request of a kind, as far as it is known.
+        spent: USD spent by earlier runs.
+    """
+
+    total: int = 0
+    to_submit: int = 0
+    to_recover: int = 0
+    to_skip: int = 0
+    elsewhere: int = 0
+    uncertain: int = 0
+    failed: int = 0
+    invalid: int = 0
+    kinds: Counter[PriceKind] = field(factory=Counter)
+    prices: dict[PriceKind, Decimal] = field(factory=dict)
+    spent: Decimal = Decimal(0)
+
+    @property
+    def cost(self) -> Decimal | None:
+        """USD that the submissions would cost; None if a price is unknown."""
+        if any(kind not in self.prices for kind in self.kinds):
+            return None
+        return sum((self.prices[kind] * count for kind, count in self.kinds.items()), Decimal(0))
+
+    def lines(self) -> Iterator[str]:
+        """Yield the plan as lines of text."""
+        yield f"{self.total} request{'' if self.total == 1 else 's'}"
+        cost = "cost unknown" if self.cost is None else f"about {self.cost} USD"
+        yield f"{self.to_submit} to submit, {cost}"
+        others = (
+            (self.to_recover, "already paid for; images will be downloaded at no extra cost"),
+            (self.to_skip, "already completed; skipped"),
+            (self.elsewhere, "in progress with other workers"),
+            (self.uncertain, "uncertain; not resubmitted without --resend-uncertain, which may be billed twice"),
+            (self.failed, "failed or expired; not resubmitted without --retry-failed"),
+            (self.invalid, "invalid; cannot be submitted"),
+        )
+        for count, text in others:
+            if count:
+                yield f"{count} {text}"
+        if self.spent:
+            yield f"{self.spent} USD spent by earlier runs"
