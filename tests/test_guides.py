@@ -126,11 +126,16 @@ def test_a_guide_runs(guide: str, kontext_emulator: Emulator, capsys: pytest.Cap
     assert expected.get(guide, "") in capsys.readouterr().out
 
 
-def test_the_guide_to_testing_has_a_test_that_passes(
-    kontext_emulator: Emulator, kontext_settings: object, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_guide_to_testing_has_a_test_that_passes(kontext_emulator: Emulator, kontext_settings: object) -> None:
     defined = evaluate(PACKAGE / "guides" / "testing.md")
     defined["test_an_image_is_billed_once"](kontext_emulator, kontext_settings)
+
+
+def test_the_guide_to_testing_has_a_test_of_two_workers_that_passes(
+    kontext_emulator: Emulator, kontext_settings: object, kontext_store: object
+) -> None:
+    defined = evaluate(PACKAGE / "guides" / "testing.md")
+    defined["test_a_second_worker_pays_nothing"](kontext_emulator, kontext_settings, kontext_store)
 
 
 SERVERS = pytest.mark.parametrize(("name", "get"), [("app", get_from_aiohttp), ("starlette_app", get_from_asgi)])

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.support.checks import print_checks
 from kontext_async import KontextError, KontextSession
 from kontext_async.bulk import BulkRun
 from kontext_async.emulator import Emulator
@@ -81,9 +82,7 @@ async def run_checks() -> dict[str, bool]:
 def main() -> int:
     """Run the command."""
     checks = asyncio.run(run_checks())
-    for text, passed in checks.items():
-        print("ok  " if passed else "FAIL", text)
-    return 0 if all(checks.values()) else 1
+    return 0 if print_checks(checks) else 1
 
 
 if __name__ == "__main__":

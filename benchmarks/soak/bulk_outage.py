@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from attrs import define, evolve, field
 
 from benchmarks.servers.proxy_front import Front, Mode, start_front
+from benchmarks.support.checks import print_checks
 from kontext_async import KontextSession, Limits, Settings
 from kontext_async.bulk import BulkReport, BulkRun
 from kontext_async.emulator import Emulator, ServiceTime
@@ -185,9 +186,7 @@ def main() -> int:
             f"{report.remaining} remaining in {report.seconds:.0f} s; {result.accepted} accepted, on the wire "
             f"{result.on_wire}, opened {result.openings} times"
         )
-        for text, holds in run_checks(result).items():
-            print("ok  " if holds else "FAIL", text)
-            passed &= holds
+        passed &= print_checks(run_checks(result))
     return 0 if passed else 1
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
+from benchmarks.support.checks import print_checks
 from benchmarks.support.measure import measure_traced_memory
 from benchmarks.support.server_process import EmulatorClient, start_server
 from kontext_async import KontextSession, Limits, Outcome, Polling, Retries, Settings, Timeouts
@@ -146,9 +147,7 @@ def check_account(account: Account, ledger: dict[str, Any], tasks: int) -> bool:
         "no asyncio task is left running": not account.running_tasks,
         f"memory grew by {growth:.0f} KiB from the first to the last thousand (at most 2048)": growth <= 2048,
     }
-    for text, passed in checks.items():
-        print("ok  " if passed else "FAIL", text)
-    return all(checks.values())
+    return print_checks(checks)
 
 
 def main() -> int:

@@ -24,8 +24,8 @@ from attrs import frozen
 
 from kontext_async import KontextError, KontextSession
 from kontext_async.bulk import BulkRun, InvalidLine, read_requests
-from kontext_async.bulk.database import NAME
-from kontext_async.bulk.rebuilding import regenerate_reports
+from kontext_async.bulk.contact_sheet import regenerate_reports
+from kontext_async.bulk.directory import JOURNAL as NAME
 from kontext_async.emulator import Emulator
 from kontext_async.images import data_uris, formats
 from kontext_async.protocol import (

@@ -1,4 +1,4 @@
-"""The measurements that ``python -m benchmarks`` runs, in their order.
+"""The measurements that ``python -m benchmarks`` runs, in their order; the last two only where they are named.
 
 - `imports`: CPU of ``import kontext_async``
 - `status_cpu`: CPU of one status request
@@ -10,4 +10,7 @@
 - `uploads`: CPU, memory and stalls of large create requests (worker: `upload_worker`)
 - `downloads`: Memory and stalls of many downloads
 - `idle_close`: Create requests through a proxy that closes idle connections
+- `validation`: Time and memory of the validation of a prompt file
+- `store_cpu`: The store's share of the CPU of a task, its throughput, and memory (worker: `store_worker`)
+- `store_size`: Runs beside a million rows, dry runs and resumes
 """

@@ -105,6 +105,10 @@ class EmulatorClient:
         ledger: dict[str, Any] = _fetch_json(f"{self.address}/_emulator/ledger")
         return ledger
 
+    def accepted(self) -> int:
+        """Return the number of accepted create requests."""
+        return int(_fetch_json(f"{self.address}/_emulator/ledger?entries=0")["accepted"])
+
     def environment(self) -> dict[str, str]:
         """Return the environment variables that point the command line at the emulator."""
         return {"KONTEXT_BASE_URL": self.address, "KONTEXT_API_KEY": self.key}

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
 from benchmark_support import FAST_POLLING, FAST_WORKLOAD, assert_valid_figures
+from servers_support import skipping
 
-from benchmarks.suite import connections, idle_close, imports, log_cpu, makespan, memory, status_cpu
+from benchmarks.suite import (
+    connections,
+    idle_close,
+    imports,
+    log_cpu,
+    makespan,
+    memory,
+    status_cpu,
+    store_cpu,
+    store_size,
+    validation,
+)
 from kontext_async.engine.poll_workers import PollWorkers
 
 
@@ -57,3 +70,32 @@ def test_idle_close_returns_figures() -> None:
     assert_valid_figures(figures)
     assert set(figures["ways"]) == {"ours, 0.05 s", "always kept, 0.05 s"}
     assert idle_close.describe(figures)
+
+
+def test_validation_returns_figures() -> None:
+    figures = validation.measure(sizes=validation.Sizes(lines=(100, 1_000)))
+    assert_valid_figures(figures)
+    assert len(figures["cases"]) == 6
+    assert validation.describe(figures)
+
+
+@pytest.mark.timeout(180)  # it starts many processes
+def test_store_cpu_returns_figures() -> None:
+    with skipping():
+        figures = store_cpu.measure(
+            sizes=store_cpu.Sizes(tasks=20, in_flight=5, rounds=1, service_time="constant:0.01")
+        )
+    assert_valid_figures(figures)
+    assert set(figures["cpu_us_per_task"]) == {"no store", "sqlite", "postgres"}
+    assert store_cpu.describe(figures)
+
+
+@pytest.mark.timeout(180)  # as above
+def test_store_size_returns_figures() -> None:
+    sizes = store_size.Sizes(
+        filled=(0, 20), lines=5, dry=(5,), resumed=5, service_time="constant:0.01", stores=("sqlite",)
+    )
+    figures = store_size.measure(sizes=sizes)
+    assert_valid_figures(figures)
+    assert set(figures["stores"]["sqlite"]["beside"]) == {0, 20}
+    assert store_size.describe(figures)
