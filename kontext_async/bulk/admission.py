@@ -87,9 +87,8 @@ class Admission:
         return None
 
     async def wait_for_money(self) -> None:
-        """Wait until a request of this worker ends, or for a moment if those of others may."""
-        others = self.budget.in_flight_elsewhere > 0
-        with anyio.move_on_after(READ_AGAIN if others else None) as scope:
+        """Wait until a request of this worker ends, or for a moment, if those of other workers may have ended."""
+        with anyio.move_on_after(READ_AGAIN if self.is_shared else None) as scope:
             await self.moved.wait()
         if scope.cancelled_caught:
             await self.read_commitments()
@@ -102,10 +101,10 @@ class Admission:
         """
         if self.budget.limit is None:
             return
-        summary = await self.worker.store.summary(self.run)
+        known = await self.worker.store.commitment(self.run)
         others = await _in_flight_elsewhere(self.worker, self.run)
         in_flight = len(others) + self.budget.in_flight.total()
-        self.budget.record_total(summary.spent + summary.reserved, in_flight=in_flight)
+        self.budget.record_total(known.committed, in_flight=in_flight)
 
     async def _estimate_price(self, request: KontextRequest) -> None:
         """Request a cost estimate; if the gateway has none, the first completed request shows the price."""

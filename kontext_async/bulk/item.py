@@ -36,7 +36,7 @@ from kontext_async.errors import (
 )
 from kontext_async.store.records import error_to_dict, generation_to_dict
 from kontext_async.store.states import advance
-from kontext_async.store.steps import Completed, Expired, Failed, FilesLost, Resubmitted, Saved, State, Verdict
+from kontext_async.store.steps import Adopted, Completed, Expired, Failed, FilesLost, Resubmitted, Saved, State, Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,6 +175,7 @@ class ItemRunner:
             RunStopped: The request is left to the next run.
             RowTaken: Another worker has changed the row.
         """
+        await self._adopt(item)
         if item.row.state is State.ACCEPTED:
             item.reservation = self.budget.resume(item.row.kind)
         elif item.row.state is State.SAVED:
@@ -184,6 +185,14 @@ class ItemRunner:
         except Exception as error:  # noqa: BLE001 # as in `submit`
             return await self._fail(item, to_tree(error, item.row))
         return await self._follow(item, task)
+
+    async def _adopt(self, item: Item) -> None:
+        """Take over the task of a dead worker, so that one worker alone polls it and saves its images."""
+        row = item.row
+        if row.state not in (State.ACCEPTED, State.COMPLETED) or row.owner == self.worker.number:
+            return
+        if row.account is not None:  # that of a row of version 1 is known once its task is found
+            await self._record(item, Adopted(attempt=row.attempt, account=self.worker.account))
 
     async def _resubmit(self, item: Item) -> None:
         """Plan an uncertain, failed or expired request again."""

@@ -91,7 +91,7 @@ class Viewer:
 
     def is_payer(self, row: Row) -> bool:
         """Return True if the viewer's account pays for a row, or nobody does yet."""
-        return self.account is None or row.account in (None, self.account)
+        return self.account is None or row.account in (None, self.account) or row.is_unbilled
 
 
 @frozen(kw_only=True)

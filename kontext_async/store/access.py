@@ -85,7 +85,7 @@ def check_row(row: Row, digest: bytes, mine: Account, theirs: Account | None) ->
         row: The row.
         digest: The digest of the caller's request.
         mine: The account of the caller's session.
-        theirs: The account of the row; None if it has none yet.
+        theirs: The account of the row; None if it has none.
 
     Raises:
         InvalidRequest: The key was used for another request.
@@ -93,7 +93,7 @@ def check_row(row: Row, digest: bytes, mine: Account, theirs: Account | None) ->
     """
     if row.digest != digest:
         raise InvalidRequest("key", row.key, "this key was used for another request")
-    if theirs is None or theirs == mine or row.state in (State.COMPLETED, State.SAVED):
+    if theirs in (None, mine) or row.is_unbilled or row.state in (State.COMPLETED, State.SAVED):
         return
     raise ConfigurationError(
         f"the key {row.key!r} belongs to {_describe(theirs)}, and this session uses {_describe(mine)}: "

@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from kontext_async.store.steps import Files, State, Step, Verdict  # noqa: TC001 # as above
+from kontext_async.store.steps import Files, State, Step, Verdict  # as above
 
 __all__ = [
     "Account",
@@ -135,6 +135,11 @@ class Row:
     def kind(self) -> tuple[str, int]:
         """The price kind: the model and the number of input images."""
         return self.model, self.images
+
+    @property
+    def is_unbilled(self) -> bool:
+        """True if no account was or may have been billed for it: any account may pay for the next attempt."""
+        return self.state is State.PLANNED and not self.uncertain_attempts
 
 
 @frozen(kw_only=True)

@@ -191,9 +191,9 @@ def _holds(row: Row, step: Step) -> bool:
 
 
 def _pays(row: Row, step: Step) -> bool:
-    """Return True if the row has no account yet, or that of the step."""
+    """Return True if nothing of the row may be billed to another account than that of the step."""
     account = getattr(step, "account", None)
-    return row.account is None or account is None or row.account == account
+    return account is None or row.account in (None, account) or row.is_unbilled
 
 
 SHOWN_BY: Mapping[type[Step], frozenset[State]] = {

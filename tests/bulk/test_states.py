@@ -117,7 +117,14 @@ def test_what_failed_after_the_run_began_is_not_resubmitted_by_it(state: State) 
     assert AGAIN.action(make_row(state, failed_at=100.5), VIEWER, files_intact=False) is Action.REPORT
 
 
-@pytest.mark.parametrize("state", [State.PLANNED, State.ACCEPTED, State.COMPLETED, State.FAILED])
+def test_a_row_that_nobody_was_billed_for_is_submitted_by_any_account() -> None:
+    row = make_row(State.PLANNED, account=THEIRS)
+    assert AGAIN.action(row, VIEWER, files_intact=False) is Action.SUBMIT
+    billed = attrs.evolve(row, uncertain_attempts=1)
+    assert AGAIN.action(billed, VIEWER, files_intact=False) is Action.REFUSE
+
+
+@pytest.mark.parametrize("state", [State.ACCEPTED, State.COMPLETED, State.FAILED])
 def test_a_row_that_another_account_pays_for_is_left_alone(state: State) -> None:
     assert AGAIN.action(make_row(state, account=THEIRS), VIEWER, files_intact=False) is Action.REFUSE
     assert AGAIN.action(make_row(state, account=None), VIEWER, files_intact=False) is not Action.REFUSE

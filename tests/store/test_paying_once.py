@@ -247,10 +247,16 @@ async def test_one_of_many_workers_adopts_the_task_of_a_dead_one(stores: Stores,
     assert (adopted.state, adopted.task_id, adopted.owner_alive) == (State.ACCEPTED, "task-1", True)
 
 
-async def test_another_account_does_not_pay(worker: Worker, row: Row) -> None:
-    await worker.must_take(row, (Intended, 1), (Withdrawn, 1))
+async def test_another_account_does_not_pay_for_what_may_be_billed_to_the_first(worker: Worker, row: Row) -> None:
+    await worker.must_take(row, (Intended, 1), (Uncertain, 1))
+    await worker.must_take(row, (Resubmitted, 1), uncertain_attempts=1)
     assert (await worker.take(row, Intended, 2, account=2)).verdict is Verdict.LOST
     assert (await worker.take(row, Intended, 2, account=1)).verdict is Verdict.APPLIED
+
+
+async def test_another_account_may_pay_for_what_was_certainly_not_billed(worker: Worker, row: Row) -> None:
+    await worker.must_take(row, (Intended, 1), (Withdrawn, 1))
+    assert (await worker.take(row, Intended, 2, account=2)).verdict is Verdict.APPLIED
 
 
 async def test_a_failed_row_is_tried_again_on_request(worker: Worker, another: Worker, row: Row) -> None:

@@ -169,7 +169,8 @@ def test_a_later_rejection_does_not_fail_the_accepted_task_of_an_earlier_attempt
 )
 def test_only_the_account_that_pays_takes_a_row(kind: type[Step], state: State, attempt: int) -> None:
     step = new_step(kind, attempt, account=7)
-    assert judge(row_in(state, owner=None, owner_alive=False, account=1), step, OTHER) is Verdict.LOST
+    theirs = row_in(state, owner=None, owner_alive=False, account=1, uncertain_attempts=1)
+    assert judge(theirs, step, OTHER) is Verdict.LOST
     assert judge(row_in(state, owner=None, owner_alive=False, account=7), step, OTHER) is Verdict.APPLIED
     nobodys = row_in(state, owner=None, owner_alive=False, account=None)
     assert judge(nobodys, step, OTHER) is Verdict.APPLIED

@@ -52,7 +52,7 @@ RESERVES = "(r.uncertain_attempts = 0 OR v.new_reserved IS NOT NULL)"
 FENCES: Mapping[type[Step], tuple[frozenset[State], str]] = {
     Intended: (
         sources_of(Intended),
-        "r.attempt = v.step - 1 AND (r.account IS NULL OR r.account = v.new_account)",
+        "r.attempt = v.step - 1 AND (r.account IS NULL OR r.account = v.new_account OR r.uncertain_attempts = 0)",
     ),
     Accepted: (frozenset({State.INTENT}), "r.attempt = v.step AND r.task_id IS NULL"),
     Completed: (frozenset({State.ACCEPTED}), f"r.task_id = v.task_id AND r.cost IS NULL AND {RESERVES}"),
