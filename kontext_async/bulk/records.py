@@ -9,9 +9,8 @@ from attrs import frozen
 
 from kontext_async.bulk.filenames import files_of, occurrence_of
 from kontext_async.bulk.models import BulkOutcome
-from kontext_async.redaction import safe_repr
+from kontext_async.store import records
 from kontext_async.store.records import error_from_row
-from kontext_async.store.rows import NewRow
 from kontext_async.store.steps import State
 
 if TYPE_CHECKING:
@@ -19,11 +18,9 @@ if TYPE_CHECKING:
 
     from kontext_async.errors import KontextError
     from kontext_async.models import KontextRequest
-    from kontext_async.store.rows import Row
+    from kontext_async.store.rows import NewRow, Row
 
 __all__ = ["InputRequest", "failure_type", "new_row", "outcome_of", "row_to_dict"]
-
-PLAIN_FIELDS = ("seed", "aspect_ratio", "output_format", "prompt_upsampling", "safety_tolerance", "moderation")
 
 
 @frozen(kw_only=True)
@@ -55,28 +52,8 @@ def new_row(entry: InputRequest, *, key: str | None = None) -> NewRow:
         entry: The request.
         key: The key of the row, if it is not that of the request.
     """
-    request = entry.request
-    return NewRow(
-        key=key or entry.key,
-        digest=bytes.fromhex(entry.fingerprint),
-        model=request.model,
-        images=len(request.input_images),
-        prompt=request.prompt,
-        fields=_fields_of(request),
-        position=entry.position,
-    )
-
-
-def _fields_of(request: KontextRequest) -> dict[str, Any]:
-    """Return the fields beside model and prompt, for people and scripts; of images, only the names."""
-    given: dict[str, Any] = {name: getattr(request, name) for name in PLAIN_FIELDS}
-    given["metadata"] = dict(request.metadata) if request.metadata else None
-    given["input_images"] = [_named(source) for source in request.input_images]
-    return {name: value for name, value in given.items() if value not in (None, [])}
-
-
-def _named(source: object) -> str:
-    return str(source) if hasattr(source, "__fspath__") else safe_repr(source)
+    digest = bytes.fromhex(entry.fingerprint)
+    return records.new_row(entry.request, key=key or entry.key, digest=digest, position=entry.position)
 
 
 def outcome_of(

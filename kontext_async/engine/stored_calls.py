@@ -36,13 +36,13 @@ from kontext_async.store.access import Access, check_key, check_row, decide_acce
 from kontext_async.store.base import DEFAULT_RUN
 from kontext_async.store.digest import request_digest
 from kontext_async.store.records import (
-    describe_request,
     error_from_row,
     error_to_dict,
     generation_from_dict,
     generation_to_dict,
+    new_row,
 )
-from kontext_async.store.rows import NewRow, Selection
+from kontext_async.store.rows import Selection
 from kontext_async.store.steps import (
     Completed,
     Expired,
@@ -372,14 +372,7 @@ class StoredCalls:
         run = await self.worker.run(name[0])
         if run is None:  # it is created where it does not exist
             raise KontextError("the run could not be created")
-        new = NewRow(
-            key=name[1],
-            digest=flight.digest,
-            model=flight.request.model,
-            images=len(flight.request.input_images),
-            prompt=flight.request.prompt,
-            fields=describe_request(flight.request),
-        )
+        new = new_row(flight.request, key=name[1], digest=flight.digest)
         return (await self.worker.plan(run.id, [new]))[0]
 
     async def _check(self, flight: Flight, row: Row) -> None:

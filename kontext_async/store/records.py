@@ -21,6 +21,7 @@ from kontext_async.errors import (
 )
 from kontext_async.models import Generation
 from kontext_async.redaction import safe_repr, truncate
+from kontext_async.store.rows import NewRow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from kontext_async.models import KontextRequest
     from kontext_async.store.rows import Row
 
-__all__ = ["describe_request", "error_from_row", "error_to_dict", "generation_from_dict", "generation_to_dict"]
+__all__ = ["error_from_row", "error_to_dict", "generation_from_dict", "generation_to_dict", "new_row"]
 
 ERROR_DETAILS = ("status", "code", "retry_after", "field", "value", "rule", "fingerprint", "waited", "reason", "seen")
 
@@ -61,7 +62,27 @@ def _make_converter() -> cattrs.Converter:
 _converter = _make_converter()
 
 
-def describe_request(request: KontextRequest) -> dict[str, Any]:
+def new_row(request: KontextRequest, *, key: str, digest: bytes, position: int | None = None) -> NewRow:
+    """Return the row to plan for a request.
+
+    Args:
+        request: The request.
+        key: Its key.
+        digest: Its digest.
+        position: The position in the input of a bulk run; None elsewhere.
+    """
+    return NewRow(
+        key=key,
+        digest=digest,
+        model=request.model,
+        images=len(request.input_images),
+        prompt=request.prompt,
+        fields=_fields_of(request),
+        position=position,
+    )
+
+
+def _fields_of(request: KontextRequest) -> dict[str, Any]:
     """Return the fields beside model and prompt, for people and scripts; of images, only the names."""
     given: dict[str, Any] = {name: getattr(request, name) for name in PLAIN_FIELDS}
     given["metadata"] = dict(request.metadata) if request.metadata else None
