@@ -117,8 +117,8 @@ class Policy:
             files_intact: True if the images of the row are in the viewer's folder, and intact.
         """
         match row.state:
-            case State.SAVED:
-                return Action.SKIP if files_intact or row.folder != viewer.folder else Action.FETCH
+            case State.SAVED if files_intact or row.folder != viewer.folder:
+                return Action.SKIP
             case State.INTENT:
                 return Action.WAIT if row.owner_alive else Action.SWEEP
             case State.UNCERTAIN | State.FAILED | State.EXPIRED:

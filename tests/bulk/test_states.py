@@ -124,7 +124,7 @@ def test_a_row_that_nobody_was_billed_for_is_submitted_by_any_account() -> None:
     assert AGAIN.action(billed, VIEWER, files_intact=False) is Action.REFUSE
 
 
-@pytest.mark.parametrize("state", [State.ACCEPTED, State.COMPLETED, State.FAILED])
+@pytest.mark.parametrize("state", [State.ACCEPTED, State.COMPLETED, State.SAVED, State.FAILED])
 def test_a_row_that_another_account_pays_for_is_left_alone(state: State) -> None:
     assert AGAIN.action(make_row(state, account=THEIRS), VIEWER, files_intact=False) is Action.REFUSE
     assert AGAIN.action(make_row(state, account=None), VIEWER, files_intact=False) is not Action.REFUSE

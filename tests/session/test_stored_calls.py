@@ -325,7 +325,13 @@ class TestForgetting:
 class TestConfiguration:
     async def test_a_key_without_a_store_is_refused(self, emulator: Emulator) -> None:
         async with open_session(emulator, None, account=None) as session:
-            for options in ({"key": "a"}, {"run": "a"}, {"resend_uncertain": True}, {"retry_failed": True}):
+            given: list[dict[str, Any]] = [
+                {"key": "a"},
+                {"run": "a"},
+                {"resend_uncertain": True},
+                {"retry_failed": True},
+            ]
+            for options in given:
                 with pytest.raises(ConfigurationError, match="needs a store"):
                     await session.generate("a fox", **options)
             with pytest.raises(ConfigurationError, match="no store"):
