@@ -202,8 +202,21 @@ class Audit:
             if not (prompt in on_wire if bills[prompt] else self._is_near_a_kill(row.intended_at or 0.0))
         ]
 
+    def describe_off_wire(self) -> list[str]:
+        """Return, for each uncertain prompt that was not on the wire, when it was sent and accepted before a kill."""
+        accepted = {entry["prompt"]: entry["at"] for entry in self.ledger}
+        lines = []
+        for prompt in self.uncertain_off_wire:
+            row = self.store.uncertain[prompt]
+            times = {"intent": row.intended_at, "accepted": accepted.get(prompt)}
+            before = {name: self._until_kill(at) for name, at in times.items() if at is not None}
+            lines.append(f"uncertain off the wire: {prompt}, seconds until the next kill {before}, error {row.error}")
+        return lines
+
     def checks(self) -> dict[str, bool]:
-        """Return the checks that hold for every soak with kills, with what disagrees in their texts."""
+        """Print what disagrees, and return the checks that hold for every soak with kills."""
+        for line in self.describe_off_wire():
+            print(line)
         uncertain = len(self.store.uncertain)
         unsent = sum(not self.bills[prompt] for prompt in self.store.uncertain)
         return {
@@ -212,6 +225,10 @@ class Audit:
             f"uncertain {uncertain} (never sent {unsent}), on the wire at {len(self.kills)} kills {len(self.on_wire)}; "
             f"uncertain without having been on the wire {len(self.uncertain_off_wire)}": not self.uncertain_off_wire,
         }
+
+    def _until_kill(self, at: float) -> float | None:
+        """Return the seconds from a time until the next kill; None if there is none."""
+        return min((round(kill - at, 3) for kill in self.kills if kill >= at), default=None)
 
     def _is_near_a_kill(self, at: float) -> bool:
         return any(kill - self.window <= at <= kill + REACTION for kill in self.kills)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -116,8 +117,9 @@ async def test_a_worker_that_is_terminated_leaves_its_jobs_to_the_next_one_and_n
         running = asyncio.create_task(first.async_run())
         await has_accepted(queue.emulator, JOBS)
         first.handle_sig(signal.SIGTERM)
-        await asyncio.wait([running])
-        await first.close()
+        await asyncio.wait([running, *first.tasks.values()])
+        with contextlib.suppress(asyncio.CancelledError):  # arq hands on the end of a job that it has cancelled
+            await first.close()
         second = queue.worker()
         await second.async_run()
         await second.close()

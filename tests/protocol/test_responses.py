@@ -144,7 +144,7 @@ def test_reading_a_response_with_a_hundred_thousand_images_takes_a_moment(groups
     body = encode_response(status="completed", output=output)
     started = time.perf_counter()
     status = read_status(clean_body(body, "sk-0123456789"), ID)
-    assert time.perf_counter() - started < 10 * json_seconds(body)
+    assert time.perf_counter() - started < 30 * json_seconds(body)
     assert len(status.images) == 64
     assert status.omitted_images > 0
 
