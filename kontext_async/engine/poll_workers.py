@@ -123,10 +123,12 @@ class PollWorkers:
         self._timer, self._wakes_at = None, float("inf")
         try:
             self._dispatch_and_arm(self._clock.time())
-        except Exception as error:
-            if not self._idle:
-                raise
-            self._idle.pop().set_exception(error)  # an error in a child of the owner task ends the session
+        except Exception as error:  # noqa: BLE001 # raised again where it ends the session: in a child of the owner task
+            self._start_soon(_fail, error)
+
+
+async def _fail(error: Exception) -> None:
+    raise error
 
 
 def _no_response(task: TaskRecord, lost: TransportError) -> GatewayUnavailable:
