@@ -20,5 +20,5 @@ The rooms, in the order in which a request passes them:
 - `estimator`: asks for prices
 - `event_hub`: delivers events, and counts them
 - `request_log`: writes events and requests to the logger
-- `context`, `clock`, `shared_timeout`: what the others need
+- `context`, `clock`: what the others need
 """

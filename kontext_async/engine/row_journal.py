@@ -98,7 +98,7 @@ class RowJournal:
             attempt=self.row.attempt + 1, account=self.worker.account, at=time.time(), reserved=reserved, limit=limit
         )
         # if the wait is ended, the worker withdraws what it has written: a step of ours could hit another worker's
-        result = await self.worker.record(self.row, step)
+        result = await self.worker.intend(self.row, step)
         if result.verdict is Verdict.OVER_LIMIT and result.committed is not None:
             raise OverLimit(result.committed)
         if result.verdict not in (Verdict.APPLIED, Verdict.REPEATED):
@@ -122,7 +122,7 @@ class RowJournal:
         before, self.row = self.row, advance(self.row, step, self.worker.number)
         if self.on_accepted:
             self.on_accepted(self.row, task_id)
-        await self.worker.record(before, step)
+        await self.worker.accept(before, step)
 
     def not_accepted(self) -> None:
         """Record that the create request was not accepted: the row is free again."""

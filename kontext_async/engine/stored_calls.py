@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from contextlib import suppress
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
@@ -25,6 +26,7 @@ from kontext_async.errors import (
     KontextError,
     RequestRejected,
     SessionClosed,
+    StoreError,
     SubmissionUncertain,
     TaskFailed,
     TaskNotFound,
@@ -32,6 +34,7 @@ from kontext_async.errors import (
 from kontext_async.events import Completed as CompletedEvent, Failed as FailedEvent
 from kontext_async.models import Generation
 from kontext_async.protocol import fingerprint
+from kontext_async.shared_timeout import SharedTimeout
 from kontext_async.store.access import Access, check_key, check_row, decide_access
 from kontext_async.store.base import DEFAULT_RUN
 from kontext_async.store.digest import request_digest
@@ -111,7 +114,7 @@ class Followed:
 
     row: Row
     is_private: bool
-    written: asyncio.Future[StepResult] | None = None
+    written: asyncio.Future[StepResult | StoreError] | None = None
 
 
 FlightResult: TypeAlias = "TaskRecord | KontextError"
@@ -190,6 +193,7 @@ class StoredCalls:
         self._clock = context.clock
         self._patience = context.settings.timeouts.cancel
         self._start_soon = context.start_soon
+        self._write_timeout = SharedTimeout(WRITE_SECONDS)
         self._flights: dict[tuple[str, str], Flight] = {}
         self._followed: dict[str, list[Followed]] = {}
         context.hub.subscribe(self._on_end, CompletedEvent, FailedEvent)
@@ -237,7 +241,8 @@ class StoredCalls:
             return
         task.receipt = None
         if followed.written and not followed.written.done():
-            await asyncio.wait([followed.written], timeout=WRITE_SECONDS)
+            with suppress(TimeoutError), self._write_timeout:
+                await asyncio.shield(followed.written)
         self._note_received(followed)
 
     def follow(self, row: Row, request: KontextRequest | None, *, is_private: bool = False) -> TaskRecord:

@@ -25,13 +25,13 @@ from kontext_async.engine import pools
 from kontext_async.engine.address_guard import AddressGuard, ForbiddenAddress
 from kontext_async.engine.lenient_protocol import LenientConnector, refused_bytes
 from kontext_async.engine.pools import PARSER_LIMITS, REPEATABLE_KEEP_ALIVE, make_pool
-from kontext_async.engine.shared_timeout import SharedTimeout
 from kontext_async.engine.transport_errors import LIBRARY_ERRORS, TransportError, chain, translate
 from kontext_async.errors import ConfigurationError, GatewayError, KontextError, SessionClosed
 from kontext_async.protocol import clean_body, create_url, error_from_response, precharge_url, status_url
 from kontext_async.protocol.framing import find_response, is_whole
 from kontext_async.redaction import clean_text, strip_query
 from kontext_async.settings import ENVIRONMENT, check_proxy, find_proxy_variables
+from kontext_async.shared_timeout import SharedTimeout
 from kontext_async.version import __version__
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from kontext_async.decisions.resend import backoff
 from kontext_async.errors import SessionClosed, StoreError, StoreUnavailable, StoreUnusable
 from kontext_async.settings import Retries
 from kontext_async.store.availability import Part
-from kontext_async.store.calls import call_store, quiet_future
+from kontext_async.store.calls import call_store
 from kontext_async.store.rows import RowStep, StepResult
 from kontext_async.store.step_queue import BEFORE_CREATE, QueuedStep, StepQueue
 from kontext_async.store.steps import Intended, Verdict, Withdrawn
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["GroupCommitter", "gather_seconds"]
 
 SHORTEST = 0.004
-LONGEST = 0.04
+LONGEST = 0.1
 PER_STEP = 0.004
 LARGEST = 500
 """Steps of a group, so that a long queue does not become a statement that takes longer than its time limit."""
@@ -43,7 +43,7 @@ WRITTEN = (Verdict.APPLIED, Verdict.REPEATED)
 def gather_seconds(previous: int) -> float:
     """Return the seconds for which steps wait for others, by the number of steps of the previous group.
 
-    Under load there are about 20 transactions per second, for any number of tasks; each costs as much as 100 steps.
+    Under load there are about 10 transactions per second, for any number of tasks; each costs as much as 20 steps.
     """
     return min(LONGEST, max(SHORTEST, PER_STEP * previous))
 
@@ -118,11 +118,13 @@ class GroupCommitter:
         if item.is_given_up:
             return
         item.is_given_up = True
-        if item.done.done():
-            if isinstance(item.step, Intended) and not self._is_closed and _is_written(item.done):
+        if item.done.done() and not item.done.cancelled():
+            if isinstance(item.step, Intended) and not self._is_closed and _is_written(item.done.result()):
                 self.add(item.row, Withdrawn(attempt=item.step.attempt), is_noted=True)
         elif (not item.tries or not isinstance(item.step, Intended)) and self._queue.remove(item):
             item.done.cancel()
+        else:
+            item.done = self._loop.create_future()  # the caller may have cancelled its own
 
     def restore_reserve(self) -> None:
         """Try soon to reserve disk space again, if it was released. Steps before a create request wait for it."""
@@ -275,20 +277,22 @@ class GroupCommitter:
             self.lost += 1
         if not item.done.done():
             item.done.set_result(result)
+        elif item.done.cancelled():  # its caller leaves, and gives it up in its next turn
+            item.is_given_up = True
         if item.is_given_up and isinstance(item.step, Intended) and result.verdict in WRITTEN:
             return self._make(item.row, Withdrawn(attempt=item.step.attempt), is_noted=True)
         return None
 
     def _make(self, row: int, step: Step, *, is_noted: bool) -> QueuedStep:
-        return QueuedStep(row=row, step=step, done=quiet_future(), is_noted=is_noted)
+        return QueuedStep(row=row, step=step, done=self._loop.create_future(), is_noted=is_noted)
 
 
 def _refuse(items: Iterable[QueuedStep], error: StoreError) -> None:
     for item in items:
         item.is_given_up = True
         if not item.done.done():
-            item.done.set_exception(error.copy())
+            item.done.set_result(error.copy())
 
 
-def _is_written(done: asyncio.Future[StepResult]) -> bool:
-    return not done.cancelled() and done.exception() is None and done.result().verdict in WRITTEN
+def _is_written(result: StepResult | StoreError) -> bool:
+    return isinstance(result, StepResult) and result.verdict in WRITTEN

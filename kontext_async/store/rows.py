@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter  # noqa: TC003 # attrs resolves it
 from collections.abc import Mapping  # noqa: TC003 # as above
 from decimal import Decimal  # as above
+from operator import attrgetter
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 from kontext_async.store.steps import Files, State, Step, Verdict  # as above
 
@@ -140,6 +141,18 @@ class Row:
     def is_unbilled(self) -> bool:
         """True if no account was or may have been billed for it: any account may pay for the next attempt."""
         return self.state is State.PLANNED and not self.uncertain_attempts
+
+    def with_changes(self, changes: Mapping[str, Any]) -> Row:
+        """Return the row with other values: four times as fast as `attrs.evolve`, and a row has 29 columns.
+
+        Args:
+            changes: The values by the names of the attributes.
+        """
+        return Row(**{**dict(zip(_NAMES, _values_of(self), strict=True)), **changes})
+
+
+_NAMES = tuple(each.name for each in fields(Row))
+_values_of = attrgetter(*_NAMES)
 
 
 @frozen(kw_only=True)

@@ -24,8 +24,6 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from attrs import evolve
-
 from kontext_async.store.steps import (
     Accepted,
     Adopted,
@@ -139,7 +137,7 @@ def advance(row: Row, step: Step, worker: int) -> Row:
             changes["cost"] = row.cost
     if isinstance(step, Withdrawn | Completed | Failed) and step.reserved is None and row.uncertain_attempts:
         changes["reserved"] = reserved_after(row, getattr(step, "cost", None))
-    return evolve(row, state=TRANSITIONS[row.state][type(step)], **changes)
+    return row.with_changes({**changes, "state": TRANSITIONS[row.state][type(step)]})
 
 
 def takes_over(row: Row) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
+from kontext_async.errors import StoreError
 from kontext_async.store.steps import Intended, Orphaned, Resubmitted
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class QueuedStep:
     Attributes:
         row: The number of the row.
         step: The step.
-        done: What became of the step, once that is known.
+        done: What became of the step, once that is known. An error is its result: nobody has to look at it.
         is_noted: True if no caller waits for it.
         tries: How often it was sent to the store: after the first time it may have been written.
         is_given_up: True if its caller no longer waits, and nothing was sent.
@@ -42,10 +43,21 @@ class QueuedStep:
 
     row: int
     step: Step
-    done: asyncio.Future[StepResult]
+    done: asyncio.Future[StepResult | StoreError]
     is_noted: bool = False
     tries: int = 0
     is_given_up: bool = False
+
+    def result(self) -> StepResult:
+        """Return what became of the step, once it is done.
+
+        Raises:
+            StoreError: It failed.
+        """
+        result = self.done.result()
+        if isinstance(result, StoreError):
+            raise result
+        return result
 
 
 @define(eq=False)

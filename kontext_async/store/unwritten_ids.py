@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 
+from kontext_async.store.rows import StepResult
 from kontext_async.store.spool import SpooledId
 
 if TYPE_CHECKING:
+    from kontext_async.errors import StoreError
     from kontext_async.store.availability import Availability
-    from kontext_async.store.rows import StepResult
     from kontext_async.store.spool import Spool
     from kontext_async.store.steps import Accepted
 
@@ -53,7 +54,7 @@ class UnwrittenIds:
         """The IDs that neither the store nor the spool could take yet."""
         return [kept.spooled.task_id for kept in self._exposed]
 
-    def add(self, row: int, step: Accepted, written: asyncio.Future[StepResult]) -> asyncio.Future[None]:
+    def add(self, row: int, step: Accepted, written: asyncio.Future[StepResult | StoreError]) -> asyncio.Future[None]:
         """Keep the ID of a step until it is written; return a future that is done when the ID is durable."""
         spooled = SpooledId(row=row, attempt=step.attempt, task_id=step.task_id, reference=step.reference, at=step.at)
         kept = _Kept(spooled=spooled, since=self._loop.time(), safe=self._loop.create_future())
@@ -63,7 +64,7 @@ class UnwrittenIds:
         written.add_done_callback(lambda done: self._on_written(kept, done))
         return kept.safe
 
-    def adopt(self, spooled: SpooledId, written: asyncio.Future[StepResult]) -> None:
+    def adopt(self, spooled: SpooledId, written: asyncio.Future[StepResult | StoreError]) -> None:
         """Keep an ID that is in the spool already."""
         kept = _Kept(spooled=spooled, since=self._loop.time(), safe=self._loop.create_future())
         kept.safe.set_result(None)
@@ -114,8 +115,8 @@ class UnwrittenIds:
         if self._exposed:
             self._wake.set()
 
-    def _on_written(self, kept: _Kept, done: asyncio.Future[StepResult]) -> None:
-        if done.cancelled() or done.exception():
+    def _on_written(self, kept: _Kept, done: asyncio.Future[StepResult | StoreError]) -> None:
+        if done.cancelled() or not isinstance(done.result(), StepResult):
             return
         _set_safe(kept)
         if kept in self._spooled:

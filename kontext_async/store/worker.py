@@ -29,9 +29,10 @@ from attrs import evolve
 from kontext_async.decisions.resend import backoff
 from kontext_async.errors import SessionClosed, StoreError, StoreUnavailable
 from kontext_async.settings import find_spool_folder
+from kontext_async.shared_timeout import SharedTimeout
 from kontext_async.store.availability import Availability, Part
 from kontext_async.store.boot_clock import boot_time
-from kontext_async.store.calls import call_store, quiet_future
+from kontext_async.store.calls import call_store
 from kontext_async.store.group_commit import BACKOFF, GroupCommitter
 from kontext_async.store.heartbeat import Heartbeat
 from kontext_async.store.planner import Planner
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 __all__ = ["Worker", "account_name"]
 
 T = TypeVar("T")
+
+APPLIED = StepResult(verdict=Verdict.APPLIED)
 
 
 def account_name(api_key: str, salt: bytes) -> str:
@@ -115,6 +118,7 @@ class Worker:
         self.availability = Availability(store.name)
         self.on_failure = self.availability.on_failure
         self.on_recovery = self.availability.on_recovery
+        self._step_timeout = SharedTimeout(settings.step)
         self._process = os.getpid()
         self._runs: dict[str, Run] = {}
         self._parts: _Parts | None = None
@@ -249,18 +253,32 @@ class Worker:
         """
         limit = self.settings.step if timeout is None else timeout
         if isinstance(step, Accepted):
-            return await self._record_accepted(row, step, limit)
-        if isinstance(step, BEFORE_CREATE):
+            result = await self._record_accepted(row, step, limit)
+        elif isinstance(step, BEFORE_CREATE):
             result = await self._record_before_create(row, step, limit)
         else:
             item = self._started().committer.add(row.id, step)
             await asyncio.wait([item.done], timeout=limit)
             if not item.done.done():
                 raise self._unavailable(limit, "the step stays queued, and is repeated while this process lives")
-            result = item.done.result()
+            result = item.result()
         return await self._with_row(row, step, result)
 
-    def note(self, row: Row, step: Step) -> asyncio.Future[StepResult]:
+    async def intend(self, row: Row, step: Intended) -> StepResult:
+        """Record that a create request is about to be sent, as `record` does, within `StoreSettings.step` seconds.
+
+        The result has the row only if the step was not taken.
+        """
+        return await self._record_before_create(row, step, self.settings.step)
+
+    async def accept(self, row: Row, step: Accepted) -> StepResult:
+        """Record the ID of a paid task, as `record` does, within `StoreSettings.step` seconds. It never raises.
+
+        The result has the row only if the step was not taken.
+        """
+        return await self._record_accepted(row, step, self.settings.step)
+
+    def note(self, row: Row, step: Step) -> asyncio.Future[StepResult | StoreError]:
         """Write a step with the next group, without waiting. Steps of one row keep their order.
 
         Returns:
@@ -331,26 +349,32 @@ class Worker:
             limit -= asyncio.get_running_loop().time() - started
         item = parts.committer.add(row.id, step)
         try:
-            await asyncio.wait([item.done], timeout=limit)
+            with self._timeout(limit):
+                await item.done
+        except TimeoutError:
+            parts.committer.give_up(item)
+            raise self._unavailable(limit, "nothing was sent") from None
         except BaseException:
             parts.committer.give_up(item)
             raise
-        if not item.done.done():
-            parts.committer.give_up(item)
-            raise self._unavailable(limit, "nothing was sent")
-        return item.done.result()
+        return item.result()
 
     async def _record_accepted(self, row: Row, step: Accepted, limit: float) -> StepResult:
         parts = self._started()
         try:
             done = parts.committer.add(row.id, step).done
         except SessionClosed:  # its ID is unwritten for good
-            done, limit = quiet_future(), 0.0
+            done, limit = asyncio.get_running_loop().create_future(), 0.0
         safe = parts.ids.add(row.id, step, done)
-        await asyncio.wait([safe], timeout=limit)
-        if done.done() and not done.exception():
-            return await self._with_row(row, step, done.result())
-        return StepResult(verdict=Verdict.APPLIED, row=self._after(row, step))
+        with contextlib.suppress(TimeoutError), self._timeout(limit):
+            await safe
+        if done.done() and isinstance(result := done.result(), StepResult):
+            return result
+        return APPLIED
+
+    def _timeout(self, limit: float) -> SharedTimeout:
+        """Return the timeout that all steps share, or one for a step with another limit."""
+        return self._step_timeout if limit == self.settings.step else SharedTimeout(limit)
 
     async def _with_row(self, row: Row, step: Step, result: StepResult) -> StepResult:
         """Complete a result with its row."""

@@ -33,7 +33,7 @@ from kontext_async.store.steps import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from kontext_async.store.rows import Row
+    from kontext_async.store.rows import Row, StepResult
 
 pytestmark = pytest.mark.anyio
 
@@ -48,6 +48,12 @@ class FakeFuture:
 
 def queued(row: int, step: Step) -> QueuedStep:
     return QueuedStep(row=row, step=step, done=FakeFuture())  # type: ignore[arg-type]
+
+
+async def settle(item: QueuedStep) -> StepResult:
+    """Wait for a step, and return what became of it."""
+    await item.done
+    return item.result()
 
 
 @define
@@ -150,7 +156,7 @@ async def test_steps_that_come_together_are_written_in_one_group(
     committer: GroupCommitter, store: UnreliableStore, rows: list[Row]
 ) -> None:
     items = [committer.add(row.id, new_step(Intended, 1)) for row in rows]
-    results = await asyncio.gather(*(item.done for item in items))
+    results = await asyncio.gather(*(settle(item) for item in items))
     assert [result.verdict for result in results] == [Verdict.APPLIED] * len(rows)
     assert [len(group) for group in store.groups] == [len(rows)]
 
@@ -166,11 +172,11 @@ async def test_a_store_with_several_connections_writes_several_groups_at_once(
     for row in rows[:6]:
         items += [committer.add(row.id, new_step(kind, 1)) for kind in (Intended, Withdrawn)]
         await asyncio.sleep(0.006)
-    await asyncio.gather(*(item.done for item in items))
+    await asyncio.gather(*(settle(item) for item in items))
     await committer.aclose(1.0)
     assert store.broken_rules == []
     assert 2 <= store.most_at_once <= 6
-    assert {item.done.result().verdict for item in items} == {Verdict.APPLIED}
+    assert {item.result().verdict for item in items} == {Verdict.APPLIED}
 
 
 @pytest.mark.parametrize("fault", list(Fault))
@@ -182,7 +188,7 @@ async def test_a_group_that_fails_is_repeated_until_it_is_written(
     availability.on_recovery.add(lambda: seen.append("recovered"))
     store.script = [fault]
     items = [committer.add(row.id, new_step(Intended, 1)) for row in rows]
-    results = await asyncio.gather(*(item.done for item in items))
+    results = await asyncio.gather(*(settle(item) for item in items))
     assert {result.verdict for result in results} <= {Verdict.APPLIED, Verdict.REPEATED}
     assert len(store.groups) >= 2
     assert seen[-1] == "recovered"
@@ -198,7 +204,7 @@ async def test_a_step_that_the_database_never_takes_does_not_keep_the_others_bac
     store.poison = [poison]
     bad = committer.add(rows[0].id, poison)
     items = [committer.add(row.id, new_step(Intended, 1)) for row in rows[1:]]
-    await asyncio.wait_for(asyncio.gather(*(item.done for item in items)), 10)
+    await asyncio.wait_for(asyncio.gather(*(settle(item) for item in items)), 10)
     assert not bad.done.done()
 
 
@@ -207,7 +213,7 @@ async def test_an_intent_that_was_never_tried_is_given_up_without_a_trace(
 ) -> None:
     item = committer.add(rows[0].id, new_step(Intended, 1))
     committer.give_up(item)
-    await committer.add(rows[1].id, new_step(Intended, 1)).done
+    await settle(committer.add(rows[1].id, new_step(Intended, 1)))
     assert [each.row for group in store.groups for each in group] == [rows[1].id]
 
 
@@ -249,7 +255,7 @@ async def test_two_callers_of_one_worker_cannot_both_win_an_attempt(
 ) -> None:
     first = committer.add(rows[0].id, new_step(Intended, 1))
     second = committer.add(rows[0].id, new_step(Intended, 1))
-    verdicts = [(await first.done).verdict, (await second.done).verdict]
+    verdicts = [(await settle(first)).verdict, (await settle(second)).verdict]
     assert verdicts == [Verdict.APPLIED, Verdict.LOST]
 
 
@@ -263,8 +269,8 @@ async def test_an_attempt_can_be_won_after_the_same_one_was_given_up(
     second = committer.add(rows[0].id, new_step(Intended, 1))
     third = committer.add(rows[0].id, new_step(Intended, 2))
     store.faults.clear()
-    assert (await second.done).verdict is Verdict.LOST
-    assert (await third.done).verdict is Verdict.APPLIED
+    assert (await settle(second)).verdict is Verdict.LOST
+    assert (await settle(third)).verdict is Verdict.APPLIED
 
 
 async def test_a_resubmission_is_dropped_when_it_is_given_up(
@@ -285,11 +291,11 @@ async def test_a_store_that_lasts_to_be_unusable_refuses_intents_and_keeps_the_r
     intent = committer.add(rows[0].id, new_step(Intended, 1))
     accepted = committer.add(rows[1].id, new_step(Accepted, 1, task_id="t1"))
     with pytest.raises(StoreUnusable):
-        await intent.done
+        await settle(intent)
     await turn_loop(5)
     assert not accepted.done.done()
     store.faults.clear()
-    assert (await accepted.done).verdict is Verdict.APPLIED
+    assert (await settle(accepted)).verdict is Verdict.APPLIED
 
 
 async def test_a_full_disk_leaves_the_reserve_to_what_was_paid_for(
@@ -303,13 +309,13 @@ async def test_a_full_disk_leaves_the_reserve_to_what_was_paid_for(
     intent = committer.add(rows[1].id, new_step(Intended, 1))
     completed = committer.add(rows[0].id, new_step(Completed, 1, task_id="t1"))
     with pytest.raises(StoreUnavailable):
-        await intent.done
-    assert (await accepted.done).verdict is (await completed.done).verdict is Verdict.APPLIED
+        await settle(intent)
+    assert (await settle(accepted)).verdict is (await settle(completed)).verdict is Verdict.APPLIED
     assert [type(each.step) for each in store.groups[1]] == [Accepted, Completed]
     assert len(failures) == 1
-    await committer.add(rows[2].id, new_step(Accepted, 1, task_id="t2")).done
+    await settle(committer.add(rows[2].id, new_step(Accepted, 1, task_id="t2")))
     with pytest.raises(StoreUnavailable):
-        await committer.add(rows[3].id, new_step(Intended, 1)).done
+        await settle(committer.add(rows[3].id, new_step(Intended, 1)))
     assert len(store.groups) == 3
     assert availability.failure is not None
 
@@ -319,14 +325,14 @@ async def test_intents_are_written_again_once_the_reserve_is_restored(
 ) -> None:
     store.has_reserve = store.is_full = True
     store.script = [Fault.FAIL]
-    await committer.add(rows[0].id, new_step(Accepted, 1, task_id="t1")).done
+    await settle(committer.add(rows[0].id, new_step(Accepted, 1, task_id="t1")))
     committer.restore_reserve()
     with pytest.raises(StoreUnavailable):
-        await committer.add(rows[1].id, new_step(Intended, 1)).done
+        await settle(committer.add(rows[1].id, new_step(Intended, 1)))
     store.is_full = False
     committer.restore_reserve()
     await until(lambda: availability.failure is None)
-    assert (await committer.add(rows[2].id, new_step(Intended, 1)).done).verdict is Verdict.APPLIED
+    assert (await settle(committer.add(rows[2].id, new_step(Intended, 1)))).verdict is Verdict.APPLIED
 
 
 async def test_a_group_of_intents_does_not_use_the_reserve(
@@ -334,7 +340,7 @@ async def test_a_group_of_intents_does_not_use_the_reserve(
 ) -> None:
     store.has_reserve = True
     store.script = [Fault.FAIL]
-    await committer.add(rows[1].id, new_step(Intended, 1)).done
+    await settle(committer.add(rows[1].id, new_step(Intended, 1)))
     assert store.has_reserve
 
 
@@ -355,7 +361,7 @@ async def test_flush_says_that_steps_stay_queued(
         await committer.flush(0.01)
     store.faults.clear()
     await committer.flush(5.0)
-    assert item.done.result().verdict is Verdict.APPLIED
+    assert item.result().verdict is Verdict.APPLIED
 
 
 async def test_closing_writes_what_is_left_and_then_refuses_steps(
@@ -363,7 +369,7 @@ async def test_closing_writes_what_is_left_and_then_refuses_steps(
 ) -> None:
     items = [committer.add(row.id, new_step(Intended, 1)) for row in rows]
     await committer.aclose(1.0)
-    assert {item.done.result().verdict for item in items} == {Verdict.APPLIED}
+    assert {item.result().verdict for item in items} == {Verdict.APPLIED}
     with pytest.raises(SessionClosed):
         committer.add(rows[0].id, new_step(Withdrawn, 1))
 
@@ -376,4 +382,4 @@ async def test_closing_is_bounded_while_the_store_fails(
     item = committer.add(rows[0].id, new_step(Completed, 1, task_id="t1"))
     await asyncio.wait_for(committer.aclose(0.05), 1.0)
     with pytest.raises(StoreUnavailable, match="before the step was written"):
-        await item.done
+        await settle(item)

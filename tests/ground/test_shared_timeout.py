@@ -7,7 +7,7 @@ import asyncio
 import anyio
 import pytest
 
-from kontext_async.engine.shared_timeout import SharedTimeout
+from kontext_async.shared_timeout import SharedTimeout
 
 pytestmark = pytest.mark.anyio
 
