@@ -64,7 +64,7 @@ def clean_body(body: bytes, secret: str) -> bytes:
 def _clean_closely(body: bytes, secret: str) -> bytes:
     is_large = len(body) > LARGE_BODY
     if not is_large and body.isascii() and b"\\" not in body:  # such as a body with a URL that has a query
-        text = body.decode().strip()
+        text = body.decode().strip(" \t\r\n")  # the white space of JSON: others may be control characters
         if text.isprintable() and text[-1:] == "}" and not contains_secret(text, secret):
             return body
     try:

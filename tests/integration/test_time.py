@@ -229,12 +229,15 @@ async def test_an_error_in_the_timer_crashes_the_session(
     assert caught.value.task_id == task.id
 
 
-async def test_an_error_in_the_timer_without_an_idle_worker_goes_to_the_event_loop(
+async def test_an_error_in_the_timer_without_an_idle_worker_crashes_the_session_too(
     session: KontextSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session._engine.poll_loop._queue, "wake_at", fail)
-    with pytest.raises(ZeroDivisionError):
-        session._engine.poll_loop._workers._on_timer()
+    session._engine.poll_loop._workers._on_timer()
+    await turn_loop(ENOUGH_TURNS)
+    with pytest.raises(SessionCrashed) as caught:
+        await session.generate("a fox")
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
 @pytest.mark.parametrize("kind", [FaultKind.EMPTY_BODY, FaultKind.CUT])

@@ -247,6 +247,8 @@ def read_safely(read: Any, body: bytes) -> str:
 
 
 @given(bodies)
+@example(b"\x0b}")
+@example(b"{}\x1c")
 def test_a_cleaned_body_has_neither_the_key_nor_a_control_character(body: bytes) -> None:
     cleaned = clean_body(body, KEY)
     assert KEY.encode() not in cleaned
