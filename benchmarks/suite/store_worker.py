@@ -42,17 +42,21 @@ class TaskCounter:
         every: The tasks between two samples.
         done: The completed tasks.
         memory: MiB in use, at each sample.
+        sampling: Seconds of CPU that the samples took. They are no part of a task.
     """
 
     every: int
     done: int = 0
     memory: list[float] = field(factory=list)
+    sampling: float = 0.0
 
     def count(self) -> None:
         """Count one task."""
         self.done += 1
         if self.done % self.every == 0:
+            began = time.thread_time()
             self.memory.append(round(read_used_memory(), 2))
+            self.sampling += time.thread_time() - began
 
 
 async def run_tasks(tasks: int, in_flight: int, folder: Path, store: str | None) -> dict[str, Any]:
@@ -64,7 +68,7 @@ async def run_tasks(tasks: int, in_flight: int, folder: Path, store: str | None)
         async with asyncio.TaskGroup() as group:
             for slot in range(in_flight):
                 group.create_task(_generate(session, numbers, folder / f"{slot}.jpg", counter, keyed=store is not None))
-        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu_began
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu_began - counter.sampling
     return {"tasks": counter.done, "seconds": seconds, "cpu": cpu, "memory": counter.memory}
 
 
