@@ -83,6 +83,13 @@ class TestPlanning:
             position=3,
         )
 
+    @pytest.mark.parametrize("execution", [None, 1])
+    async def test_a_new_row_is_what_is_read_later(self, worker: Worker, execution: int | None) -> None:
+        prompts = ["a fox", "", "\0", "f\ud83dox", "\U0001f98a", "'; --"]
+        new = [new_row(f"{prompt} key", prompt=prompt, fields={"metadata": {"a": prompt}}) for prompt in prompts]
+        rows = await worker.store.plan(1, new, worker=worker.number, execution=execution)
+        assert await worker.store.fetch([row.id for row in rows]) == {row.id: row for row in rows}
+
     async def test_a_known_key_gives_its_row_as_it_is(self, worker: Worker, another: Worker, row: Row) -> None:
         done = await complete(worker, row)
         [known] = await another.store.plan(1, [new_row(digest=b"x" * 32, prompt="another")], worker=another.number)

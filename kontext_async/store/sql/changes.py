@@ -110,7 +110,7 @@ def execute(transaction: Transaction, batches: Sequence[Batch]) -> set[int]:
     changed: set[int] = set()
     spent: defaultdict[int, Decimal] = defaultdict(Decimal)
     for change, records in batches:
-        runs = transaction.change_each(change.for_one, records)
+        runs: dict[int, int] = dict(transaction.fetch_each(change.for_one, records))
         changed |= runs.keys()
         if change.spends:
             for record in records:

@@ -28,7 +28,17 @@ if TYPE_CHECKING:
 
     from kontext_async.store.rows import NewRow
 
-__all__ = ["COLUMNS", "SECOND_TASK_COLUMNS", "clean", "encode", "new_record", "row_of", "second_task_of", "select_rows"]
+__all__ = [
+    "COLUMNS",
+    "SECOND_TASK_COLUMNS",
+    "clean",
+    "encode",
+    "new_record",
+    "planned_row",
+    "row_of",
+    "second_task_of",
+    "select_rows",
+]
 
 COLUMNS = tuple(requests.columns.keys())
 """The columns of a row, in the order in which `row_of` reads them; whether its owner lives comes after them."""
@@ -184,6 +194,31 @@ def new_record(run: int, new: NewRow, owner: int | None, execution: int) -> dict
         "position": new.position,
         "execution": execution,
     }
+
+
+def planned_row(number: int, new: NewRow, record: Mapping[str, Any]) -> Row:
+    """Return the row of a record that was just inserted, as it would be read.
+
+    Args:
+        number: The number of the row.
+        new: The request.
+        record: Its record: see `new_record`.
+    """
+    return Row(
+        id=number,
+        run=record["run_id"],
+        key=record["key"],
+        state=State.PLANNED,
+        owner=record["owner"],
+        owner_alive=record["owner"] is not None,
+        digest=new.digest,
+        model=record["model"],
+        images=record["images"],
+        prompt=record["prompt"],
+        fields=new.fields,
+        position=new.position,
+        execution=record["execution"],
+    )
 
 
 def encode(column: str, value: Any) -> Any:

@@ -11,7 +11,7 @@ import orjson
 from attrs import define, field
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sqlalchemy import Connection
 
@@ -157,11 +157,9 @@ class Transaction:
         """Execute a statement for each record."""
         self.connection.connection.cursor().executemany(self.dialect.compile(statement), records)
 
-    def change_each(self, statement: str, records: Iterable[dict[str, Any]]) -> dict[int, int]:
-        """Execute a statement, which is compiled, for each record; return the pairs of numbers that it returned."""
+    def fetch_each(self, statement: str, records: Iterable[dict[str, Any]]) -> Iterator[Any]:
+        """Execute a statement, which is compiled, for each record; yield the records that it returns."""
         cursor = self.connection.connection.cursor()
-        changed: dict[int, int] = {}
         for record in records:
             cursor.execute(statement, record)
-            changed.update(cursor.fetchall())
-        return changed
+            yield from cursor.fetchall()

@@ -18,7 +18,7 @@ from kontext_async.store.steps import Accepted, Completed, Failed, Intended, Sta
 from kontext_async.store.urls import store_from_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
@@ -87,9 +87,9 @@ class Plans:
         self.found: list[tuple[str, list[str]]] = []
         for name in ("fetch", "execute"):
             monkeypatch.setattr(Transaction, name, self._explaining(getattr(Transaction, name)))
-        each, many = Transaction.change_each, Transaction.execute_many
+        each, many = Transaction.fetch_each, Transaction.execute_many
 
-        def change_each(transaction: Transaction, statement: str, records: Any) -> dict[int, int]:
+        def fetch_each(transaction: Transaction, statement: str, records: Any) -> Iterator[Any]:
             known = list(records)
             self._explain(transaction, statement, known[0])
             return each(transaction, statement, known)
@@ -98,7 +98,7 @@ class Plans:
             self._explain(transaction, statement, records[0])
             many(transaction, statement, records)
 
-        monkeypatch.setattr(Transaction, "change_each", change_each)
+        monkeypatch.setattr(Transaction, "fetch_each", fetch_each)
         monkeypatch.setattr(Transaction, "execute_many", execute_many)
 
     def _explaining(self, method: Any) -> Any:
