@@ -216,7 +216,7 @@ class Worker:
         self._ensure_open()
         if not executes and name in self._runs:
             return self._runs[name]
-        found = await self._repeat(lambda: self.store.open_run(name, create=create, executes=executes))
+        found = await self._repeat(lambda: self._call(self.store.open_run(name, create=create, executes=executes)))
         if found:
             self._runs[name] = found
         return found
@@ -324,21 +324,20 @@ class Worker:
         return await call_store(call, self.settings.connect)
 
     async def _repeat(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Call the store until it responds, for up to `StoreSettings.step` seconds."""
-        now = asyncio.get_running_loop().time
-        deadline = now() + self.settings.step
-        failures = 0
-        while True:
-            try:
-                return await call_store(call(), min(self.settings.connect, max(0.0, deadline - now())))
-            except StoreUnavailable as error:
-                failures += 1
-                pause = backoff(failures, BACKOFF, random.random())  # noqa: S311 # no secret
-                if now() + pause >= deadline:
-                    raise StoreUnavailable(
-                        f"the store could not be reached within {self.settings.step:g} s; nothing was sent: {error}"
-                    ) from None
-            await asyncio.sleep(pause)
+        """Call the store until it responds, for up to `StoreSettings.step` seconds. Each call limits itself."""
+        failures, seen = 0, "it did not respond"
+        try:
+            with self._step_timeout:
+                while True:
+                    try:
+                        return await call()
+                    except StoreUnavailable as error:
+                        failures, seen = failures + 1, str(error)
+                    await asyncio.sleep(backoff(failures, BACKOFF, random.random()))  # noqa: S311 # no secret
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"the store could not be reached within {self.settings.step:g} s; nothing was sent: {seen}"
+            ) from None
 
     async def _record_before_create(self, row: Row, step: Step, limit: float) -> StepResult:
         parts = self._started()
