@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from attrs import frozen
+
+from kontext_async.errors import SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,3 +37,12 @@ class Context:
     random: Random
     hub: EventHub
     start_soon: Callable[..., None]
+
+    def crash(self, error: Exception) -> None:
+        """End the session with an error, as if a child of the owner task had raised it."""
+        with suppress(SessionError):  # it has ended
+            self.start_soon(_fail, error)
+
+
+async def _fail(error: Exception) -> None:
+    raise error

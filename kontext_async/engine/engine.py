@@ -312,6 +312,7 @@ class Engine:
                 callback(self._end_error())
             with anyio.CancelScope(shield=True):
                 if self.stored:
+                    await self.stored.aclose()
                     await self.stored.worker.aclose()
                 await self.transport.aclose()
 

@@ -51,6 +51,7 @@ class PollWorkers:
         self._handle = handle
         self._clock = context.clock
         self._start_soon = context.start_soon
+        self._crash = context.crash
         self._most = context.settings.limits.max_polls_in_flight
         self._count = 0
         self._idle: list[asyncio.Future[TaskRecord]] = []
@@ -123,12 +124,8 @@ class PollWorkers:
         self._timer, self._wakes_at = None, float("inf")
         try:
             self._dispatch_and_arm(self._clock.time())
-        except Exception as error:  # noqa: BLE001 # raised again where it ends the session: in a child of the owner task
-            self._start_soon(_fail, error)
-
-
-async def _fail(error: Exception) -> None:
-    raise error
+        except Exception as error:  # noqa: BLE001 # the session ends with it
+            self._crash(error)
 
 
 def _no_response(task: TaskRecord, lost: TransportError) -> GatewayUnavailable:

@@ -1,7 +1,7 @@
 """Requests whose rows are in a store: the row decides whether a request is submitted, awaited, followed or returned.
 
-All callers of one key share one flight: a child of the owner task, which asks the store, submits the request where it
-is this session's turn, and ends with an accepted task, or with the recorded result. After that the task is followed as
+All callers of one key share one flight: a task of its own, which looks into the store, submits the request where it is
+this session's turn, and ends with an accepted task, or with the recorded result. After that the task is followed as
 any other one. Its completion is recorded when the poll loop reports it, for every waiter.
 """
 
@@ -192,7 +192,8 @@ class StoredCalls:
         self._account = account
         self._clock = context.clock
         self._patience = context.settings.timeouts.cancel
-        self._start_soon = context.start_soon
+        self._crash = context.crash
+        self._tasks: set[asyncio.Task[None]] = set()
         self._write_timeout = SharedTimeout(WRITE_SECONDS)
         self._flights: dict[tuple[str, str], Flight] = {}
         self._followed: dict[str, list[Followed]] = {}
@@ -288,6 +289,13 @@ class StoredCalls:
         await self.worker.flush(WRITE_SECONDS)
         return await self.worker.store.forget(before, run=number)
 
+    async def aclose(self) -> None:
+        """Call off the flights that are left, and wait for them. The scheduler is closed already."""
+        for flight in self._flights.values():
+            flight.scope.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def _recovered(self, row: Row) -> Row | None:
         """Return a row as it is once the intent of a dead worker is swept; None if another worker was faster."""
         if row.state is not State.INTENT:
@@ -307,12 +315,9 @@ class StoredCalls:
         if flight is None:
             flight = self._flights[name] = Flight(request, digest, given, call)
             images.acquire()
-            try:
-                self._start_soon(self._fly, flight, name, images)
-            except BaseException:
-                del self._flights[name]
-                images.release()
-                raise
+            task = asyncio.get_running_loop().create_task(self._fly(flight, name, images))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         elif flight.digest != digest:
             raise InvalidRequest("key", call.key, "this key was used for another request")
         return flight
@@ -338,6 +343,8 @@ class StoredCalls:
                 result = await self._submit_by_row(flight, name, images)
         except KontextError as error:
             result = error
+        except Exception as error:  # noqa: BLE001 # the session ends with it
+            self._crash(error)
         finally:
             result = result or flight.cancelled_error()
             del self._flights[name]
