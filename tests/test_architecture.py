@@ -15,12 +15,16 @@ from package_syntax import PACKAGE, ROOT, Module, area_of, imports_of, modules_o
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-GROUND = {"version", "redaction", "foreign_values", "base_errors", "errors", "images", "models", "settings", "events"}
+GROUND = {
+    *("version", "redaction", "foreign_values", "shared_timeout"),
+    *("base_errors", "errors", "images", "models", "settings", "events"),
+}
 CORE = GROUND | {"protocol", "decisions", "store", "engine", "session"}
 MAY_IMPORT: dict[str, set[str]] = {
     "version": set(),
     "redaction": set(),
     "foreign_values": set(),
+    "shared_timeout": set(),
     "base_errors": {"redaction"},
     "images": {"base_errors", "foreign_values", "images", "redaction"},
     "models": {"base_errors", "foreign_values", "images", "redaction"},

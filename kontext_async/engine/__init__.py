@@ -6,7 +6,7 @@ The rooms, in the order in which a request passes them:
 - `batch`, `outcome_queue`: read many requests lazily, and yield their outcomes
 - `uploads`: opens input images, and encodes bodies while they are sent
 - `submission_gate`: waits and probes while the circuit breaker is open
-- `stored_calls`: asks the store what is to be done for a request, and records what becomes of it
+- `stored_calls`, `flight`: ask the store what is to be done for a request, and record what becomes of it
 - `scheduler`: submits a request, and retries it where that is safe
 - `submission`: one request on its way to being accepted
 - `slots`: the semaphore under which tasks are in flight

@@ -23,11 +23,12 @@ from kontext_async.engine.context import Context
 from kontext_async.engine.downloader import Downloader
 from kontext_async.engine.estimator import Estimator
 from kontext_async.engine.event_hub import EventHub
+from kontext_async.engine.flight import StoreCall
 from kontext_async.engine.poll_loop import PollLoop
 from kontext_async.engine.request_log import SessionLog
 from kontext_async.engine.scheduler import Scheduler
 from kontext_async.engine.slots import ConcurrencySlots
-from kontext_async.engine.stored_calls import StoreCall, StoredCalls
+from kontext_async.engine.stored_calls import StoredCalls
 from kontext_async.engine.submission_gate import SubmissionGate
 from kontext_async.engine.transport import Transport
 from kontext_async.engine.uploads import UploadLimiter

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from kontext_async.errors import SubmissionUncertain
-    from kontext_async.store.rows import Row
+    from kontext_async.store.rows import NewRow, Row
     from kontext_async.store.worker import Worker
 
 __all__ = ["LeaseExpired", "NotSubmitted", "OverLimit", "RowJournal", "RowTaken"]
@@ -61,7 +61,8 @@ class RowJournal:
 
     Attributes:
         worker: The session's worker at the store.
-        row: The row as it was last known.
+        row: The row as it was last known; before it is created, as it will be planned.
+        new: Makes the request to create with its first attempt, where the row does not exist yet.
         fingerprint: The fingerprint that the request must have; None if its images cannot change.
         on_intent: Is called before an attempt is recorded; it may raise to keep the request from being sent, and
             returns the amount in USD to reserve and the limit of the run.
@@ -70,10 +71,16 @@ class RowJournal:
 
     worker: Worker
     row: Row
+    new: Callable[[Intended], NewRow] | None = None
     fingerprint: str | None = None
     on_intent: Callable[[], tuple[Decimal | None, Decimal | None]] | None = None
     on_accepted: Callable[[Row, str], object] | None = None
     _is_intended: bool = field(default=False, init=False)
+
+    @property
+    def known_row(self) -> Row | None:
+        """The row as it was last known; None before it is created."""
+        return None if self.new else self.row
 
     async def before_send(self, fingerprint: str, attempt: int) -> None:  # noqa: ARG002 # the row counts all attempts
         """Record that a create request is about to be sent.
@@ -85,6 +92,9 @@ class RowJournal:
         """
         if self.fingerprint is not None and fingerprint != self.fingerprint:
             raise InvalidRequest("input_images", "an input image", "it must not change before it is sent")
+        if self.new:
+            await self._begin(self.new)
+            return
         if self.row.state is State.UNCERTAIN:  # `Retries.resend_uncertain` sends it again
             self._take(
                 Resubmitted(
@@ -105,6 +115,14 @@ class RowJournal:
             raise RowTaken(result.row)
         self.row = advance(self.row, step, self.worker.number)
         self._is_intended = True
+
+    async def _begin(self, new: Callable[[Intended], NewRow]) -> None:
+        """Create the row with its first attempt."""
+        begun = new(self.worker.first_attempt())
+        row = await self.worker.begin(self.row.run, begun)
+        if not begun.has_begun(row, self.worker.number):
+            raise RowTaken(row)
+        self.row, self.new, self._is_intended = row, None, True
 
     def check_before_first_byte(self) -> None:
         """Check that this worker was alive a moment ago: another one may have taken over the row meanwhile.

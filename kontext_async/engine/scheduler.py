@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import anyio
 from attrs import define
 
-from kontext_async.decisions.circuit_breaker import Admission
+from kontext_async.decisions.circuit_breaker import Admission, CircuitState
 from kontext_async.decisions.resend import (
     AttemptOutcome,
     GiveUp,
@@ -101,6 +101,11 @@ class Scheduler:
         self._start_soon = context.start_soon
         self._in_flight: dict[asyncio.Future[AttemptResult], Submission] = {}
         self._pauses: set[anyio.CancelScope] = set()
+
+    @property
+    def has_room(self) -> bool:
+        """True if a request would be sent at once."""
+        return self._slots.has_room and self._gate.state is CircuitState.CLOSED
 
     async def submit(self, submission: Submission) -> TaskRecord:
         """Submit a request: wait for a slot, send it, and retry it where that is safe.
@@ -284,7 +289,6 @@ class Scheduler:
                 done.set_result(result)
 
     async def _try(self, submission: Submission, upload: Upload, slot: Slot) -> TaskRecord | FailedAttempt:
-        self._hub.emit(Submitting(**self._event_fields(submission), attempt=submission.attempt))
         with LoggedRequest("create", self._clock, attempt=submission.attempt) as logged:
             result = await self._send_once(submission, upload, slot, logged)
             if isinstance(result, FailedAttempt):
@@ -297,7 +301,7 @@ class Scheduler:
         self, submission: Submission, upload: Upload, slot: Slot, logged: LoggedRequest
     ) -> TaskRecord | FailedAttempt:
         try:
-            response = await self._transport.create(upload, before=partial(_before_send, submission))
+            response = await self._transport.create(upload, before=partial(self._before_send, submission))
         except TransportError as lost:
             return self._fail(_failed_by_transport(lost))
         logged.responded(response.status)
@@ -310,6 +314,15 @@ class Scheduler:
         except GatewayError as refusal:  # despite the HTTP status
             return self._fail(FailedAttempt(AttemptOutcome.REJECTED, self._transport.redact(refusal)))
         return self._accept(submission, status, response.body, slot)
+
+    async def _before_send(self, submission: Submission) -> None:
+        """Let the journal record the attempt; the first byte goes out after this."""
+        if submission.journal:
+            await submission.journal.before_send(submission.fingerprint or "", submission.attempt)
+        if submission.caller_cancelled:
+            raise _not_sent()
+        self._hub.emit(Submitting(**self._event_fields(submission), attempt=submission.attempt))
+        submission.advance(Step.CONNECT)
 
     def _fail(self, attempt: FailedAttempt) -> FailedAttempt:
         """Let the circuit breaker learn from a failed attempt."""
@@ -425,15 +438,6 @@ def _make_record(submission: Submission, task_id: str, now: float, slots: Concur
         return TaskRecord(task_id, now, request=request, slots=slots)
     digest = bytes.fromhex(submission.fingerprint or "")
     return TaskRecordWithDigest(task_id, now, request=request, slots=slots, digest=digest)
-
-
-async def _before_send(submission: Submission) -> None:
-    """Let the journal record the attempt; the first byte goes out after this."""
-    if submission.journal:
-        await submission.journal.before_send(submission.fingerprint or "", submission.attempt)
-    if submission.caller_cancelled:
-        raise _not_sent()
-    submission.advance(Step.CONNECT)
 
 
 def _on_upload_start(submission: Submission) -> None:

@@ -65,6 +65,11 @@ class ConcurrencySlots:
         """The number of requests that wait for a slot."""
         return sum(not future.done() for queue in (self._priority, self._waiting) for future in queue)
 
+    @property
+    def has_room(self) -> bool:
+        """True if a slot is free, and no request waits for it."""
+        return self._next_queue() is None and self.adaptive_limit.can_acquire(self._clock.time())
+
     async def acquire(self, *, priority: bool = False) -> Slot:
         """Wait for a free slot, and for the end of a pause, and take the slot.
 

@@ -13,11 +13,12 @@ import uuid
 from contextlib import suppress
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import anyio
-from attrs import define, evolve, field, frozen
+from attrs import evolve
 
+from kontext_async.engine.flight import Flight, FlightResult, Followed, StoreCall
 from kontext_async.engine.row_journal import LeaseExpired, RowJournal, RowTaken
 from kontext_async.engine.submission import Submission
 from kontext_async.engine.task_record import TaskRecord
@@ -25,8 +26,6 @@ from kontext_async.errors import (
     InvalidRequest,
     KontextError,
     RequestRejected,
-    SessionClosed,
-    StoreError,
     SubmissionUncertain,
     TaskFailed,
     TaskNotFound,
@@ -36,7 +35,6 @@ from kontext_async.models import Generation
 from kontext_async.protocol import fingerprint
 from kontext_async.shared_timeout import SharedTimeout
 from kontext_async.store.access import Access, check_key, check_row, decide_access
-from kontext_async.store.base import DEFAULT_RUN
 from kontext_async.store.digest import request_digest
 from kontext_async.store.records import (
     error_from_row,
@@ -45,7 +43,7 @@ from kontext_async.store.records import (
     generation_to_dict,
     new_row,
 )
-from kontext_async.store.rows import Selection
+from kontext_async.store.rows import Row, Selection
 from kontext_async.store.steps import (
     Completed,
     Expired,
@@ -66,10 +64,10 @@ if TYPE_CHECKING:
     from kontext_async.engine.task_record import Result
     from kontext_async.engine.uploads import RequestImages, UploadLimiter
     from kontext_async.models import KontextRequest
-    from kontext_async.store.rows import Account, Row, StepResult
+    from kontext_async.store.rows import Account
     from kontext_async.store.worker import Worker
 
-__all__ = ["Flight", "StoreCall", "StoredCalls"]
+__all__ = ["StoredCalls"]
 
 LEASE_PAUSE = 0.2
 """Seconds before a session that was stopped looks at a row again: its next beat is due by then."""
@@ -79,97 +77,6 @@ WRITE_SECONDS = 5.0
 
 
 RECOVERABLE = frozenset({State.INTENT, State.UNCERTAIN, State.ACCEPTED, State.COMPLETED})
-
-
-@frozen(kw_only=True)
-class StoreCall:
-    """The options of a caller about the row of a request.
-
-    Attributes:
-        key: The key; None for a row that nobody else knows, and that is deleted once its result is received.
-        run: The name of the run.
-        resend_uncertain: Send an uncertain request again.
-        retry_failed: Send a failed or expired request again.
-    """
-
-    key: str | None = None
-    run: str = DEFAULT_RUN
-    resend_uncertain: bool = False
-    retry_failed: bool = False
-
-    def covers(self, other: StoreCall) -> bool:
-        """Return True if this call asks for all that the other one asks for."""
-        return self.resend_uncertain >= other.resend_uncertain and self.retry_failed >= other.retry_failed
-
-
-@define(eq=False)
-class Followed:
-    """The row of an accepted task, while the task runs and until its result is received.
-
-    Attributes:
-        row: The row.
-        is_private: True if nobody else knows its key.
-        written: What becomes of the step that records the result; None before there is one.
-    """
-
-    row: Row
-    is_private: bool
-    written: asyncio.Future[StepResult | StoreError] | None = None
-
-
-FlightResult: TypeAlias = "TaskRecord | KontextError"
-
-
-@define(eq=False)
-class Flight:
-    """One request on its way to an accepted task, for all callers of its key.
-
-    Attributes:
-        request: The request.
-        digest: Its digest.
-        fingerprint: Its fingerprint.
-        call: What its first caller said.
-        submission: The submission, while or after this session submits it; None while it does not.
-        row: The row as it was last known.
-        resent_attempt: The number of the attempt that is sent again, because a caller asked for it.
-        followed: What is known of its accepted task.
-        callers: The number of callers that wait.
-        done: The result.
-        scope: Cancels it.
-    """
-
-    request: KontextRequest
-    digest: bytes
-    fingerprint: str
-    call: StoreCall
-    submission: Submission | None = None
-    row: Row | None = None
-    resent_attempt: int | None = None
-    followed: Followed | None = None
-    callers: int = 0
-    done: asyncio.Future[FlightResult] = field(factory=lambda: asyncio.get_running_loop().create_future())
-    scope: anyio.CancelScope = field(factory=anyio.CancelScope)
-
-    def cancelled_error(self) -> KontextError:
-        """Return what it means that the flight was cancelled, because the session closes or nobody waits any longer."""
-        submission = self.submission
-        if submission and submission.task:
-            error = SessionClosed("the session was closed while the task was running")
-            return error.with_task(submission.task.task_id, may_be_charged=True)
-        if submission and submission.may_be_billed:
-            seen = "the session was closed before the gateway responded"
-            return SubmissionUncertain(request=self.request, fingerprint=self.fingerprint, seen=seen)
-        return SessionClosed("the session was closed before the request was submitted")
-
-    def deadline_error(self, waited: float) -> SubmissionUncertain | None:
-        """Return what the deadline of a caller means while another worker has the row; None if nothing is sent."""
-        if self.submission or self.row is None or self.row.state is not State.INTENT:
-            return None
-        return SubmissionUncertain(
-            request=self.request,
-            fingerprint=self.fingerprint,
-            seen=f"another worker is submitting it, without a response within {waited:.1f} s",
-        )
 
 
 class StoredCalls:
@@ -355,37 +262,73 @@ class StoredCalls:
 
     async def _submit_by_row(self, flight: Flight, name: tuple[str, str], images: RequestImages) -> FlightResult:
         """Do what the row says, until there is a task or an error."""
-        while True:
-            row = flight.row = flight.row or await self._plan(flight, name)
-            await self._check(flight, row)
-            access = decide_access(
-                row,
-                resent_attempt=flight.resent_attempt,
-                resend_uncertain=flight.call.resend_uncertain,
-                retry_failed=flight.call.retry_failed,
-            )
-            match access:
-                case Access.SUBMIT:
-                    if (task := await self._submit(flight, row, images)) is not None:
-                        return task
-                case Access.WAIT:
-                    flight.row = await self.worker.changed(row)
-                case Access.SWEEP:
-                    flight.row = (await self.worker.record(row, Orphaned(attempt=row.attempt))).row
-                case Access.RESUBMIT:
-                    flight.resent_attempt = row.attempt
-                    flight.row = (await self.worker.record(row, _resubmitted(row))).row
-                case Access.FOLLOW | Access.RETURN:
-                    return self.follow(row, flight.request, is_private=flight.call.key is None)
-                case Access.RAISE:
-                    return error_from_row(row, flight.request)
+        result: FlightResult | None = None
+        while result is None:
+            if flight.row is None and (flight.call.key is None or self._scheduler.has_room):
+                result = await self._submit(flight, await self._first_journal(flight, name), images)
+            else:
+                result = await self._look_at_row(flight, name, images)
+        return result
+
+    async def _look_at_row(self, flight: Flight, name: tuple[str, str], images: RequestImages) -> FlightResult | None:
+        """Do what the row says now. Return None if it must be looked at again."""
+        row = flight.row = flight.row or await self._plan(flight, name)
+        await self._check(flight, row)
+        access = decide_access(
+            row,
+            resent_attempt=flight.resent_attempt,
+            resend_uncertain=flight.call.resend_uncertain,
+            retry_failed=flight.call.retry_failed,
+        )
+        match access:
+            case Access.SUBMIT:
+                journal = RowJournal(self.worker, row, on_accepted=partial(self._on_accepted, flight))
+                return await self._submit(flight, journal, images)
+            case Access.WAIT:
+                flight.row = await self.worker.changed(row)
+            case Access.SWEEP:
+                flight.row = (await self.worker.record(row, Orphaned(attempt=row.attempt))).row
+            case Access.RESUBMIT:
+                flight.resent_attempt = row.attempt
+                flight.row = (await self.worker.record(row, _resubmitted(row))).row
+            case Access.FOLLOW | Access.RETURN:
+                return self.follow(row, flight.request, is_private=flight.call.key is None)
+            case Access.RAISE:
+                return error_from_row(row, flight.request)
+        return None
 
     async def _plan(self, flight: Flight, name: tuple[str, str]) -> Row:
-        run = await self.worker.run(name[0])
+        new = new_row(flight.request, key=name[1], digest=flight.digest)
+        return (await self.worker.plan(await self._run_number(name[0]), [new]))[0]
+
+    async def _first_journal(self, flight: Flight, name: tuple[str, str]) -> RowJournal:
+        """Return the journal of a request that can be sent at once: its row is created with its first attempt.
+
+        Where the row exists after all, it is looked at.
+        """
+        request = flight.request
+        planned = Row(
+            id=0,
+            run=await self._run_number(name[0]),
+            key=name[1],
+            state=State.PLANNED,
+            digest=flight.digest,
+            model=request.model,
+            images=len(request.input_images),
+            prompt=request.prompt,
+        )
+        return RowJournal(
+            self.worker,
+            planned,
+            new=lambda intended: new_row(request, key=name[1], digest=flight.digest, intended=intended),
+            on_accepted=partial(self._on_accepted, flight),
+        )
+
+    async def _run_number(self, name: str) -> int:
+        run = await self.worker.run(name)
         if run is None:  # it is created where it does not exist
             raise KontextError("the run could not be created")
-        new = new_row(flight.request, key=name[1], digest=flight.digest)
-        return (await self.worker.plan(run.id, [new]))[0]
+        return run.id
 
     async def _check(self, flight: Flight, row: Row) -> None:
         theirs = self._account
@@ -393,9 +336,8 @@ class StoredCalls:
             theirs = (await self.worker.store.accounts())[row.account or 0]
         check_row(row, flight.digest, self._account, theirs)
 
-    async def _submit(self, flight: Flight, row: Row, images: RequestImages) -> FlightResult | None:
+    async def _submit(self, flight: Flight, journal: RowJournal, images: RequestImages) -> FlightResult | None:
         """Submit the request once. Return None if the row must be looked at again."""
-        journal = RowJournal(self.worker, row, on_accepted=partial(self._on_accepted, flight))
         flight.submission = Submission(flight.request, journal, flight.fingerprint)
         try:
             task = await self._scheduler.submit_opened(flight.submission, images)
@@ -407,9 +349,9 @@ class StoredCalls:
             await anyio.sleep(LEASE_PAUSE)
             return None
         except KontextError as error:
-            flight.row = journal.row
-            if isinstance(error, RequestRejected | InvalidRequest):
-                self._note_failed(journal.row, error)
+            flight.row = journal.known_row
+            if flight.row and isinstance(error, RequestRejected | InvalidRequest):
+                self._note_failed(flight.row, error)
             return error
         flight.row = journal.row
         task.receipt = flight.followed

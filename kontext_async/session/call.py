@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kontext_async.engine.stored_calls import StoreCall
+from kontext_async.engine.flight import StoreCall
 from kontext_async.engine.submission import Submission
 from kontext_async.errors import ConfigurationError, GatewayUnavailable, SubmissionUncertain, TaskTimeout
 from kontext_async.models import Generation, KontextRequest, RequestFields
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kontext_async.engine.engine import Engine
-    from kontext_async.engine.stored_calls import Flight
+    from kontext_async.engine.flight import Flight
     from kontext_async.engine.submission_journal import SubmissionJournal
     from kontext_async.engine.task_record import TaskRecord
     from kontext_async.models import RequestLike

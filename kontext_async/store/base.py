@@ -123,8 +123,9 @@ class Store(ABC):
     ) -> list[Row]:
         """Return the rows of keys, in order; create the missing ones as planned.
 
-        A new row is free; `worker` is recorded as the preferred owner, which keeps nobody from taking it. For an
-        execution, the position and the execution of known rows are updated; the execution never falls.
+        A new row is free; `worker` is recorded as the preferred owner, which keeps nobody from taking it. A new row
+        with `NewRow.intended` is that worker's, as if it had taken this step of the planned row. For an execution, the
+        position and the execution of known rows are updated; the execution never falls.
 
         Args:
             run: The number of the run.

@@ -17,7 +17,7 @@ from kontext_async.store.base import Store
 from kontext_async.store.limits import IN_FLIGHT, Commitment, admits
 from kontext_async.store.outcomes import decide, outlives_row
 from kontext_async.store.rows import Row, Run, RunSummary, StepResult
-from kontext_async.store.states import judge
+from kontext_async.store.states import advance, judge
 from kontext_async.store.steps import Intended, State, Verdict
 
 if TYPE_CHECKING:
@@ -272,6 +272,8 @@ class MemoryStore(Store):
         number = database.keys.get((run, new.key))
         if number is None:
             number = database.insert(run, new, worker, execution or 0).id
+            if new.intended and worker is not None:
+                database.rows[number] = advance(database.rows[number], new.intended, worker)
         row = database.rows[number]
         if execution is not None and execution >= row.execution:
             row = database.rows[number] = evolve(row, position=new.position, execution=execution)

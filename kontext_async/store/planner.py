@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from typing import TYPE_CHECKING
 
 from attrs import define
 
-from kontext_async.errors import SessionClosed, StoreError
+from kontext_async.decisions.resend import backoff
+from kontext_async.errors import SessionClosed, StoreError, StoreUnusable
 from kontext_async.store.calls import call_store, quiet_future
-from kontext_async.store.group_commit import gather_seconds
+from kontext_async.store.group_commit import BACKOFF, gather_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from typing import TypeAlias
 
     from kontext_async.store.rows import NewRow, Row
@@ -32,58 +34,91 @@ class _Call:
     rows: Sequence[NewRow]
     execution: int | None
     planned: asyncio.Future[list[Row]]
+    tries: int = 0
+
+    @property
+    def begins(self) -> bool:
+        """True if attempts begin with the rows."""
+        return any(row.intended for row in self.rows)
+
+    @property
+    def is_over(self) -> bool:
+        """True if its caller left, and no attempt of it may have been written."""
+        return self.planned.done() and not (self.tries and self.begins)
 
 
 class Planner:
     """Collects calls, and plans the rows of one run and execution with one statement. Create it in a running loop.
 
+    A call whose rows begin their first attempt is repeated until it is known what was written, whether or not its
+    caller still waits.
+
     Args:
         plan: Plans rows of a run, for an execution: `Store.plan`. Keys must differ.
         time_limit: Seconds for one statement.
+        on_unclaimed: Receives a row that was written after its caller had left, with the request.
     """
 
-    def __init__(self, plan: Plan, time_limit: float) -> None:
+    def __init__(self, plan: Plan, time_limit: float, on_unclaimed: Callable[[NewRow, Row], None]) -> None:
         self._plan = plan
         self._time_limit = time_limit
+        self._on_unclaimed = on_unclaimed
         self._calls: deque[_Call] = deque()
         self._news = asyncio.Event()
         self._is_closed = False
-        self._owner = asyncio.get_running_loop().create_task(self._run(), name="kontext_async plan")
+        self._previous = 0
+        self._failures = 0
+        self._loop = asyncio.get_running_loop()
+        self._owner = self._loop.create_task(self._run(), name="kontext_async plan")
 
     async def plan(self, run: int, rows: Sequence[NewRow], execution: int | None) -> list[Row]:
         """Return the rows of keys, in order; create the missing ones as planned.
 
         Raises:
-            StoreUnavailable: They could not be written; nothing was sent, and it may be repeated.
+            StoreUnavailable: They could not be written; nothing was sent, and it may be repeated. Not for rows that
+                begin: they are repeated for as long as the caller waits.
         """
         if self._is_closed:
             raise SessionClosed("the store is closed: nothing was planned, and nothing was sent")
         call = _Call(run=run, rows=rows, execution=execution, planned=quiet_future())
         self._calls.append(call)
         self._news.set()
-        return await call.planned
+        try:
+            return await call.planned
+        except asyncio.CancelledError:
+            if not call.planned.cancelled() and call.planned.exception() is None:  # in the same turn of the loop
+                self._give_back(call, call.planned.result())
+            raise
 
     async def aclose(self) -> None:
-        """Stop. Callers fail with `SessionClosed`."""
+        """Write what may have begun, for up to the time limit, and stop. Other callers fail with `SessionClosed`."""
         self._is_closed = True
+        self._news.set()
+        _fail((call for call in self._calls if not call.tries), _closed())
+        await asyncio.wait([self._owner], timeout=self._time_limit)
         self._owner.cancel()
         await asyncio.wait([self._owner])
-        _fail(self._calls, SessionClosed("the session was closed: nothing was planned, and nothing was sent"))
+        _fail(self._calls, _closed())
 
     async def _run(self) -> None:
-        previous = 0
-        while True:
+        while self._calls or not self._is_closed:
             await self._news.wait()
-            await asyncio.sleep(gather_seconds(previous))
+            await asyncio.sleep(self._pause())
             calls = self._take()
-            previous = len(calls)
+            self._previous = len(calls)
             try:
-                await self._plan_together(calls)
+                again = await self._plan_together(calls)
             except BaseException:
                 self._calls.extendleft(reversed(calls))
                 raise
+            self._calls.extendleft(reversed(again))
             if not self._calls:
                 self._news.clear()
+
+    def _pause(self) -> float:
+        if self._failures:
+            return backoff(self._failures, BACKOFF, random.random())  # noqa: S311 # no secret
+        return 0.0 if self._is_closed else gather_seconds(self._previous)
 
     def _take(self) -> list[_Call]:
         """Take the first call, and those that fit into its statement; the others stay in order."""
@@ -91,7 +126,7 @@ class Planner:
         others: deque[_Call] = deque()
         keys: set[str] = set()
         for call in self._calls:
-            if call.planned.done():  # its caller left
+            if call.is_over:
                 continue
             new = {row.key for row in call.rows}
             is_alike = not taken or (call.run, call.execution) == (taken[0].run, taken[0].execution)
@@ -103,28 +138,45 @@ class Planner:
         self._calls = others
         return taken
 
-    async def _plan_together(self, calls: list[_Call]) -> None:
+    async def _plan_together(self, calls: list[_Call]) -> list[_Call]:
+        """Plan the rows of calls, and return the calls that are repeated."""
         if not calls:
-            return
+            return []
+        for call in calls:
+            call.tries += 1
         rows = [row for call in calls for row in call.rows]
         try:
             planned = await call_store(self._plan(calls[0].run, rows, calls[0].execution), self._time_limit)
         except StoreError as error:
-            _fail(calls, error)
-        else:
-            _distribute(calls, planned)
+            self._failures += 1
+            _fail((call for call in calls if not call.begins or isinstance(error, StoreUnusable)), error)
+            return [call for call in calls if call.begins]
+        self._failures = 0
+        self._distribute(calls, planned)
+        return []
+
+    def _distribute(self, calls: list[_Call], planned: list[Row]) -> None:
+        first = 0
+        for call in calls:
+            last = first + len(call.rows)
+            if call.planned.done():
+                self._give_back(call, planned[first:last])
+            else:
+                call.planned.set_result(planned[first:last])
+            first = last
+
+    def _give_back(self, call: _Call, planned: list[Row]) -> None:
+        """Report the attempts that began although their caller has left."""
+        for new, row in zip(call.rows, planned, strict=True):
+            if new.intended:
+                self._on_unclaimed(new, row)
 
 
-def _distribute(calls: list[_Call], planned: list[Row]) -> None:
-    first = 0
-    for call in calls:
-        last = first + len(call.rows)
-        if not call.planned.done():
-            call.planned.set_result(planned[first:last])
-        first = last
+def _closed() -> SessionClosed:
+    return SessionClosed("the session was closed: nothing was planned, and nothing was sent")
 
 
-def _fail(calls: Sequence[_Call], error: StoreError | SessionClosed) -> None:
+def _fail(calls: Iterable[_Call], error: StoreError | SessionClosed) -> None:
     for call in calls:
         if not call.planned.done():
             call.planned.set_exception(error.copy())

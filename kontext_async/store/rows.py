@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import field, fields, frozen
 
-from kontext_async.store.steps import Files, State, Step, Verdict  # as above
+from kontext_async.store.steps import Files, Intended, State, Step, Verdict  # as above
 
 __all__ = [
     "Account",
@@ -52,6 +52,7 @@ class NewRow:
         prompt: The prompt.
         fields: The other fields of the request, for people and scripts.
         position: The position in the input of a bulk run, from 0; None elsewhere.
+        intended: The first attempt of a new row, if it begins at once; None to plan the row only.
     """
 
     key: str
@@ -61,6 +62,17 @@ class NewRow:
     prompt: str
     fields: Mapping[str, Any] = field(factory=dict)
     position: int | None = None
+    intended: Intended | None = None
+
+    def has_begun(self, row: Row, worker: int) -> bool:
+        """Return True if a row is this one, and its first attempt is the one that begins here.
+
+        Args:
+            row: The row of the key.
+            worker: The number of the worker, which begins no two attempts at one time.
+        """
+        begun = (State.INTENT, 1, worker, self.intended.at) if self.intended else None
+        return (row.state, row.attempt, row.owner, row.intended_at) == begun
 
 
 @frozen(kw_only=True)

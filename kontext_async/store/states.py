@@ -16,6 +16,8 @@ failed     rejected for good, or its task ended without an image  the same error
 expired    it was paid for, and the gateway no longer knows it    the same error, unless a retry is asked
 =========  =====================================================  ============================================
 
+A row may begin with its first attempt (`NewRow.intended`): it is planned and intended in one step.
+
 The legal steps are `TRANSITIONS`; whether a step is legal also depends on its fence: see `judge`.
 """
 

@@ -18,8 +18,10 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import math
 import os
 import random
+import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -41,7 +43,7 @@ from kontext_async.store.rows import Account, StepResult
 from kontext_async.store.spool import Spool
 from kontext_async.store.states import TRANSITIONS, advance
 from kontext_async.store.step_queue import BEFORE_CREATE
-from kontext_async.store.steps import Accepted, Intended, Verdict
+from kontext_async.store.steps import Accepted, Intended, Verdict, Withdrawn
 from kontext_async.store.unwritten_ids import UnwrittenIds
 
 if TYPE_CHECKING:
@@ -72,8 +74,11 @@ class _Parts:
         self.committer = GroupCommitter(store, number, time_limit=settings.connect, availability=worker.availability)
         self.ids = UnwrittenIds(spool, worker.availability)
         self.planner = Planner(
-            lambda run, rows, execution: store.plan(run, rows, worker=number, execution=execution), settings.connect
+            lambda run, rows, execution: store.plan(run, rows, worker=number, execution=execution),
+            settings.connect,
+            self._withdraw,
         )
+        self._number = number
         self.watcher = RowWatcher(store.fetch, settings.connect)
         self.heartbeat = Heartbeat(
             lambda: store.beat(number, settings.lease),
@@ -84,6 +89,11 @@ class _Parts:
             on_beat=self._on_beat,
         )
         self._availability = worker.availability
+
+    def _withdraw(self, new: NewRow, row: Row) -> None:
+        """Free a row whose first attempt began, and whose caller has left."""
+        if new.has_begun(row, self._number):
+            self.committer.add(row.id, Withdrawn(attempt=row.attempt), is_noted=True)
 
     def _on_beat(self) -> None:
         self.committer.restore_reserve()
@@ -120,6 +130,7 @@ class Worker:
         self.on_recovery = self.availability.on_recovery
         self._step_timeout = SharedTimeout(settings.step)
         self._process = os.getpid()
+        self._begun_at = 0.0
         self._runs: dict[str, Run] = {}
         self._parts: _Parts | None = None
         self._spool: Spool | None = None
@@ -235,6 +246,32 @@ class Worker:
         planner = self._started().planner
         return await self._repeat(lambda: planner.plan(run, rows, execution))
 
+    def first_attempt(self) -> Intended:
+        """Return the first attempt of a new row. No two of them begin at one time."""
+        self._begun_at = max(time.time(), math.nextafter(self._begun_at, math.inf))
+        return Intended(attempt=1, account=self.account, at=self._begun_at)
+
+    async def begin(self, run: int, new: NewRow) -> Row:
+        """Return the row of a key, which is created with its first attempt if it is missing.
+
+        `NewRow.has_begun` shows whether the attempt began. If the caller leaves, it is withdrawn.
+
+        Args:
+            run: The number of the run.
+            new: The request, with its first attempt.
+
+        Raises:
+            StoreUnavailable: The store cannot be reached within `StoreSettings.step` seconds; nothing was sent.
+            StoreUnusable: The store cannot be used.
+        """
+        await self._wait_until_fresh(self.settings.step)
+        try:
+            with self._step_timeout:
+                [row] = await self._started().planner.plan(run, [new], None)
+        except TimeoutError:
+            raise self._unavailable(self.settings.step, "nothing was sent") from None
+        return row
+
     async def record(self, row: Row, step: Step, *, timeout: float | None = None) -> StepResult:  # noqa: ASYNC109
         """Write a step with the next group, and return what became of it when it is durable.
 
@@ -341,11 +378,8 @@ class Worker:
 
     async def _record_before_create(self, row: Row, step: Step, limit: float) -> StepResult:
         parts = self._started()
-        started = asyncio.get_running_loop().time()
-        if isinstance(step, Intended) and not parts.heartbeat.is_fresh():
-            if not await parts.heartbeat.wait_until_fresh(limit):
-                raise self._unavailable(limit, "the lease may have ended; nothing was sent")
-            limit -= asyncio.get_running_loop().time() - started
+        if isinstance(step, Intended):
+            limit -= await self._wait_until_fresh(limit)
         item = parts.committer.add(row.id, step)
         try:
             with self._timeout(limit):
@@ -357,6 +391,17 @@ class Worker:
             parts.committer.give_up(item)
             raise
         return item.result()
+
+    async def _wait_until_fresh(self, limit: float) -> float:
+        """Wait until this worker is certainly alive for the others, and return how many seconds that took."""
+        heartbeat = self._started().heartbeat
+        if heartbeat.is_fresh():
+            return 0.0
+        now = asyncio.get_running_loop().time
+        started = now()
+        if not await heartbeat.wait_until_fresh(limit):
+            raise self._unavailable(limit, "the lease may have ended; nothing was sent")
+        return now() - started
 
     async def _record_accepted(self, row: Row, step: Accepted, limit: float) -> StepResult:
         parts = self._started()

@@ -364,9 +364,16 @@ class FailingStore(MemoryStore):
     broken = False
 
     async def apply(self, worker: int, steps: Any) -> Any:
+        self._check()
+        return await super().apply(worker, steps)
+
+    async def plan(self, run: int, rows: Any, **options: Any) -> Any:
+        self._check()
+        return await super().plan(run, rows, **options)
+
+    def _check(self) -> None:
         if self.broken:
             raise StoreUnavailable("the database is gone")
-        return await super().apply(worker, steps)
 
 
 class TestFailures:

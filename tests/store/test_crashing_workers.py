@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from attrs import define, field
 from hypothesis import settings, strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from store_support import PRICE, Stores, new_row, new_step
 
 from kontext_async.store.memory import MemoryDatabase
@@ -25,6 +25,7 @@ from kontext_async.store.steps import (
     Completed,
     Expired,
     Failed,
+    Forgotten,
     Intended,
     Orphaned,
     Received,
@@ -97,6 +98,21 @@ class Crashes(RuleBasedStateMachine):
         self.run(started.store.beat(started.number, LEASE))
         [row] = self.run(started.store.plan(1, [new_row(KEY)]))
         return Worker(started.store, started.number, row)
+
+    @initialize(begins=st.booleans(), twice=st.booleans())
+    def begin(self, *, begins: bool, twice: bool) -> None:
+        """Let a row begin with its first attempt. A worker that does not learn of it does so twice."""
+        worker = self.workers[0]
+        first = new_step(Intended, 1, reserved=None)
+        new = new_row(KEY, intended=first if begins and isinstance(first, Intended) else None)
+        self.run(self.workers[0].store.apply(worker.number, [RowStep(row=worker.seen.id, step=Forgotten(attempt=0))]))
+        [row] = self.run(worker.store.plan(1, [new], worker=worker.number))
+        if twice:
+            [row] = self.run(worker.store.plan(1, [new], worker=worker.number))
+        if new.has_begun(row, worker.number):
+            worker.intents.append(1)
+        for each in self.workers:
+            each.seen = row
 
     def apply(self, worker: Worker, *steps: Step, twice: bool = False) -> Verdict | None:
         """Write steps, and return what became of the last. If the worker did not learn of it, it writes them twice."""

@@ -7,10 +7,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from attrs import evolve
 from store_support import ACCOUNT, LEASE, PRICE, Stores, Worker, accept, complete, new_row, new_step, open_run
 
 from kontext_async.store.rows import Account, Row, RowStep, Run, Selection
-from kontext_async.store.steps import Accepted, Completed, Intended, Received, Saved, State, Verdict
+from kontext_async.store.states import advance
+from kontext_async.store.steps import Accepted, Completed, Intended, Received, Saved, State, Verdict, Withdrawn
 from kontext_async.testing import ManualClock, MemoryStore
 
 if TYPE_CHECKING:
@@ -89,6 +91,33 @@ class TestPlanning:
         new = [new_row(f"{prompt} key", prompt=prompt, fields={"metadata": {"a": prompt}}) for prompt in prompts]
         rows = await worker.store.plan(1, new, worker=worker.number, execution=execution)
         assert await worker.store.fetch([row.id for row in rows]) == {row.id: row for row in rows}
+
+    async def test_a_new_row_may_begin_with_its_first_attempt(self, worker: Worker, another: Worker) -> None:
+        first = Intended(attempt=1, account=1, at=7.25)
+        [row] = await worker.store.plan(1, [new_row(intended=first)], worker=worker.number)
+        [planned] = await worker.store.plan(1, [new_row("another")], worker=worker.number)
+        assert evolve(row, id=planned.id, key="another") == advance(planned, first, worker.number)
+        assert await worker.read(row) == row
+        for other, number in ((first, worker.number), (evolve(first, at=7.5), another.number)):
+            [known] = await worker.store.plan(1, [new_row(intended=other)], worker=number)
+            assert known == row
+        assert (await worker.take(row, Intended, 1, at=7.25)).verdict is Verdict.REPEATED
+        assert (await another.take(row, Intended, 1)).verdict is Verdict.LOST
+        await worker.must_take(row, (Withdrawn, 1), (Intended, 2))
+
+    async def test_a_row_begins_for_one_of_two_workers(self, worker: Worker, another: Worker) -> None:
+        new = new_row(intended=Intended(attempt=1, account=1, at=7.0))
+        both = await asyncio.gather(*(each.store.plan(1, [new], worker=each.number) for each in (worker, another)))
+        owners = {row.owner for [row] in both}
+        assert len(owners) == 1
+        begun = [new.has_begun(row, each.number) for [row], each in zip(both, (worker, another), strict=True)]
+        assert sorted(begun) == [False, True]
+
+    async def test_a_known_row_does_not_begin_again(self, worker: Worker, row: Row) -> None:
+        new = new_row(row.key, intended=Intended(attempt=1, account=1, at=7.0))
+        [known] = await worker.store.plan(1, [new], worker=worker.number)
+        assert known.state is State.PLANNED
+        assert not new.has_begun(known, worker.number)
 
     async def test_a_known_key_gives_its_row_as_it_is(self, worker: Worker, another: Worker, row: Row) -> None:
         done = await complete(worker, row)

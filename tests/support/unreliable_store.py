@@ -55,7 +55,7 @@ class UnreliableStore(MemoryStore):
         has_reserve: True if disk space is reserved.
         is_full: True if no disk space can be reserved again.
         slow: True if a group is in flight for 20 ms.
-        turns: The number of turns of the loop for which a group is in flight.
+        turns: The number of turns of the loop for which a group, or a plan, is in flight.
         most_at_once: The most groups that were in flight at the same time.
     """
 
@@ -98,6 +98,8 @@ class UnreliableStore(MemoryStore):
         self, run: int, rows: Sequence[NewRow], *, worker: int | None = None, execution: int | None = None
     ) -> list[Row]:
         self._expect(len({row.key for row in rows}) == len(rows), "the keys of a statement differ")
+        for _ in range(self.turns):
+            await asyncio.sleep(0)
         return await self._call("plan", super().plan(run, rows, worker=worker, execution=execution))
 
     async def fetch(self, rows: Collection[int]) -> dict[int, Row]:

@@ -180,12 +180,16 @@ def second_task_of(record: Sequence[Any], run: str) -> SecondTask:
 
 
 def new_record(run: int, new: NewRow, owner: int | None, execution: int) -> dict[str, Any]:
-    """Return the record of a planned row."""
+    """Return the record of a new row."""
+    begins = None if owner is None else new.intended
     return {
         "run_id": run,
         "key": clean(new.key),
-        "state": str(State.PLANNED),
+        "state": str(State.INTENT if begins else State.PLANNED),
+        "attempt": 1 if begins else 0,
         "owner": owner,
+        "account": begins.account if begins else None,
+        "intended_at": begins.at if begins else None,
         "digest": new.digest,
         "model": clean(new.model),
         "images": int(new.images),
@@ -208,9 +212,12 @@ def planned_row(number: int, new: NewRow, record: Mapping[str, Any]) -> Row:
         id=number,
         run=record["run_id"],
         key=record["key"],
-        state=State.PLANNED,
+        state=STATES[record["state"]],
+        attempt=record["attempt"],
         owner=record["owner"],
         owner_alive=record["owner"] is not None,
+        account=record["account"],
+        intended_at=record["intended_at"],
         digest=new.digest,
         model=record["model"],
         images=record["images"],

@@ -1,0 +1,113 @@
+"""The values of requests with rows in a store: what a caller says, one request under way, and its accepted task."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeAlias
+
+import anyio
+from attrs import define, field, frozen
+
+from kontext_async.errors import KontextError, SessionClosed, SubmissionUncertain
+from kontext_async.store.base import DEFAULT_RUN
+from kontext_async.store.steps import State
+
+if TYPE_CHECKING:
+    from kontext_async.engine.submission import Submission
+    from kontext_async.engine.task_record import TaskRecord
+    from kontext_async.errors import StoreError
+    from kontext_async.models import KontextRequest
+    from kontext_async.store.rows import Row, StepResult
+
+__all__ = ["Flight", "FlightResult", "Followed", "StoreCall"]
+
+
+@frozen(kw_only=True)
+class StoreCall:
+    """The options of a caller about the row of a request.
+
+    Attributes:
+        key: The key; None for a row that nobody else knows, and that is deleted once its result is received.
+        run: The name of the run.
+        resend_uncertain: Send an uncertain request again.
+        retry_failed: Send a failed or expired request again.
+    """
+
+    key: str | None = None
+    run: str = DEFAULT_RUN
+    resend_uncertain: bool = False
+    retry_failed: bool = False
+
+    def covers(self, other: StoreCall) -> bool:
+        """Return True if this call asks for all that the other one asks for."""
+        return self.resend_uncertain >= other.resend_uncertain and self.retry_failed >= other.retry_failed
+
+
+@define(eq=False)
+class Followed:
+    """The row of an accepted task, while the task runs and until its result is received.
+
+    Attributes:
+        row: The row.
+        is_private: True if nobody else knows its key.
+        written: What becomes of the step that records the result; None before there is one.
+    """
+
+    row: Row
+    is_private: bool
+    written: asyncio.Future[StepResult | StoreError] | None = None
+
+
+FlightResult: TypeAlias = "TaskRecord | KontextError"
+
+
+@define(eq=False)
+class Flight:
+    """One request on its way to an accepted task, for all callers of its key.
+
+    Attributes:
+        request: The request.
+        digest: Its digest.
+        fingerprint: Its fingerprint.
+        call: What its first caller said.
+        submission: The submission, while or after this session submits it; None while it does not.
+        row: The row as it was last known.
+        resent_attempt: The number of the attempt that is sent again, because a caller asked for it.
+        followed: What is known of its accepted task.
+        callers: The number of callers that wait.
+        done: The result.
+        scope: Cancels it.
+    """
+
+    request: KontextRequest
+    digest: bytes
+    fingerprint: str
+    call: StoreCall
+    submission: Submission | None = None
+    row: Row | None = None
+    resent_attempt: int | None = None
+    followed: Followed | None = None
+    callers: int = 0
+    done: asyncio.Future[FlightResult] = field(factory=lambda: asyncio.get_running_loop().create_future())
+    scope: anyio.CancelScope = field(factory=anyio.CancelScope)
+
+    def cancelled_error(self) -> KontextError:
+        """Return what it means that the flight was cancelled, because the session closes or nobody waits any longer."""
+        submission = self.submission
+        if submission and submission.task:
+            error = SessionClosed("the session was closed while the task was running")
+            return error.with_task(submission.task.task_id, may_be_charged=True)
+        if submission and submission.may_be_billed:
+            seen = "the session was closed before the gateway responded"
+            return SubmissionUncertain(request=self.request, fingerprint=self.fingerprint, seen=seen)
+        return SessionClosed("the session was closed before the request was submitted")
+
+    def deadline_error(self, waited: float) -> SubmissionUncertain | None:
+        """Return what the deadline of a caller means while another worker has the row; None if nothing is sent."""
+        if self.submission or self.row is None or self.row.state is not State.INTENT:
+            return None
+        return SubmissionUncertain(
+            request=self.request,
+            fingerprint=self.fingerprint,
+            seen=f"another worker is submitting it, without a response within {waited:.1f} s",
+        )
