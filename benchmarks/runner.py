@@ -34,6 +34,7 @@ SUITE = (
     "memory",
     "makespan",
     "simulation",
+    "pacing",
     "uploads",
     "downloads",
     "idle_close",

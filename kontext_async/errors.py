@@ -13,7 +13,7 @@ The tree has one root. Usage errors say that the call is wrong, and nothing was 
     │   ├── AuthenticationFailed     401
     │   ├── PermissionDenied         402, 403, or a code about the balance: concerns_balance
     │   ├── RequestRejected          400, 404, 413, 422, other 4xx and redirects
-    │   ├── RateLimited              429, retries exhausted: retry_after
+    │   ├── RateLimited              429, retries exhausted; not for a create request: retry_after
     │   ├── GatewayUnavailable       5xx, or no connection, retries exhausted
     │   │   └── GatewayOutage        submitting has stopped; nothing was sent: retry_after, __cause__
     │   └── InvalidResponse          the response is unreadable
@@ -143,6 +143,8 @@ class RequestRejected(GatewayError):
 
 class RateLimited(GatewayError):
     """429 on every attempt, until the retries were exhausted.
+
+    A create request is repeated after 429 until the caller's deadline: it waits as for a slot.
 
     Attributes:
         retry_after: Seconds to wait, from the last ``Retry-After`` header; None if there was none.

@@ -7,6 +7,7 @@
 - `memory`: Memory per pending task (worker: `pending_worker`)
 - `makespan`: Duration of a run of many tasks, against the best possible one
 - `simulation`: Status requests that the adaptive timing needs (model: `simulation_service`)
+- `pacing`: Sessions that share an account (model: `pacing_simulation`, `pacing_reference`; worker: `pacing_worker`)
 - `uploads`: CPU, memory and stalls of large create requests (worker: `upload_worker`)
 - `downloads`: Memory and stalls of many downloads
 - `idle_close`: Create requests through a proxy that closes idle connections

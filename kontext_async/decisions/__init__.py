@@ -2,7 +2,7 @@
 
 In the order in which a request passes them:
 
-- `concurrency`: the number of tasks that may be in flight, and the session's pause.
+- `concurrency`, `throttling`: the number of tasks that may be in flight, and the session's pause.
 - `circuit_breaker`: when submitting stops, and when it is tried again.
 - `budget`, `money`: whether one more request fits the cost limit; amounts that make sense.
 - `submission`: the phases of a submission, and what an interruption means in each.

@@ -7,6 +7,7 @@ result of the create request                                          outcome an
 ====================================================================  =================================================
 no connection; a body whose last byte was not handed over             `AttemptOutcome.NOT_ACCEPTED`: sent again
 429; 503 with ``Retry-After``                                         `AttemptOutcome.THROTTLED`: sent again later
+                                                                      (429: until the caller's deadline)
 a page of a proxy with 401 or 403                                     `AttemptOutcome.NOT_ACCEPTED`: sent again
 3xx and other 4xx                                                     `AttemptOutcome.REJECTED`: raised
 lost after the last byte; other 5xx; a 2xx that cannot be read        `AttemptOutcome.UNKNOWN`: sent again only with
@@ -95,7 +96,8 @@ def decide_retry(
 
     Args:
         outcome: The outcome of the attempt.
-        attempt: The number of the attempt, from 1.
+        attempt: The number of the failed attempt, from 1; 0 if there were only attempts that ended with 429, which is
+            no failure: the account is full.
         retries: The user's settings.
         random: A number from 0 to 1.
         retry_after: The ``Retry-After`` of the response, in seconds; None if it has none.
@@ -106,7 +108,7 @@ def decide_retry(
         return GiveUp(uncertain=True)
     if attempt >= retries.attempts:
         return GiveUp(uncertain=outcome is AttemptOutcome.UNKNOWN)
-    return Resend(retry_delay(retry_after, attempt, retries, random))
+    return Resend(retry_delay(retry_after, max(attempt, 1), retries, random))
 
 
 def retry_delay(retry_after: float | None, attempt: int, retries: Retries, random: float) -> float:

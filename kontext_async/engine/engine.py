@@ -19,6 +19,7 @@ import attrs
 
 from kontext_async.base_errors import unwrap_group
 from kontext_async.decisions.concurrency import AdaptiveLimit
+from kontext_async.decisions.throttling import SessionPause
 from kontext_async.engine.context import Context
 from kontext_async.engine.downloader import Downloader
 from kontext_async.engine.estimator import Estimator
@@ -132,7 +133,9 @@ class Engine:
             start_soon=self.start_soon,
         )
         uploads = UploadLimiter(settings.limits)
-        self.slots = ConcurrencySlots(AdaptiveLimit(settings.limits.max_in_flight), clock)
+        self.slots = ConcurrencySlots(
+            AdaptiveLimit(settings.limits.max_in_flight, SessionPause(settings.retries)), clock
+        )
         self.gate = SubmissionGate(self.transport, uploads, context, on_key_refused=self._on_key_refused)
         self.poll_loop = PollLoop(self.transport, self.gate, context)
         self._context, self._uploads = context, uploads
@@ -271,7 +274,7 @@ class Engine:
         return SessionStatistics(
             queued=self.slots.queued,
             in_flight=limit.in_flight,
-            limit=int(limit.limit),
+            limit=limit.limit,
             pending=self.poll_loop.pending,
             polls_in_flight=self.poll_loop.polls_in_flight,
             submitted=counts.count(Submitting),

@@ -21,7 +21,6 @@ from kontext_async.decisions.resend import (
     decide_retry,
     outcome_of_loss,
     outcome_of_response,
-    retry_delay,
 )
 from kontext_async.decisions.submission import Consequence, Interruption, Phase, Step, consequence_of
 from kontext_async.engine.clock import sleep_until
@@ -172,9 +171,11 @@ class Scheduler:
             result = await self._shielded_attempt(submission, body, images, slot)
             if isinstance(result, TaskRecord):
                 return result
+            if isinstance(result.error, RateLimited):
+                submission.throttled += 1
             decision = decide_retry(
                 result.outcome,
-                submission.attempt,
+                submission.failed_attempts,
                 self._settings.retries,
                 self._random.random(),
                 result.retry_after,
@@ -345,8 +346,7 @@ class Scheduler:
         if isinstance(error, RateLimited):
             error.retry_after = requested
         if outcome is AttemptOutcome.THROTTLED:
-            pause = retry_delay(requested, submission.attempt, self._settings.retries, self._random.random())
-            slot.refused(self._clock.time(), pause)
+            pause = slot.refused(requested, self._random.random())
             self._hub.emit(Throttled(**self._event_fields(submission), seconds=pause, scope="submit"))
         return self._fail(FailedAttempt(outcome, error, requested))
 

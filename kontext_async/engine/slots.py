@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -31,15 +32,26 @@ class Slot:
         """
         slots, self._slots = self._slots, None
         if slots:
-            slots.adaptive_limit.record_accepted(self._sent_at)
+            slots.adaptive_limit.record_accepted(self._sent_at, slots.now())
             slots.admit()  # the limit may have grown
         return slots
 
-    def refused(self, now: float, pause: float) -> None:
-        """Release the slot because the gateway throttled its request; admit no other for `pause` seconds."""
-        if self._slots:
-            self._slots.adaptive_limit.record_throttled(self._sent_at, now, pause)
+    def refused(self, retry_after: float | None, random: float) -> float:
+        """Release the slot because the gateway throttled its request, and admit no other request for a while.
+
+        Args:
+            retry_after: The ``Retry-After`` of the response, in seconds; None if it has none.
+            random: A number from 0 to 1.
+
+        Returns:
+            The seconds of the pause.
+        """
+        if self._slots is None:
+            return 0.0
+        limit, now = self._slots.adaptive_limit, self._slots.now()
+        pause = limit.record_throttled(self._sent_at, now, retry_after, random)
         self.release()
+        return pause
 
     def release(self) -> None:
         """Release the slot. Calling it again does nothing."""
@@ -58,6 +70,7 @@ class ConcurrencySlots:
         self._priority: deque[asyncio.Future[Slot | KontextError]] = deque()
         self._waiting: deque[asyncio.Future[Slot | KontextError]] = deque()
         self._timer: Timer | None = None
+        self._timer_at = 0.0
         self._end_error: KontextError | None = None
 
     @property
@@ -68,7 +81,11 @@ class ConcurrencySlots:
     @property
     def has_room(self) -> bool:
         """True if a slot is free, and no request waits for it."""
-        return self._next_queue() is None and self.adaptive_limit.can_acquire(self._clock.time())
+        return self._next_queue() is None and self.adaptive_limit.can_acquire(self.now())
+
+    def now(self) -> float:
+        """Return the present time of the clock."""
+        return self._clock.time()
 
     async def acquire(self, *, priority: bool = False) -> Slot:
         """Wait for a free slot, and for the end of a pause, and take the slot.
@@ -104,10 +121,10 @@ class ConcurrencySlots:
         now = self._clock.time()
         while (queue := self._next_queue()) and self.adaptive_limit.can_acquire(now):
             future = queue.popleft()
-            self.adaptive_limit.acquire()
+            self.adaptive_limit.acquire(now)
             future.set_result(Slot(self, now))
-        if queue and now < self.adaptive_limit.paused_until:
-            self._admit_at(self.adaptive_limit.paused_until)
+        if queue and (chance := self.adaptive_limit.next_chance(now)) < math.inf:
+            self._admit_at(chance)
 
     def set_ceiling(self, count: int) -> None:
         """Change the most slots. Slots that are in use stay in use, even if there are more of them than `count`."""
@@ -132,6 +149,13 @@ class ConcurrencySlots:
         return None
 
     def _admit_at(self, when: float) -> None:
+        if self._timer and when == self._timer_at:
+            return
         if self._timer:
             self._timer.cancel()
-        self._timer = self._clock.call_at(when, self.admit)
+        self._timer = self._clock.call_at(when, self._on_timer)
+        self._timer_at = when
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.admit()

@@ -133,12 +133,12 @@ async def test_failed_requests_are_reported_and_resubmitted_only_on_request(
 async def test_a_temporary_failure_leaves_the_request_to_the_next_run(
     run: RunRequests, folder: Folder, emulator: Emulator
 ) -> None:
-    emulator.faults.set_rate("rate-limited", 1.0)
+    emulator.faults.set_rate(Fault(kind=FaultKind.UNAVAILABLE, retry_after=0), 1.0)
     settings = attrs.evolve(
         FAST, retries=Retries(attempts=2, backoff_initial=0.01, backoff_max=0.01, max_retry_after=0.01)
     )
     report = await run(["fox"], settings=settings)
-    assert (report.failed, folder.states()) == ({"RateLimited": 1}, ["planned"])
+    assert (report.failed, report.remaining, folder.states()) == ({}, 1, ["planned"])
     emulator.faults.clear()
     assert (await run(["fox"])).completed == 1
 

@@ -1,221 +1,432 @@
+"""The limit by itself: each rule, its ceiling, and any order of events."""
+
 from __future__ import annotations
 
-import heapq
 import math
-from collections import deque
-from itertools import count, pairwise
-from random import Random
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
 
 import pytest
-from attrs import define, field, frozen
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from kontext_async.decisions.concurrency import DECREASE, AdaptiveLimit
-from kontext_async.decisions.resend import AttemptOutcome, GiveUp, decide_retry, retry_delay
-from kontext_async.settings import Retries
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-
-def acquire(limiter: AdaptiveLimit, count: int) -> None:
-    for _ in range(count):
-        limiter.acquire()
-
-
-def accept(limiter: AdaptiveLimit, count: int, sent_at: float = 0.0) -> None:
-    for _ in range(count):
-        limiter.record_accepted(sent_at)
-
-
-def throttle(limiter: AdaptiveLimit, sent_at: float, now: float, pause: float = 0.0) -> None:
-    limiter.record_throttled(sent_at, now, pause)
-    limiter.release(accepted=False)
-
-
-def test_the_limit_starts_at_the_ceiling() -> None:
-    limiter = AdaptiveLimit(3)
-    for _ in range(3):
-        assert limiter.can_acquire(0.0)
-        limiter.acquire()
-    assert not limiter.can_acquire(0.0)
-    limiter.release(accepted=False)
-    assert limiter.can_acquire(0.0)
-
-
-def test_no_slot_is_available_before_the_end_of_a_pause() -> None:
-    limiter = AdaptiveLimit(10)
-    limiter.acquire()
-    throttle(limiter, sent_at=0.0, now=1.0, pause=5.0)
-    assert not limiter.can_acquire(5.9)
-    assert limiter.can_acquire(6.0)
-
-
-def test_a_shorter_pause_does_not_end_a_longer_one() -> None:
-    limiter = AdaptiveLimit(10)
-    acquire(limiter, 2)
-    throttle(limiter, sent_at=0.0, now=1.0, pause=5.0)
-    throttle(limiter, sent_at=0.0, now=1.0, pause=1.0)
-    assert limiter.paused_until == 6.0
-
-
-def test_a_decrease_leaves_most_of_the_accepted_tasks() -> None:
-    limiter = AdaptiveLimit(100)
-    acquire(limiter, 6)
-    accept(limiter, 5)
-    throttle(limiter, sent_at=0.5, now=1.0)
-    assert limiter.limit == DECREASE * 5
-
-
-def test_the_same_congestion_leads_to_one_decrease() -> None:
-    limiter = AdaptiveLimit(100)
-    acquire(limiter, 50)
-    accept(limiter, 5)
-    for _ in range(45):
-        throttle(limiter, sent_at=0.0, now=1.0)
-    assert limiter.limit == DECREASE * 5
-
-
-def test_requests_in_flight_at_a_decrease_raise_the_limit_when_they_are_accepted() -> None:
-    limiter = AdaptiveLimit(100)
-    acquire(limiter, 60)
-    throttle(limiter, sent_at=0.0, now=1.0)
-    assert limiter.limit == 1.0
-    accept(limiter, 59)
-    assert limiter.limit == DECREASE * 59
-
-
-def test_the_limit_never_falls_below_one() -> None:
-    limiter = AdaptiveLimit(5)
-    for now in range(1, 20):
-        limiter.acquire()
-        throttle(limiter, sent_at=float(now), now=now + 0.5)
-    assert limiter.limit == 1.0
-    assert limiter.can_acquire(100.0)
-
-
-@pytest.mark.parametrize(
-    ("accepted_in_flight", "throttled"),
-    [(1, 1), (8, 1), (9, 2), (26, 2), (27, 3), (80, 3), (81, 4), (243, 5), (729, 6), (5000, 6)],
+from kontext_async.decisions.concurrency import (
+    DECREASE,
+    FIRST_PROBE_SECONDS,
+    FIRST_ROUND,
+    JITTER,
+    MAX_SECONDS,
+    STEADY_DECREASE,
+    AdaptiveLimit,
 )
-def test_a_decrease_at_a_higher_level_needs_more_throttled_requests(accepted_in_flight: int, throttled: int) -> None:
-    limiter = AdaptiveLimit(10_000)
-    acquire(limiter, accepted_in_flight + throttled)
-    accept(limiter, accepted_in_flight)
-    for place in range(1, throttled + 1):
-        throttle(limiter, sent_at=1.0, now=2.0)
-        assert (limiter.limit == 10_000) is (place < throttled)
-    assert limiter.limit == max(1.0, DECREASE * accepted_in_flight)
+
+PAUSE_OVER = 1.0
+"""A time by which the pauses of `throttle` are over, when the first throttled requests were sent at 0."""
+
+MIDDLE = 0.5
+"""The random number that lengthens and shortens nothing."""
 
 
-def test_an_accepted_request_at_the_level_of_a_throttled_one_prevents_a_decrease() -> None:
-    limiter = AdaptiveLimit(200)
-    acquire(limiter, 100)
-    accept(limiter, 100)
-    for now in range(1, 50):
-        acquire(limiter, 2)
-        throttle(limiter, sent_at=float(now), now=now + 0.5)
-        accept(limiter, 1, sent_at=float(now))
-        limiter.release(accepted=True)
-    assert limiter.limit == 200
+def submit(limiter: AdaptiveLimit, now: float) -> int:
+    """Acquire every slot that is free, and return their number."""
+    before = limiter.in_flight
+    while limiter.can_acquire(now):
+        limiter.acquire(now)
+    return limiter.in_flight - before
 
 
-def test_an_accepted_request_far_below_a_throttled_one_does_not_prevent_a_decrease() -> None:
-    limiter = AdaptiveLimit(200)
-    acquire(limiter, 103)
-    accept(limiter, 100)
-    for _ in range(3):
-        throttle(limiter, sent_at=1.0, now=1.5)
-    for _ in range(20):
-        limiter.release(accepted=True)
-    limiter.acquire()
-    accept(limiter, 1, sent_at=2.0)
-    assert limiter.limit == 200
-    limiter.acquire()
-    throttle(limiter, sent_at=3.0, now=3.5)
-    assert limiter.limit == DECREASE * 81
+def accept(limiter: AdaptiveLimit, count: int, sent_at: float) -> None:
+    for _ in range(count):
+        limiter.record_accepted(sent_at, sent_at)
 
 
-def test_the_limit_grows_only_while_all_of_it_is_used() -> None:
-    limiter = AdaptiveLimit(100)
-    acquire(limiter, 9)
-    accept(limiter, 8)
-    throttle(limiter, sent_at=0.0, now=1.0)
-    limit = limiter.limit
-    for _ in range(4):
-        limiter.release(accepted=True)
-    acquire(limiter, 1)
-    accept(limiter, 1, sent_at=2.0)
-    assert limiter.limit == limit
-    acquire(limiter, 3)
-    accept(limiter, 1, sent_at=2.0)
-    assert limiter.limit > limit
-
-
-def test_the_limit_grows_by_one_slot_in_the_first_round_and_by_more_in_later_ones() -> None:
-    limiter = AdaptiveLimit(1000)
-    acquire(limiter, 101)
-    accept(limiter, 100)
-    for _ in range(4):
-        limiter.record_throttled(1.0, 2.0, 0.0)
+def throttle(
+    limiter: AdaptiveLimit, sent_at: float, now: float, retry_after: float | None = 0.0, random: float = MIDDLE
+) -> float:
+    pause = limiter.record_throttled(sent_at, now, retry_after, random)
     limiter.release(accepted=False)
-    while limiter.in_flight > limiter.limit:
+    return pause
+
+
+def end_tasks(limiter: AdaptiveLimit, count: int) -> None:
+    for _ in range(count):
         limiter.release(accepted=True)
-    limits = [limiter.limit]
-    for _ in range(6):
-        for _ in range(int(limits[-1])):
+
+
+def fill(limiter: AdaptiveLimit, slots: int, now: float = 0.0) -> None:
+    """Submit as an account with so many slots allows; each round is accepted up to that, and then throttled."""
+    while sent := submit(limiter, now):
+        accepted = min(sent, slots - limiter.accepted_in_flight)
+        accept(limiter, accepted, now)
+        for _ in range(sent - accepted):
+            throttle(limiter, now, now)
+
+
+def new_limiter(slots: int, ceiling: int = 10_000) -> AdaptiveLimit:
+    """Return a limit that found the slots of an account at the time 0, and has as many tasks in flight."""
+    limiter = AdaptiveLimit(ceiling)
+    fill(limiter, slots)
+    assert limiter.accepted_in_flight == limiter.in_flight == slots
+    return limiter
+
+
+def end_surplus(limiter: AdaptiveLimit) -> None:
+    """End the tasks beyond the limit."""
+    end_tasks(limiter, limiter.in_flight - int(limiter.limit))
+
+
+class TestGrowth:
+    def test_a_few_create_requests_go_out_at_first(self) -> None:
+        assert submit(AdaptiveLimit(24), 0.0) == FIRST_ROUND == 4
+
+    def test_a_lower_ceiling_bounds_the_first_round(self) -> None:
+        limiter = AdaptiveLimit(3)
+        assert submit(limiter, 0.0) == 3
+        limiter.release(accepted=False)
+        assert submit(limiter, 0.0) == 1
+
+    def test_each_round_that_is_accepted_is_followed_by_one_twice_as_large(self) -> None:
+        limiter = AdaptiveLimit(1000)
+        rounds = []
+        for now in range(5):
+            rounds.append(submit(limiter, now))
+            accept(limiter, rounds[-1], now)
+        assert rounds == [4, 8, 16, 32, 64]
+
+    def test_one_slow_response_does_not_delay_the_next_round(self) -> None:
+        limiter = AdaptiveLimit(1000)
+        assert submit(limiter, 0.0) == 4
+        accept(limiter, 2, 0.0)
+        assert submit(limiter, 0.0) == 0
+        accept(limiter, 1, 0.0)
+        assert submit(limiter, 0.0) == 8
+
+    def test_requests_that_come_one_by_one_need_not_wait_for_the_end_of_a_task(self) -> None:
+        limiter = AdaptiveLimit(1000)
+        for now in range(100):
+            assert limiter.can_acquire(now)
+            limiter.acquire(now)
+            accept(limiter, 1, now)
+
+    def test_the_limit_grows_only_while_all_of_it_is_used(self) -> None:
+        limiter = AdaptiveLimit(100)
+        for _ in range(20):
+            limiter.acquire(0.0)
+            limiter.record_accepted(0.0, 0.0)
             limiter.release(accepted=True)
-            while limiter.can_acquire(3.0):
-                limiter.acquire()
-                limiter.record_accepted(3.0)
-        limits.append(limiter.limit)
-    steps = [after - before for before, after in pairwise(limits)]
-    assert steps[0] == pytest.approx(1.0, abs=0.1)
-    assert steps == sorted(steps)
-    assert 3 < steps[-1] < 7
+        assert limiter.limit == FIRST_ROUND
+
+    def test_an_account_with_few_slots_is_found_within_few_rounds(self) -> None:
+        limiter = AdaptiveLimit(1000)
+        fill(limiter, 24)
+        assert limiter.accepted_in_flight == 24
+        assert limiter.limit == round(DECREASE * 24)
+
+
+class TestDecrease:
+    def test_a_decrease_leaves_most_of_the_accepted_tasks(self) -> None:
+        assert new_limiter(20).limit == round(DECREASE * 20)
+
+    def test_a_session_that_nobody_takes_slots_from_decreases_less(self) -> None:
+        limiter = new_limiter(20)
+        end_surplus(limiter)
+        fill(limiter, 20, now=limiter.next_chance(PAUSE_OVER))
+        assert limiter.limit == limiter.accepted_in_flight == 20
+        now = limiter.paused_until
+        end_tasks(limiter, 1)
+        limiter.acquire(now)
+        throttle(limiter, now, now)
+        assert limiter.limit == round(STEADY_DECREASE * 19)
+
+    def test_the_same_congestion_leads_to_one_decrease(self) -> None:
+        limiter = AdaptiveLimit(1000)
+        accept(limiter, submit(limiter, 0.0), 0.0)
+        accept(limiter, submit(limiter, 1.0), 1.0)
+        for _ in range(submit(limiter, 2.0)):
+            throttle(limiter, 2.0, 2.5)
+        assert limiter.limit == round(DECREASE * 12)
+
+    def test_requests_in_flight_at_a_decrease_raise_the_limit_when_they_are_accepted(self) -> None:
+        limiter = AdaptiveLimit(1000)
+        accept(limiter, submit(limiter, 0.0), 0.0)
+        assert submit(limiter, 1.0) == 8
+        throttle(limiter, 1.0, 1.5)
+        throttle(limiter, 1.0, 1.5)
+        assert limiter.limit == round(DECREASE * 4)
+        accept(limiter, 6, 1.0)
+        assert limiter.limit == 10
+
+    def test_after_a_burst_that_is_throttled_at_first_a_probe_comes_soon(self) -> None:
+        limiter = AdaptiveLimit(100)
+        assert submit(limiter, 0.0) == 4
+        for _ in range(2):
+            throttle(limiter, 0.0, 0.5)
+        accept(limiter, 2, 0.0)
+        assert limiter.limit == 2
+        assert limiter.can_acquire(limiter.next_chance(PAUSE_OVER))
+
+    def test_the_limit_never_falls_below_one(self) -> None:
+        limiter = AdaptiveLimit(5)
+        now = 0.0
+        for _ in range(20):
+            now = max(now, limiter.paused_until)
+            for _ in range(submit(limiter, now)):
+                throttle(limiter, now, now + 0.5)
+            now += 0.5
+        assert limiter.limit == 1
+        assert submit(limiter, limiter.paused_until) == 1
+
+    @pytest.mark.parametrize(
+        ("accepted", "throttled"),
+        [(1, 1), (26, 1), (27, 2), (80, 2), (81, 3), (242, 3), (243, 4), (729, 5), (1500, 5)],
+    )
+    def test_a_decrease_at_a_higher_level_needs_more_throttled_requests(self, accepted: int, throttled: int) -> None:
+        limiter = new_limiter(2000)
+        before = limiter.limit
+        end_tasks(limiter, 2000 - accepted)
+        for place in range(1, throttled + 1):
+            limiter.acquire(1.0)
+            throttle(limiter, 1.0, 2.0)
+            assert (limiter.limit == before) is (place < throttled)
+        assert limiter.limit == max(1, round(DECREASE * accepted))
+
+    def test_a_large_round_of_growth_ends_with_several_throttled_requests(self) -> None:
+        limiter = AdaptiveLimit(1000)
+        accept(limiter, submit(limiter, 0.0), 0.0)
+        accept(limiter, submit(limiter, 1.0), 1.0)
+        assert submit(limiter, 2.0) == 16
+        limits = []
+        for _ in range(3):
+            throttle(limiter, 2.0, 2.5)
+            limits.append(limiter.limit)
+        assert limits == [28, 28, round(DECREASE * 12)]
+
+    def test_an_accepted_request_at_the_level_of_a_throttled_one_prevents_a_decrease(self) -> None:
+        limiter = new_limiter(130)
+        end_tasks(limiter, 30)
+        for now in range(1, 50):
+            limiter.acquire(now)
+            limiter.acquire(now)
+            throttle(limiter, now, now + 0.5)
+            accept(limiter, 1, now)
+            end_tasks(limiter, 1)
+        assert limiter.limit == round(DECREASE * 130)
+
+    def test_an_accepted_request_far_below_a_throttled_one_does_not_prevent_a_decrease(self) -> None:
+        limiter = new_limiter(130)
+        end_tasks(limiter, 30)
+        for _ in range(2):
+            limiter.acquire(1.0)
+            throttle(limiter, 1.0, 1.5)
+        end_tasks(limiter, 20)
+        limiter.acquire(2.0)
+        accept(limiter, 1, 2.0)
+        assert limiter.limit == round(DECREASE * 130)
+        limiter.acquire(3.0)
+        throttle(limiter, 3.0, 3.5)
+        assert limiter.limit == round(DECREASE * 81)
+
+
+class TestProbes:
+    def test_one_request_goes_beyond_the_limit_when_the_time_has_come(self) -> None:
+        limiter = new_limiter(20)
+        end_surplus(limiter)
+        chance = limiter.next_chance(PAUSE_OVER)
+        assert chance == FIRST_PROBE_SECONDS
+        assert submit(limiter, chance - 0.01) == 0
+        assert submit(limiter, chance) == 1
+        assert limiter.in_flight == int(limiter.limit) == 17
+
+    def test_one_request_goes_beyond_the_limit_after_some_accepted_ones(self) -> None:
+        limiter = new_limiter(20)
+        end_surplus(limiter)
+        replaced = 0
+        while not limiter.can_acquire(0.5):
+            end_tasks(limiter, 1)
+            limiter.acquire(0.5)
+            accept(limiter, 1, 0.5)
+            replaced += 1
+        assert replaced < 16, "less than a round"
+
+    def test_a_throttled_probe_leaves_the_level(self) -> None:
+        limiter = new_limiter(20)
+        end_surplus(limiter)
+        now = limiter.next_chance(PAUSE_OVER)
+        submit(limiter, now)
+        throttle(limiter, now, now)
+        assert limiter.limit == limiter.accepted_in_flight == 16
+
+    def test_an_accepted_probe_leads_back_to_the_level_that_growth_reached(self) -> None:
+        limiter = new_limiter(200)
+        end_surplus(limiter)
+        assert limiter.in_flight == 160
+        fill(limiter, 1000, now=limiter.next_chance(PAUSE_OVER))
+        assert limiter.accepted_in_flight == 200
+
+    def test_a_slot_that_others_took_is_not_taken_back_at_once(self) -> None:
+        limiter = new_limiter(20)
+        end_surplus(limiter)
+        end_tasks(limiter, 1)
+        limiter.acquire(PAUSE_OVER)
+        throttle(limiter, PAUSE_OVER, PAUSE_OVER)
+        assert limiter.limit == round(DECREASE * 15)
+        end_surplus(limiter)
+        fill(limiter, 1000, now=limiter.next_chance(2 * PAUSE_OVER))
+        assert limiter.accepted_in_flight == 13, "one slot for each probe"
+
+    def test_a_probe_that_is_accepted_at_the_level_of_a_throttled_request_begins_growth(self) -> None:
+        limiter = new_limiter(20)
+        end_surplus(limiter)
+        now = limiter.next_chance(PAUSE_OVER)
+        submit(limiter, now)
+        throttle(limiter, now, now)
+        fill(limiter, 1000, now=limiter.next_chance(now + PAUSE_OVER))
+        assert limiter.accepted_in_flight == 1000
+
+    def test_probes_that_are_throttled_become_rarer_up_to_a_bound(self) -> None:
+        limiter = new_limiter(20)
+        end_surplus(limiter)
+        chances = [0.0]
+        for _ in range(20):
+            chances.append(limiter.next_chance(max(chances[-1], limiter.paused_until)))
+            submit(limiter, chances[-1])
+            throttle(limiter, chances[-1], chances[-1])
+        waits = [after - before for before, after in pairwise(chances)]
+        assert waits == sorted(waits)
+        assert waits[0] == FIRST_PROBE_SECONDS
+        assert waits[-1] == pytest.approx(MAX_SECONDS)
+
+    @pytest.mark.parametrize(("random", "factor"), [(0.0, 1 - JITTER), (0.5, 1.0), (1.0, 1 + JITTER)])
+    def test_sessions_that_were_throttled_together_do_not_probe_together(self, random: float, factor: float) -> None:
+        limiter = AdaptiveLimit(100)
+        accept(limiter, submit(limiter, 0.0), 0.0)
+        for _ in range(submit(limiter, 0.0)):
+            throttle(limiter, 0.0, 0.0, random=random)
+        end_surplus(limiter)
+        assert limiter.next_chance(limiter.paused_until) == pytest.approx(factor * FIRST_PROBE_SECONDS)
+
+    def test_no_probe_goes_beyond_the_ceiling(self) -> None:
+        limiter = new_limiter(20)
+        limiter.ceiling = 16
+        end_surplus(limiter)
+        assert limiter.next_chance(PAUSE_OVER) == math.inf
+        assert submit(limiter, 1e6) == 0
+
+    def test_there_is_nothing_to_probe_while_slots_are_free_or_the_limit_grows(self) -> None:
+        growing = AdaptiveLimit(100)
+        submit(growing, 0.0)
+        assert growing.next_chance(0.0) == math.inf
+        found = new_limiter(20)
+        end_tasks(found, 10)
+        assert found.next_chance(PAUSE_OVER) == math.inf
+
+
+class TestPause:
+    def test_no_slot_is_available_before_the_end_of_a_pause(self) -> None:
+        limiter = AdaptiveLimit(10)
+        limiter.acquire(0.0)
+        pause = throttle(limiter, 0.0, 1.0, retry_after=5.0)
+        assert 5.0 <= pause <= 5.1
+        assert limiter.next_chance(1.0) == limiter.paused_until == 1.0 + pause
+        assert not limiter.can_acquire(5.9)
+        assert limiter.can_acquire(1.0 + pause)
+
+    def test_a_shorter_pause_does_not_end_a_longer_one(self) -> None:
+        limiter = AdaptiveLimit(10)
+        limiter.acquire(0.0)
+        limiter.acquire(0.0)
+        throttle(limiter, 0.0, 1.0, retry_after=5.0, random=0.0)
+        throttle(limiter, 0.0, 1.0, retry_after=1.0, random=0.0)
+        assert limiter.paused_until == 6.0
+
+    @pytest.mark.parametrize("retry_after", [None, 0.0])
+    def test_pauses_double_while_nothing_is_accepted_but_stay_short(self, retry_after: float | None) -> None:
+        limiter = AdaptiveLimit(100)
+        now = 0.0
+        pauses = []
+        for _ in range(8):
+            limiter.acquire(now)
+            pauses.append(throttle(limiter, now, now + 0.1, retry_after, random=1.0))
+            now = limiter.paused_until
+        assert pauses == sorted(pauses)
+        assert pauses[-1] == (2.0 if retry_after is None else 1.0)
+        limiter.acquire(now)
+        accept(limiter, 1, now)
+        limiter.acquire(now)
+        assert throttle(limiter, now + 1, now + 1, retry_after, random=1.0) == pauses[0]
+
+    def test_the_requests_of_one_burst_count_as_one(self) -> None:
+        limiter = AdaptiveLimit(100)
+        pauses = {throttle(limiter, 0.0, 0.1, None) for _ in range(submit(limiter, 0.0))}
+        assert len(pauses) == 1
+
+    def test_one_request_at_a_time_goes_out_while_others_have_all_slots_and_then_growth_begins(self) -> None:
+        limiter = AdaptiveLimit(100)
+        fill(limiter, 0)
+        now = limiter.paused_until
+        for _ in range(5):
+            assert submit(limiter, now) == 1
+            throttle(limiter, now, now)
+            now = limiter.paused_until
+        fill(limiter, 50, now)
+        assert limiter.accepted_in_flight == 50
+
+
+class TestIdle:
+    def test_after_a_time_with_nothing_in_flight_growth_leads_to_what_was_found(self) -> None:
+        limiter = new_limiter(40)
+        end_tasks(limiter, 40)
+        rounds = []
+        for now in range(1, 10):
+            rounds.append(submit(limiter, now))
+            accept(limiter, rounds[-1], now)
+        assert rounds[:6] == [4, 8, 16, 12, 0, 0], "40 in all"
+
+    def test_what_was_never_throttled_is_not_forgotten(self) -> None:
+        limiter = AdaptiveLimit(20)
+        fill(limiter, 1000)
+        end_tasks(limiter, 20)
+        assert submit(limiter, 1.0) == 20
 
 
 class TestCeiling:
-    def test_without_a_decrease_the_limit_is_the_ceiling(self) -> None:
+    def test_a_lower_ceiling_holds_at_once_and_a_higher_one_again(self) -> None:
         limiter = AdaptiveLimit(24)
-        for ceiling in (100, 7, 24):
+        fill(limiter, 1000)
+        for ceiling in (20, 7, 24):
             limiter.ceiling = ceiling
             assert limiter.limit == ceiling
 
-    def test_a_higher_ceiling_keeps_the_limit_that_a_decrease_left(self) -> None:
+    def test_a_higher_ceiling_is_reached_by_growth(self) -> None:
+        limiter = AdaptiveLimit(20)
+        fill(limiter, 1000)
+        limiter.ceiling = 1000
+        assert submit(limiter, 1.0) <= 24
+        accept(limiter, limiter.in_flight - limiter.accepted_in_flight, 1.0)
+        fill(limiter, 1000, 2.0)
+        assert limiter.accepted_in_flight == 1000
+
+    def test_requests_that_were_accepted_under_a_lower_ceiling_do_not_stop_growth(self) -> None:
         limiter = AdaptiveLimit(100)
-        acquire(limiter, 6)
-        accept(limiter, 5)
-        throttle(limiter, sent_at=0.5, now=1.0)
+        accept(limiter, submit(limiter, 0.0), 0.0)
+        assert submit(limiter, 1.0) == 8
+        limiter.ceiling = 1
+        accept(limiter, 8, 1.0)
+        limiter.ceiling = 100
+        assert submit(limiter, 2.0) > 0
+
+    def test_a_higher_ceiling_keeps_the_limit_that_a_decrease_left(self) -> None:
+        limiter = new_limiter(20, ceiling=100)
         for ceiling in (500, 2, 1000):
             limiter.ceiling = ceiling
-            assert limiter.limit == min(ceiling, DECREASE * 5)
+            assert limiter.limit == min(ceiling, round(DECREASE * 20))
 
     def test_a_decrease_above_a_lower_ceiling_starts_from_the_accepted_tasks(self) -> None:
         limiter = AdaptiveLimit(100)
-        acquire(limiter, 84)
-        accept(limiter, 80)
+        fill(limiter, 80)
         limiter.ceiling = 10
-        for _ in range(3):
-            throttle(limiter, sent_at=0.5, now=1.0)
         assert limiter.limit == 10
         limiter.ceiling = 100
-        assert limiter.limit == DECREASE * 80
-
-    def test_a_limit_that_grew_back_to_the_ceiling_follows_a_higher_one_at_once(self) -> None:
-        limiter = AdaptiveLimit(10)
-        acquire(limiter, 9)
-        accept(limiter, 8)
-        throttle(limiter, sent_at=0.0, now=1.0)
-        while limiter.limit < 10:
-            while limiter.in_flight < int(limiter.limit):
-                limiter.acquire()
-            accept(limiter, 1, sent_at=2.0)
-            limiter.release(accepted=True)
-        limiter.ceiling = 50
-        assert limiter.limit == 50
+        assert limiter.limit == round(DECREASE * 80)
 
 
 class AdaptiveLimitMachine(RuleBasedStateMachine):
@@ -247,9 +458,9 @@ class AdaptiveLimitMachine(RuleBasedStateMachine):
             if not self.limiter.can_acquire(self.now):
                 break
             assert self.now >= self.limiter.paused_until
-            self.limiter.acquire()
+            self.limiter.acquire(self.now)
             self.requests_out.append(self.now)
-            assert self.limiter.in_flight <= int(self.limiter.limit)
+            assert self.limiter.in_flight <= self.limiter.limit
 
     @precondition(lambda self: self.requests_out)
     @rule(data=st.data(), most=st.integers(1, 50))
@@ -257,22 +468,23 @@ class AdaptiveLimitMachine(RuleBasedStateMachine):
         place = data.draw(st.integers(0, len(self.requests_out) - 1))
         for sent_at in self.requests_out[place : place + most]:
             before = self.limiter.limit
-            self.limiter.record_accepted(sent_at)
+            self.limiter.record_accepted(sent_at, self.now)
             assert self.limiter.limit >= before
             self.running += 1
         del self.requests_out[place : place + most]
 
     @precondition(lambda self: self.requests_out)
-    @rule(data=st.data(), most=st.integers(1, 50), pause=st.floats(0, 5))
-    def throttle(self, data: st.DataObject, most: int, pause: float) -> None:
+    @rule(data=st.data(), most=st.integers(1, 50), retry_after=st.none() | st.floats(0, 5), random=st.floats(0, 1))
+    def throttle(self, data: st.DataObject, most: int, retry_after: float | None, random: float) -> None:
         place = data.draw(st.integers(0, len(self.requests_out) - 1))
         for sent_at in self.requests_out[place : place + most]:
             before = self.limiter.limit
-            throttle(self.limiter, sent_at, self.now, pause)
+            pause = throttle(self.limiter, sent_at, self.now, retry_after, random)
             assert self.limiter.limit <= before
+            assert pause >= (retry_after or 0.0)
+            assert self.limiter.paused_until >= self.now + pause
+            assert not self.limiter.can_acquire(self.now) or self.now + pause == self.now
         del self.requests_out[place : place + most]
-        assert self.limiter.paused_until >= self.now + pause
-        assert not self.limiter.can_acquire(self.now) or self.now + pause == self.now
 
     @precondition(lambda self: self.requests_out)
     @rule()
@@ -294,195 +506,16 @@ class AdaptiveLimitMachine(RuleBasedStateMachine):
         assert limiter.accepted_in_flight == self.running >= 0
         assert limiter.in_flight == self.running + len(self.requests_out)
         assert limiter.in_flight <= self.highest
+        chance = limiter.next_chance(self.now)
+        if self.now >= limiter.paused_until:
+            assert chance == math.inf or limiter.can_acquire(max(self.now, chance))
+
+    @invariant()
+    def a_request_is_admitted_some_time_below_the_ceiling_although_no_task_ends(self) -> None:
+        limiter = self.limiter
+        if not self.requests_out and limiter.in_flight <= limiter.limit < limiter.ceiling:
+            assert limiter.can_acquire(max(self.now, limiter.paused_until) + 2 * MAX_SECONDS)
 
 
 TestAdaptiveLimitMachine = AdaptiveLimitMachine.TestCase
 TestAdaptiveLimitMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
-
-
-@frozen(kw_only=True)
-class Gateway:
-    """The capacity of a simulated gateway. Tasks take 8 s on average, and their ends are detected up to 1 s later."""
-
-    capacity: float = math.inf
-    later: tuple[float, float] = (math.inf, math.inf)  # the time from which the capacity differs, and that capacity
-    ceilings: tuple[tuple[float, int], ...] = ()  # the times at which the session's ceiling changes, and to what
-    throttled_share: float = 0.0
-    creates_per_second: float = math.inf
-    latency: tuple[float, float] = (0.05, 0.3)
-    retry_after: float | None = None
-
-
-@define
-class Simulation:
-    """A discrete-event simulation of a session that submits `jobs` requests through an `AdaptiveLimit`."""
-
-    gateway: Gateway
-    limiter: AdaptiveLimit
-    jobs: int
-    random: Random = field(factory=lambda: Random(7))  # no secret
-    now: float = 0.0
-    sent: int = 0
-    throttled: int = 0
-    failed: int = 0
-    busy: float = 0.0  # task seconds at the gateway while requests were waiting
-    saturated: float = 0.0  # the time until which requests were waiting
-    at_gateway: int = 0
-    tokens: float = 1.0
-    refilled: float = 0.0
-    retries: Retries = field(factory=Retries)
-    waiting: deque[int] = field(factory=deque)  # each by its number of attempts so far
-    returning: deque[int] = field(factory=deque)
-    events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = field(factory=list)
-    woken_at: float = -1.0
-    numbers: Iterator[int] = field(factory=count)
-
-    def run(self) -> Simulation:
-        self.waiting.extend([0] * self.jobs)
-        for when, ceiling in self.gateway.ceilings:
-            self.call_after(when, self.change_ceiling, ceiling)
-        self.admit()
-        while self.events:
-            when, _, callback, arguments = heapq.heappop(self.events)
-            if self.waiting:
-                self.busy += self.at_gateway * (when - self.now)
-                self.saturated = when
-            self.now = when
-            callback(*arguments)
-            assert 1 <= self.limiter.limit <= self.limiter.ceiling
-            assert 0 <= self.limiter.accepted_in_flight <= self.limiter.in_flight
-        assert self.limiter.in_flight == 0, "a slot was not released"
-        assert not self.waiting, "a request was not submitted"
-        assert not self.returning
-        return self
-
-    def utilization(self, of: float) -> float:
-        return self.busy / self.saturated / of
-
-    def call_after(self, seconds: float, callback: Callable[..., None], *arguments: Any) -> None:
-        heapq.heappush(self.events, (self.now + seconds, next(self.numbers), callback, arguments))
-
-    def admit(self) -> None:
-        while (self.returning or self.waiting) and self.limiter.can_acquire(self.now):
-            attempts = (self.returning or self.waiting).popleft()
-            self.limiter.acquire()
-            self.sent += 1
-            self.call_after(self.random.uniform(*self.gateway.latency) / 2, self.arrive, attempts + 1, self.now)
-        if (self.returning or self.waiting) and self.now < self.limiter.paused_until != self.woken_at:
-            self.woken_at = self.limiter.paused_until
-            self.call_after(self.woken_at - self.now + 1e-9, self.admit)
-
-    def arrive(self, attempt: int, sent_at: float) -> None:
-        gateway = self.gateway
-        capacity = gateway.later[1] if self.now >= gateway.later[0] else gateway.capacity
-        rate = gateway.creates_per_second
-        accepts = self.at_gateway < capacity and self.random.random() >= gateway.throttled_share
-        if rate < math.inf:
-            self.tokens = min(rate, self.tokens + (self.now - self.refilled) * rate)
-            self.refilled = self.now
-            accepts = accepts and self.tokens >= 1
-            self.tokens -= accepts
-        if accepts:
-            self.at_gateway += 1
-            seconds = 8 * self.random.lognormvariate(-0.125, 0.5)
-            self.call_after(seconds, self.end_task)
-            self.call_after(seconds + self.random.uniform(0, 1), self.detect_end)
-        self.call_after(self.random.uniform(*gateway.latency) / 2, self.respond, attempt, sent_at, accepts)
-
-    def change_ceiling(self, ceiling: int) -> None:
-        self.limiter.ceiling = ceiling
-        self.admit()
-
-    def end_task(self) -> None:
-        self.at_gateway -= 1
-
-    def detect_end(self) -> None:
-        self.limiter.release(accepted=True)
-        self.admit()
-
-    def respond(self, attempt: int, sent_at: float, accepts: bool) -> None:  # noqa: FBT001 # one of three
-        if accepts:
-            self.limiter.record_accepted(sent_at)
-        else:
-            self.throttled += 1
-            retry_after = self.gateway.retry_after
-            pause = retry_delay(retry_after, attempt, self.retries, self.random.random())
-            throttle(self.limiter, sent_at, self.now, pause)
-            if isinstance(decide_retry(AttemptOutcome.THROTTLED, attempt, self.retries, 0.5, retry_after), GiveUp):
-                self.failed += 1
-            else:
-                self.returning.append(attempt)
-        self.admit()
-
-
-def simulate(ceiling: int, jobs: int, **gateway: Any) -> Simulation:
-    return Simulation(Gateway(**gateway), AdaptiveLimit(ceiling), jobs).run()
-
-
-@pytest.mark.parametrize("retry_after", [None, 1.0])
-@pytest.mark.parametrize(
-    ("capacity", "ceiling", "jobs", "utilization", "throttled"),
-    [
-        (1, 24, 60, 0.85, 60),
-        (2, 24, 120, 0.75, 70),
-        (5, 24, 300, 0.80, 80),
-        (24, 24, 500, 0.88, 0),
-        (24, 500, 1000, 0.82, 560),
-        (100, 1000, 3000, 0.85, 1050),
-        (500, 1000, 5000, 0.84, 600),
-    ],
-)
-def test_the_limit_finds_the_capacity_below_a_high_ceiling(  # a table
-    capacity: int, ceiling: int, jobs: int, utilization: float, throttled: int, retry_after: float | None
-) -> None:
-    run = simulate(ceiling, jobs, capacity=capacity, retry_after=retry_after)
-    assert run.utilization(capacity) >= utilization
-    assert run.throttled <= throttled  # including the first, unavoidable burst of ceiling - capacity
-    assert run.failed == 0
-
-
-def test_the_limit_falls_with_the_capacity() -> None:
-    run = simulate(1000, 2500, capacity=100, later=(60.0, 30.0))
-    assert run.utilization(30) >= 0.85
-    assert run.failed == 0
-    assert run.limiter.limit < 40
-
-
-def test_the_limit_rises_with_the_capacity() -> None:
-    run = simulate(1000, 2500, capacity=30, later=(60.0, 100.0))
-    assert run.saturated < 2500 * 8 / 100 * 1.7
-    assert run.failed == 0
-
-
-@pytest.mark.parametrize("latency", [(0.02, 0.05), (0.05, 0.3), (0.5, 3.0)])
-@pytest.mark.parametrize("retry_after", [None, 1.0])
-def test_random_throttling_leaves_most_of_hundreds_of_slots(
-    latency: tuple[float, float], retry_after: float | None
-) -> None:
-    run = simulate(300, 5000, throttled_share=0.05, latency=latency, retry_after=retry_after)
-    assert run.utilization(300) >= 0.6
-    assert run.throttled / run.sent < 0.07
-    assert run.failed <= 1
-
-
-def test_a_ceiling_above_the_capacity_is_no_reason_to_forget_the_capacity() -> None:
-    run = simulate(24, 2500, capacity=100, ceilings=((30.0, 1000), (90.0, 20), (120.0, 1000)))
-    steady = simulate(1000, 2500, capacity=100)
-    assert run.failed == 0
-    assert run.throttled <= 1.2 * steady.throttled + 30, "the second rise starts from what the first one found"
-
-
-def test_a_ceiling_that_moves_below_the_capacity_is_filled_at_once_and_throttles_nothing() -> None:
-    run = simulate(20, 1500, capacity=100, ceilings=((30.0, 90), (60.0, 40), (90.0, 90)))
-    assert run.throttled == run.failed == 0
-    assert run.saturated < 190, "90 s under 20, 90 and 40, and the other 980 tasks of 8.5 s under 90"
-
-
-def test_random_throttling_beside_a_capacity_does_no_harm() -> None:
-    assert simulate(1000, 3000, capacity=100, throttled_share=0.05).utilization(100) >= 0.75
-
-
-def test_a_rate_limit_on_create_requests_leaves_a_good_part_of_the_rate() -> None:
-    run = simulate(100, 800, creates_per_second=5.0, retry_after=1.0)
-    assert run.utilization(5 * 8) >= 0.55
-    assert run.failed <= 8

@@ -75,6 +75,12 @@ def test_a_throttled_create_request_is_sent_again_after_retry_after(status: int)
     assert decision == Resend(after=7.0)
 
 
+def test_a_create_request_that_was_only_throttled_has_all_its_attempts_left() -> None:
+    once = Retries(attempts=1)
+    assert decide_retry(AttemptOutcome.THROTTLED, 0, once, 0.5) == Resend(after=backoff(1, once, 0.5))
+    assert decide_retry(AttemptOutcome.THROTTLED, 1, once, 0.5) == GiveUp(uncertain=False)
+
+
 def test_the_outcome_of_a_503_without_retry_after_is_unknown() -> None:
     assert outcome_of_response(503, has_retry_after=False) is AttemptOutcome.UNKNOWN
 

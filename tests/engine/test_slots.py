@@ -9,7 +9,7 @@ import pytest
 from session_support import turn_loop
 
 from kontext_async import SessionClosed
-from kontext_async.decisions.concurrency import AdaptiveLimit
+from kontext_async.decisions.concurrency import FIRST_ROUND, AdaptiveLimit
 from kontext_async.engine.slots import ConcurrencySlots, Slot
 from kontext_async.testing import ManualClock
 
@@ -88,22 +88,56 @@ class TestAcquire:
         assert order == [1, 3, 0, 2]
 
     async def test_an_accepted_request_admits_more_if_the_limit_grows(
-        self, new_slots: Callable[[int], ConcurrencySlots], clock: ManualClock
+        self, new_slots: Callable[[int], ConcurrencySlots]
     ) -> None:
-        slots = new_slots(8)
-        for slot in [await slots.acquire() for _ in range(2)]:
+        slots = new_slots(100)
+        first = [await slots.acquire() for _ in range(FIRST_ROUND)]
+        waiting = [await queue_up(slots) for _ in range(10)]
+        for slot in first:
+            assert not any(task.done() for task in waiting)
+            assert slot.accepted() is slots
+        await turn_loop(3)
+        assert [task.done() for task in waiting] == [True] * 8 + [False] * 2
+
+
+class TestProbe:
+    @pytest.fixture
+    async def full(self, new_slots: Callable[[int], ConcurrencySlots], clock: ManualClock) -> ConcurrencySlots:
+        """Slots that found their limit, and are all in use."""
+        slots = new_slots(100)
+        for slot in [await slots.acquire() for _ in range(3)]:
             slot.accepted()
-        (await slots.acquire()).refused(0.0, 0.0)
-        for _ in range(2):
-            slots.release_task()
-        assert slots.adaptive_limit.limit == 1.8
+        fourth = await slots.acquire()
+        fourth.refused(0.0, 0.5)
         clock.advance(1.0)
-        slot = await slots.acquire()
-        waiting = await queue_up(slots)
-        assert not waiting.done()
-        assert slot.accepted() is slots
-        await waiting
-        assert slots.adaptive_limit.in_flight == 2
+        (await slots.acquire()).refused(0.0, 0.5)
+        clock.advance(2.0)
+        while slots.adaptive_limit.in_flight > int(slots.adaptive_limit.limit):
+            slots.release_task()
+        return slots
+
+    async def test_one_request_goes_beyond_the_limit_when_the_timer_fires(
+        self, full: ConcurrencySlots, clock: ManualClock
+    ) -> None:
+        waiting = [await queue_up(full) for _ in range(2)]
+        assert not any(task.done() for task in waiting)
+        assert clock.next_at == full.adaptive_limit.next_chance(clock.time())
+        clock.advance(10.0)
+        await turn_loop(3)
+        assert [task.done() for task in waiting] == [True, False]
+        assert clock.next_at is None, "the next one follows its response"
+
+    async def test_slots_without_waiters_set_no_timer(self, full: ConcurrencySlots, clock: ManualClock) -> None:
+        assert full.queued == 0
+        assert clock.next_at is None
+
+    async def test_one_timer_serves_all_waiters(self, full: ConcurrencySlots, clock: ManualClock) -> None:
+        waiting = [await queue_up(full) for _ in range(20)]
+        chance = clock.next_at
+        full.close(SessionClosed("closed"))
+        assert chance is not None
+        assert clock.next_at is None
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 class TestSetCeiling:
@@ -132,7 +166,7 @@ class TestSetCeiling:
         assert slots.adaptive_limit.in_flight == 2
 
     async def test_a_higher_ceiling_does_not_end_a_pause(self, one: ConcurrencySlots, clock: ManualClock) -> None:
-        (await one.acquire()).refused(clock.time(), 5.0)
+        (await one.acquire()).refused(5.0, 0.0)
         waiting = [await queue_up(one) for _ in range(2)]
         one.set_ceiling(4)
         clock.advance(4.9)
@@ -215,7 +249,7 @@ class TestPause:
         self, new_slots: Callable[[int], ConcurrencySlots], clock: ManualClock
     ) -> None:
         slots = new_slots(2)
-        (await slots.acquire()).refused(clock.time(), 5.0)
+        (await slots.acquire()).refused(5.0, 0.0)
         assert slots.adaptive_limit.in_flight == 0
         waiting = await queue_up(slots)
         assert clock.next_at == 5.0
@@ -232,8 +266,8 @@ class TestPause:
     ) -> None:
         slots = new_slots(2)
         long, short = await slots.acquire(), await slots.acquire()
-        long.refused(clock.time(), 10.0)
-        short.refused(clock.time(), 1.0)
+        long.refused(10.0, 0.0)
+        short.refused(1.0, 0.0)
         waiting = await queue_up(slots)
         clock.advance(9.0)
         await turn_loop(3)
@@ -246,10 +280,10 @@ class TestPause:
     ) -> None:
         slots = new_slots(2)
         first, second = await slots.acquire(), await slots.acquire()
-        first.refused(clock.time(), 5.0)
+        first.refused(5.0, 0.0)
         waiting = await queue_up(slots)
         clock.advance(2.0)
-        second.refused(clock.time(), 5.0)
+        second.refused(5.0, 0.0)
         assert clock.next_at == 7.0
         clock.advance(3.0)
         await turn_loop(3)
@@ -258,13 +292,13 @@ class TestPause:
         await waiting
 
     async def test_a_pause_without_waiters_sets_no_timer(self, one: ConcurrencySlots, clock: ManualClock) -> None:
-        (await one.acquire()).refused(clock.time(), 5.0)
+        (await one.acquire()).refused(5.0, 0.0)
         assert clock.next_at is None
         clock.advance(5.0)
         await one.acquire()
 
     async def test_waiters_after_a_pause_keep_to_the_limit(self, one: ConcurrencySlots, clock: ManualClock) -> None:
-        (await one.acquire()).refused(clock.time(), 5.0)
+        (await one.acquire()).refused(5.0, 0.0)
         waiting = [await queue_up(one) for _ in range(3)]
         clock.advance(5.0)
         await turn_loop(3)
@@ -293,7 +327,7 @@ class TestClose:
         assert one.adaptive_limit.in_flight == 0
 
     async def test_closing_cancels_the_timer(self, one: ConcurrencySlots, clock: ManualClock) -> None:
-        (await one.acquire()).refused(clock.time(), 5.0)
+        (await one.acquire()).refused(5.0, 0.0)
         waiting = await queue_up(one)
         one.close(SessionClosed("closed"))
         assert clock.next_at is None

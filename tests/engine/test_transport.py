@@ -272,7 +272,7 @@ class TestTheKeyInTextsOfTheLibrary:
             lambda head: b"HTTP/1.1 503 " + head.replace(b"\r\n", b" ") + b"\r\n\r\n",
             lambda head: b"HTTP/1.1 302 Found\r\nLocation: http://x/" + head.split(b"Bearer ")[1][:26] + b"\r\n\r\n",
             lambda head: (
-                b"HTTP/1.1 429 No\r\nRetry-After: 0\r\nX-Request-Id: " + head.split(b"Bearer ")[1][:26] + b"\r\n\r\n"
+                b"HTTP/1.1 503 No\r\nRetry-After: 0\r\nX-Request-Id: " + head.split(b"Bearer ")[1][:26] + b"\r\n\r\n"
             ),
         ],
     )

@@ -23,12 +23,12 @@ from upload_support import (
 )
 
 from kontext_async import (
+    GatewayUnavailable,
     ImageSource,
     InvalidRequest,
     KontextRequest,
     KontextSession,
     Limits,
-    RateLimited,
     SubmissionUncertain,
     Timeouts,
 )
@@ -93,11 +93,12 @@ class TestConnections:
         self, gateway: UploadGateway, tmp_path: Path
     ) -> None:
         path = write_large(tmp_path)
-        gateway.responses += [TOO_MANY_REQUESTS % b"Connection: close\r\n"] * 2 * FAST.retries.attempts
+        unavailable = TOO_MANY_REQUESTS.replace(b"429 Too Many Requests", b"503 Service Unavailable")
+        gateway.responses += [unavailable % b"Connection: close\r\n"] * 2 * FAST.retries.attempts
         before = count_descriptors()
         async with upload_session(gateway, max_uploads=1) as session:
             for _ in range(2):
-                with pytest.raises(RateLimited):
+                with pytest.raises(GatewayUnavailable):
                     await session.submit("edit", input_images=[path, io.BufferedReader(io.BytesIO(LARGE))])
             assert count_descriptors() == before
 

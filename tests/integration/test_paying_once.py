@@ -16,7 +16,6 @@ from kontext_async import (
     InvalidResponse,
     KontextSession,
     PermissionDenied,
-    RateLimited,
     RequestRejected,
     Retries,
     SubmissionUncertain,
@@ -107,17 +106,39 @@ class TestThrottled:
         assert emulator.ledger.billed == 1
         assert session.statistics().throttled == 2
 
-    async def test_a_request_that_is_throttled_at_every_attempt_is_rate_limited(
+    async def test_a_429_is_no_failed_attempt_and_is_bounded_by_the_deadline_alone(
         self, session: KontextSession, emulator: Emulator
     ) -> None:
         emulator.faults.set_rate(Fault(kind=FaultKind.RATE_LIMITED, on=["create"], retry_after=0), 1)
-        with pytest.raises(RateLimited) as caught:
-            await session.generate("a fox")
-        assert caught.value.retry_after == 0
-        assert caught.value.status == 429
+        waiting = asyncio.create_task(session.generate("a fox", timeout=30))
+        await until(lambda: session.statistics().throttled > 2 * FAST.retries.attempts)
+        emulator.faults.clear()
+        assert (await waiting).images
+        assert emulator.ledger.billed == 1
+
+    async def test_a_429_until_the_deadline_means_that_nothing_was_accepted(
+        self, session: KontextSession, emulator: Emulator
+    ) -> None:
+        emulator.faults.set_rate(Fault(kind=FaultKind.RATE_LIMITED, on=["create"], retry_after=0), 1)
+        with pytest.raises(GatewayUnavailable, match="not submitted within") as caught:
+            await session.generate("a fox", timeout=0.3)
         assert not caught.value.may_be_charged
+        assert session.statistics().in_flight == emulator.ledger.billed == 0
+
+    async def test_a_429_leaves_the_attempts_for_failures(self, emulator: Emulator) -> None:
+        settings = attrs.evolve(FAST, retries=Retries(attempts=2, backoff_initial=0.01, backoff_max=0.05))
+        throttled = Fault(kind=FaultKind.RATE_LIMITED, retry_after=0)
+        failed = Fault(kind=FaultKind.HTTP_STATUS, status=403, shape=ErrorShape.HTML)  # a page of a proxy
+        emulator.faults.script("create", [throttled, throttled, failed, throttled])
+        async with new_session(emulator, settings) as session:
+            assert (await session.generate("a fox")).images
+        assert count_creates(emulator) == 5
+
+    async def test_a_503_with_a_wait_is_a_failed_attempt(self, session: KontextSession, emulator: Emulator) -> None:
+        emulator.faults.set_rate(Fault(kind=FaultKind.UNAVAILABLE, on=["create"], retry_after=0), 1)
+        with pytest.raises(GatewayUnavailable):
+            await session.generate("a fox")
         assert count_creates(emulator) == FAST.retries.attempts
-        assert session.statistics().in_flight == 0
 
     async def test_an_absurd_wait_is_capped(self, emulator: Emulator) -> None:
         settings = attrs.evolve(FAST, retries=Retries(backoff_initial=0.01, backoff_max=0.1, max_retry_after=0.1))

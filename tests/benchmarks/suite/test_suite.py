@@ -13,6 +13,7 @@ from benchmarks.suite import (
     log_cpu,
     makespan,
     memory,
+    pacing,
     status_cpu,
     store_cpu,
     store_size,
@@ -27,6 +28,21 @@ def test_makespan_returns_figures() -> None:
     assert_valid_figures(figures)
     assert figures["cases"]["few"]["kontext_async"]["failures"] == {}
     assert makespan.describe(figures)
+
+
+def test_pacing_returns_figures_of_both_rules() -> None:
+    few = {"few": pacing.Batch(sessions=2, tasks=4, seconds=0.1, ideal=0.1, old_tasks=24)}
+    figures = pacing.measure(sizes=pacing.Sizes(seeds=2, batches=few, sessions=(1,), durations=(1.0,), lengths=4))
+    assert_valid_figures(figures)
+    assert set(figures["rules"]) == {"now", "before"}
+    assert pacing.describe(figures)
+
+
+def test_pacing_runs_batches_over_http() -> None:
+    few = {"few": pacing.Batch(sessions=2, tasks=4, seconds=0.1, ideal=0.1, old_tasks=2)}
+    figures = pacing.measure_http(runs=1, batches=few)
+    assert_valid_figures(figures)
+    assert figures["batches"]["few"][0]["seconds"] > 0
 
 
 def test_status_cpu_returns_figures() -> None:
