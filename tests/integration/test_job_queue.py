@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ arq = pytest.importorskip("arq")
 pytestmark = [
     pytest.mark.asyncio,
     pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning"),  # arq closes its pool that way
+    pytest.mark.filterwarnings(
+        "ignore:Unclosed client session:ResourceWarning"
+    ),  # and leaves a cancelled pipeline
 ]
 
 JOBS = 6
@@ -83,6 +87,7 @@ async def with_queue(url: str, emulator: Emulator, folder: Path, use: Any) -> No
         await use(Queue(redis, emulator, folder))
     finally:
         await redis.aclose()
+        gc.collect()  # what arq leaves, while its warning is ignored
 
 
 def has_accepted(emulator: Emulator, number: int) -> Coroutine[Any, Any, None]:

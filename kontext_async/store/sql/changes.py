@@ -17,6 +17,7 @@ import re
 from collections import defaultdict
 from decimal import Decimal
 from functools import cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
@@ -105,7 +106,10 @@ def execute(transaction: Transaction, batches: Sequence[Batch]) -> set[int]:
         return set()
     if transaction.dialect.takes_json:
         statement = _join(tuple(change for change, _ in batches))
-        values = {f"values_{place}": orjson.dumps(records).decode() for place, (_, records) in enumerate(batches)}
+        values = {  # in the order of their numbers: workers that lock rows in different orders wait for each other
+            f"values_{place}": orjson.dumps(sorted(records, key=itemgetter("number"))).decode()
+            for place, (_, records) in enumerate(batches)
+        }
         return {number for (number,) in transaction.fetch(statement, **values)}
     changed: set[int] = set()
     spent: defaultdict[int, Decimal] = defaultdict(Decimal)
