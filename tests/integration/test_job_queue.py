@@ -28,9 +28,7 @@ arq = pytest.importorskip("arq")
 pytestmark = [
     pytest.mark.asyncio,
     pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning"),  # arq closes its pool that way
-    pytest.mark.filterwarnings(
-        "ignore:Unclosed client session:ResourceWarning"
-    ),  # and leaves a cancelled pipeline
+    pytest.mark.filterwarnings("ignore:Unclosed client session:ResourceWarning"),  # and leaves a cancelled pipeline
 ]
 
 JOBS = 6
