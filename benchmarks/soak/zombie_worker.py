@@ -25,13 +25,13 @@ from kontext_async.engine.row_journal import RowJournal
 from kontext_async.engine.stored_calls import StoredCalls
 from kontext_async.engine.uploads import Upload
 from kontext_async.settings import Settings, StoreSettings
-from kontext_async.store.sql import applying, store
+from kontext_async.store.sql import applying, planning, store
 from kontext_async.store.steps import Intended
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kontext_async.store.rows import RowStep, StepResult
+    from kontext_async.store.rows import NewRow, Row, RowStep, StepResult
     from kontext_async.store.sql.transaction import Transaction
 
 __all__ = ["LEASE", "STEPS"]
@@ -90,16 +90,25 @@ def stop_self() -> None:
 
 
 def stop_in_transaction() -> None:
-    """Stop the process in the transaction that writes the intent, before its commit."""
-    original = applying.apply_steps
+    """Stop the process in the transaction that writes the intent, before its commit. It may create the row, too."""
+    apply_steps, plan_rows = applying.apply_steps, planning.plan_rows
 
-    def apply_steps(transaction: Transaction, worker: int, steps: Sequence[RowStep]) -> list[StepResult]:
-        results = original(transaction, worker, steps)
+    def apply(transaction: Transaction, worker: int, steps: Sequence[RowStep]) -> list[StepResult]:
+        results = apply_steps(transaction, worker, steps)
         if any(isinstance(each.step, Intended) for each in steps):
             stop_self()
         return results
 
-    setattr(store, original.__name__, apply_steps)
+    def plan(
+        transaction: Transaction, run: int, new: Sequence[NewRow], worker: int | None, execution: int | None
+    ) -> list[Row]:
+        rows = plan_rows(transaction, run, new, worker, execution)
+        if any(each.intended for each in new):
+            stop_self()
+        return rows
+
+    setattr(store, apply_steps.__name__, apply)
+    setattr(store, plan_rows.__name__, plan)
 
 
 def stop_after_body() -> None:
