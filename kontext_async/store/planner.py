@@ -68,8 +68,7 @@ class Planner:
         self._is_closed = False
         self._previous = 0
         self._failures = 0
-        self._loop = asyncio.get_running_loop()
-        self._owner = self._loop.create_task(self._run(), name="kontext_async plan")
+        self._owner = asyncio.get_running_loop().create_task(self._run(), name="kontext_async plan")
 
     async def plan(self, run: int, rows: Sequence[NewRow], execution: int | None) -> list[Row]:
         """Return the rows of keys, in order; create the missing ones as planned.
@@ -148,9 +147,10 @@ class Planner:
         try:
             planned = await call_store(self._plan(calls[0].run, rows, calls[0].execution), self._time_limit)
         except StoreError as error:
-            self._failures += 1
-            _fail((call for call in calls if not call.begins or isinstance(error, StoreUnusable)), error)
-            return [call for call in calls if call.begins]
+            again = [call for call in calls if call.begins]
+            self._failures = self._failures + 1 if again else 0  # the others are repeated by their callers
+            _fail(calls if isinstance(error, StoreUnusable) else (call for call in calls if not call.begins), error)
+            return again
         self._failures = 0
         self._distribute(calls, planned)
         return []
