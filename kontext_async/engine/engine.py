@@ -317,7 +317,6 @@ class Engine:
             with anyio.CancelScope(shield=True):
                 if self.stored:
                     await self.stored.aclose()
-                    await self.stored.worker.aclose()
                 await self.transport.aclose()
 
     def _signal(self, signal: Signal) -> None:

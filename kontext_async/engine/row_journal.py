@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from kontext_async.errors import InvalidRequest, KontextError
 from kontext_async.store.records import error_to_dict
@@ -62,7 +62,7 @@ class RowJournal:
     Attributes:
         worker: The session's worker at the store.
         row: The row as it was last known; before it is created, as it will be planned.
-        new: Makes the request to create with its first attempt, where the row does not exist yet.
+        new: The request whose row is created with its first attempt; None where the row exists.
         fingerprint: The fingerprint that the request must have; None if its images cannot change.
         on_intent: Is called before an attempt is recorded; it may raise to keep the request from being sent, and
             returns the amount in USD to reserve and the limit of the run.
@@ -71,7 +71,7 @@ class RowJournal:
 
     worker: Worker
     row: Row
-    new: Callable[[Intended], NewRow] | None = None
+    new: NewRow | None = None
     fingerprint: str | None = None
     on_intent: Callable[[], tuple[Decimal | None, Decimal | None]] | None = None
     on_accepted: Callable[[Row, str], object] | None = None
@@ -108,7 +108,7 @@ class RowJournal:
             attempt=self.row.attempt + 1, account=self.worker.account, at=time.time(), reserved=reserved, limit=limit
         )
         # if the wait is ended, the worker withdraws what it has written: a step of ours could hit another worker's
-        result = await self.worker.intend(self.row, step)
+        result = await self.worker.write(self.row, step)
         if result.verdict is Verdict.OVER_LIMIT and result.committed is not None:
             raise OverLimit(result.committed)
         if result.verdict not in (Verdict.APPLIED, Verdict.REPEATED):
@@ -116,9 +116,9 @@ class RowJournal:
         self.row = advance(self.row, step, self.worker.number)
         self._is_intended = True
 
-    async def _begin(self, new: Callable[[Intended], NewRow]) -> None:
+    async def _begin(self, new: NewRow) -> None:
         """Create the row with its first attempt."""
-        begun = new(self.worker.first_attempt())
+        begun = evolve(new, intended=self.worker.first_attempt())
         row = await self.worker.begin(self.row.run, begun)
         if not begun.has_begun(row, self.worker.number):
             raise RowTaken(row)
@@ -140,7 +140,7 @@ class RowJournal:
         before, self.row = self.row, advance(self.row, step, self.worker.number)
         if self.on_accepted:
             self.on_accepted(self.row, task_id)
-        await self.worker.accept(before, step)
+        await self.worker.write(before, step)
 
     def not_accepted(self) -> None:
         """Record that the create request was not accepted: the row is free again."""

@@ -118,7 +118,7 @@ class ConcurrencySlots:
 
     def admit(self) -> None:
         """Assign slots to waiting requests, as many as the limit allows now."""
-        now = self._clock.time()
+        now = self.now()
         while (queue := self._next_queue()) and self.adaptive_limit.can_acquire(now):
             future = queue.popleft()
             self.adaptive_limit.acquire(now)

@@ -43,7 +43,8 @@ from kontext_async.store.records import (
     generation_to_dict,
     new_row,
 )
-from kontext_async.store.rows import Row, Selection
+from kontext_async.store.rows import Selection
+from kontext_async.store.states import create_row
 from kontext_async.store.steps import (
     Completed,
     Expired,
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
     from kontext_async.engine.task_record import Result
     from kontext_async.engine.uploads import RequestImages, UploadLimiter
     from kontext_async.models import KontextRequest
-    from kontext_async.store.rows import Account
+    from kontext_async.store.rows import Account, NewRow, Row
     from kontext_async.store.worker import Worker
 
 __all__ = ["StoredCalls"]
@@ -197,11 +198,12 @@ class StoredCalls:
         return await self.worker.store.forget(before, run=number)
 
     async def aclose(self) -> None:
-        """Call off the flights that are left, and wait for them. The scheduler is closed already."""
+        """Call off the flights that are left, and close the worker. The scheduler is closed already."""
         for flight in self._flights.values():
             flight.scope.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        await self.worker.aclose()
 
     async def _recovered(self, row: Row) -> Row | None:
         """Return a row as it is once the intent of a dead worker is swept; None if another worker was faster."""
@@ -298,31 +300,16 @@ class StoredCalls:
         return None
 
     async def _plan(self, flight: Flight, name: tuple[str, str]) -> Row:
-        new = new_row(flight.request, key=name[1], digest=flight.digest)
-        return (await self.worker.plan(await self._run_number(name[0]), [new]))[0]
+        return (await self.worker.plan(await self._run_number(name[0]), [_new_row(flight, name)]))[0]
 
     async def _first_journal(self, flight: Flight, name: tuple[str, str]) -> RowJournal:
         """Return the journal of a request that can be sent at once: its row is created with its first attempt.
 
         Where the row exists after all, it is looked at.
         """
-        request = flight.request
-        planned = Row(
-            id=0,
-            run=await self._run_number(name[0]),
-            key=name[1],
-            state=State.PLANNED,
-            digest=flight.digest,
-            model=request.model,
-            images=len(request.input_images),
-            prompt=request.prompt,
-        )
-        return RowJournal(
-            self.worker,
-            planned,
-            new=lambda intended: new_row(request, key=name[1], digest=flight.digest, intended=intended),
-            on_accepted=partial(self._on_accepted, flight),
-        )
+        new = _new_row(flight, name)
+        row = create_row(new, run=await self._run_number(name[0]))
+        return RowJournal(self.worker, row, new=new, on_accepted=partial(self._on_accepted, flight))
 
     async def _run_number(self, name: str) -> int:
         run = await self.worker.run(name)
@@ -397,6 +384,10 @@ class StoredCalls:
         row = flight.row
         if row is not None and flight.call.key is None and row.state not in (State.INTENT, State.UNCERTAIN):
             self.worker.note(row, Forgotten(attempt=row.attempt))
+
+
+def _new_row(flight: Flight, name: tuple[str, str]) -> NewRow:
+    return new_row(flight.request, key=name[1], digest=flight.digest)
 
 
 def _resubmitted(row: Row) -> Resubmitted:

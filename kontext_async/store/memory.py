@@ -17,7 +17,7 @@ from kontext_async.store.base import Store
 from kontext_async.store.limits import IN_FLIGHT, Commitment, admits
 from kontext_async.store.outcomes import decide, outlives_row
 from kontext_async.store.rows import Row, Run, RunSummary, StepResult
-from kontext_async.store.states import advance, judge
+from kontext_async.store.states import create_row, judge
 from kontext_async.store.steps import Intended, State, Verdict
 
 if TYPE_CHECKING:
@@ -80,22 +80,9 @@ class MemoryDatabase:
         )
 
     def insert(self, run: int, new: NewRow, owner: int | None, execution: int) -> Row:
-        """Insert a planned row."""
+        """Insert a new row."""
         self._last_row += 1
-        row = Row(
-            id=self._last_row,
-            run=run,
-            key=new.key,
-            state=State.PLANNED,
-            owner=owner,
-            digest=new.digest,
-            model=new.model,
-            images=new.images,
-            prompt=new.prompt,
-            fields=new.fields,
-            position=new.position,
-            execution=execution,
-        )
+        row = create_row(new, run=run, number=self._last_row, worker=owner, execution=execution)
         self.keys[run, new.key] = row.id
         self.rows[row.id] = row
         return row
@@ -272,8 +259,6 @@ class MemoryStore(Store):
         number = database.keys.get((run, new.key))
         if number is None:
             number = database.insert(run, new, worker, execution or 0).id
-            if new.intended and worker is not None:
-                database.rows[number] = advance(database.rows[number], new.intended, worker)
         row = database.rows[number]
         if execution is not None and execution >= row.execution:
             row = database.rows[number] = evolve(row, position=new.position, execution=execution)

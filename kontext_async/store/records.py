@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from kontext_async.models import KontextRequest
     from kontext_async.store.rows import Row
-    from kontext_async.store.steps import Intended
 
 __all__ = ["error_from_row", "error_to_dict", "generation_from_dict", "generation_to_dict", "new_row"]
 
@@ -63,14 +62,7 @@ def _make_converter() -> cattrs.Converter:
 _converter = _make_converter()
 
 
-def new_row(
-    request: KontextRequest,
-    *,
-    key: str,
-    digest: bytes,
-    position: int | None = None,
-    intended: Intended | None = None,
-) -> NewRow:
+def new_row(request: KontextRequest, *, key: str, digest: bytes, position: int | None = None) -> NewRow:
     """Return the row to plan for a request.
 
     Args:
@@ -78,7 +70,6 @@ def new_row(
         key: Its key.
         digest: Its digest.
         position: The position in the input of a bulk run; None elsewhere.
-        intended: The first attempt, if it begins with the row.
     """
     return NewRow(
         key=key,
@@ -88,7 +79,6 @@ def new_row(
         prompt=request.prompt,
         fields=_fields_of(request),
         position=position,
-        intended=intended,
     )
 
 

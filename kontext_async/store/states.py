@@ -24,8 +24,9 @@ The legal steps are `TRANSITIONS`; whether a step is legal also depends on its f
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from kontext_async.store.rows import Row
 from kontext_async.store.steps import (
     Accepted,
     Adopted,
@@ -50,9 +51,9 @@ from kontext_async.store.steps import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kontext_async.store.rows import Row
+    from kontext_async.store.rows import NewRow
 
-__all__ = ["OPEN_STATES", "TRANSITIONS", "advance", "judge", "reserved_after", "sources_of", "takes_over"]
+__all__ = ["OPEN_STATES", "TRANSITIONS", "advance", "create_row", "judge", "reserved_after", "sources_of", "takes_over"]
 
 TRANSITIONS: Mapping[State, Mapping[type[Step], State]] = {
     State.PLANNED: {
@@ -126,6 +127,36 @@ def judge(row: Row | None, step: Step, worker: int) -> Verdict:
     if type(step) in TRANSITIONS[row.state] and _holds(row, step):
         return Verdict.APPLIED
     return Verdict.LOST
+
+
+def create_row(new: NewRow, *, run: int, number: int = 0, worker: int | None = None, execution: int = 0) -> Row:
+    """Return the row that a store creates for a request.
+
+    Args:
+        new: The request. The row begins with its first attempt, if it has one and a worker.
+        run: The number of the run.
+        number: The number of the row; 0 before the store has it.
+        worker: The number of the worker that plans it.
+        execution: The number of the execution that reads it; 0 outside bulk runs.
+    """
+    state = State.PLANNED
+    changes: dict[str, Any] = {"owner": worker, "owner_alive": worker is not None}
+    if worker is not None and new.intended is not None:
+        state, changes = TRANSITIONS[state][Intended], new.intended.changes(worker)
+    return Row(
+        id=number,
+        run=run,
+        key=new.key,
+        state=state,
+        digest=new.digest,
+        model=new.model,
+        images=new.images,
+        prompt=new.prompt,
+        fields=new.fields,
+        position=new.position,
+        execution=execution,
+        **changes,
+    )
 
 
 def advance(row: Row, step: Step, worker: int) -> Row:

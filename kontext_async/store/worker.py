@@ -288,32 +288,20 @@ class Worker:
                 given up; after it, the step stays queued. Never for `Accepted`.
             StoreUnusable: The store can never be reached, before a create request.
         """
+        return await self._with_row(row, step, await self.write(row, step, timeout=timeout))
+
+    async def write(self, row: Row, step: Step, *, timeout: float | None = None) -> StepResult:  # noqa: ASYNC109
+        """Write a step as `record` does. The result may have no row, above all if the step was taken."""
         limit = self.settings.step if timeout is None else timeout
         if isinstance(step, Accepted):
-            result = await self._record_accepted(row, step, limit)
-        elif isinstance(step, BEFORE_CREATE):
-            result = await self._record_before_create(row, step, limit)
-        else:
-            item = self._started().committer.add(row.id, step)
-            await asyncio.wait([item.done], timeout=limit)
-            if not item.done.done():
-                raise self._unavailable(limit, "the step stays queued, and is repeated while this process lives")
-            result = item.result()
-        return await self._with_row(row, step, result)
-
-    async def intend(self, row: Row, step: Intended) -> StepResult:
-        """Record that a create request is about to be sent, as `record` does, within `StoreSettings.step` seconds.
-
-        The result has the row only if the step was not taken.
-        """
-        return await self._record_before_create(row, step, self.settings.step)
-
-    async def accept(self, row: Row, step: Accepted) -> StepResult:
-        """Record the ID of a paid task, as `record` does, within `StoreSettings.step` seconds. It never raises.
-
-        The result has the row only if the step was not taken.
-        """
-        return await self._record_accepted(row, step, self.settings.step)
+            return await self._write_accepted(row, step, limit)
+        if isinstance(step, BEFORE_CREATE):
+            return await self._write_before_create(row, step, limit)
+        item = self._started().committer.add(row.id, step)
+        await asyncio.wait([item.done], timeout=limit)
+        if not item.done.done():
+            raise self._unavailable(limit, "the step stays queued, and is repeated while this process lives")
+        return item.result()
 
     def note(self, row: Row, step: Step) -> asyncio.Future[StepResult | StoreError]:
         """Write a step with the next group, without waiting. Steps of one row keep their order.
@@ -376,7 +364,7 @@ class Worker:
                 f"the store could not be reached within {self.settings.step:g} s; nothing was sent: {seen}"
             ) from None
 
-    async def _record_before_create(self, row: Row, step: Step, limit: float) -> StepResult:
+    async def _write_before_create(self, row: Row, step: Step, limit: float) -> StepResult:
         parts = self._started()
         if isinstance(step, Intended):
             limit -= await self._wait_until_fresh(limit)
@@ -403,7 +391,7 @@ class Worker:
             raise self._unavailable(limit, "the lease may have ended; nothing was sent")
         return now() - started
 
-    async def _record_accepted(self, row: Row, step: Accepted, limit: float) -> StepResult:
+    async def _write_accepted(self, row: Row, step: Accepted, limit: float) -> StepResult:
         parts = self._started()
         try:
             done = parts.committer.add(row.id, step).done

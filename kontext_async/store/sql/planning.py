@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from kontext_async.store.sql.reading import fetch_rows_by_key
-from kontext_async.store.sql.records import clean, new_record, planned_row
+from kontext_async.store.sql.records import clean_new, new_record
+from kontext_async.store.states import create_row
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from kontext_async.store.rows import NewRow, Row
     from kontext_async.store.sql.transaction import Transaction
@@ -27,6 +28,7 @@ TYPES = {
     "owner": "bigint",
     "account": "bigint",
     "intended_at": "float8",
+    "reserved": "text",
     "digest": "text",
     "model": "text",
     "images": "smallint",
@@ -63,55 +65,44 @@ def plan_rows(
     transaction: Transaction, run: int, new: Sequence[NewRow], worker: int | None, execution: int | None
 ) -> list[Row]:
     """Return the rows of keys, in order; create the missing ones. Outside bulk runs, most of them are missing."""
-    keys = [clean(each.key) for each in new]
-    wanted = dict(zip(keys, new, strict=True))
+    planned = [create_row(clean_new(each), run=run, worker=worker, execution=execution or 0) for each in new]
+    created = {row.key: row for row in planned}
     if execution is None:
-        rows = _insert(transaction, run, wanted, worker, 0)
-        return _in_order(keys, rows | _fetch(transaction, run, wanted.keys() - rows.keys()))
-    rows = _fetch(transaction, run, keys)
+        rows = _insert(transaction, created)
+        rows |= fetch_rows_by_key(transaction, run, created.keys() - rows.keys())
+    else:
+        rows = _plan_execution(transaction, run, created)
+    return [rows[row.key] for row in planned]
+
+
+def _plan_execution(transaction: Transaction, run: int, created: Mapping[str, Row]) -> dict[str, Row]:
+    """Return the rows of an execution; update the known ones, and insert the others."""
+    rows = fetch_rows_by_key(transaction, run, created.keys())
     moved = [
-        {"number": rows[key].id, "position": each.position, "execution": execution}
-        for key, each in wanted.items()
-        if key in rows and (rows[key].execution, rows[key].position) != (execution, each.position)
+        {"number": rows[key].id, "position": row.position, "execution": row.execution}
+        for key, row in created.items()
+        if key in rows and (rows[key].execution, rows[key].position) != (row.execution, row.position)
     ]
-    if missing := {key: each for key, each in wanted.items() if key not in rows}:
-        rows |= _insert(transaction, run, missing, worker, execution)
+    rows |= _insert(transaction, {key: row for key, row in created.items() if key not in rows})
     if moved:
         _move(transaction, moved)
-    is_stale = moved or len(rows) < len(wanted)  # another worker inserted some meanwhile
-    return _in_order(keys, _fetch(transaction, run, keys) if is_stale else rows)
+    is_stale = moved or len(rows) < len(created)  # another worker inserted some meanwhile
+    return fetch_rows_by_key(transaction, run, created.keys()) if is_stale else rows
 
 
-def _in_order(keys: Sequence[str], rows: Mapping[str, Row]) -> list[Row]:
-    return [rows[key] for key in keys]
-
-
-def _fetch(transaction: Transaction, run: int, keys: Collection[str]) -> dict[str, Row]:
-    return fetch_rows_by_key(transaction, run, keys) if keys else {}
-
-
-def _insert(
-    transaction: Transaction, run: int, new: Mapping[str, NewRow], worker: int | None, execution: int
-) -> dict[str, Row]:
-    """Insert rows, and return those that were inserted: not those that another worker was faster to insert."""
-    records = [new_record(run, each, worker, execution) for each in new.values()]
-    numbers = _insert_records(transaction, records)
-    return {
-        record["key"]: planned_row(numbers[record["key"]], each, record)
-        for record, each in zip(records, new.values(), strict=True)
-        if record["key"] in numbers
-    }
-
-
-def _insert_records(transaction: Transaction, records: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Insert records, and return their numbers by their keys."""
+def _insert(transaction: Transaction, created: Mapping[str, Row]) -> dict[str, Row]:
+    """Insert rows, and return those that are in the table now. A row that another worker inserted first is not."""
+    records = [new_record(row) for row in created.values()]
+    if not records:
+        return {}
     if not transaction.dialect.takes_json:
-        statement = transaction.dialect.compile(INSERT_ONE)
-        return dict(transaction.fetch_each(statement, records))
-    if len(records) > 1:
-        transaction.fetch(LOCK_PLANNING, kind=PLANNING, run=records[0]["run_id"] % 2**31)
-    values = [record | {"digest": record["digest"].hex(), "place": place} for place, record in enumerate(records)]
-    return transaction.fetch_pairs(INSERT_MANY, values=orjson.dumps(values).decode())
+        numbers = dict(transaction.fetch_each(INSERT_ONE, records))
+    else:
+        if len(records) > 1:
+            transaction.fetch(LOCK_PLANNING, kind=PLANNING, run=records[0]["run_id"] % 2**31)
+        values = [record | {"digest": record["digest"].hex(), "place": place} for place, record in enumerate(records)]
+        numbers = transaction.fetch_pairs(INSERT_MANY, values=orjson.dumps(values).decode())
+    return {key: created[key].with_changes({"id": number}) for key, number in numbers.items()}
 
 
 def _move(transaction: Transaction, moved: Sequence[dict[str, Any]]) -> None:

@@ -57,6 +57,8 @@ def fetch_rows(transaction: Transaction, numbers: Collection[int], *, lock: bool
 
 def fetch_rows_by_key(transaction: Transaction, run: int, keys: Collection[str]) -> dict[str, Row]:
     """Return rows of a run by their keys."""
+    if not keys:
+        return {}
     dialect = transaction.dialect
     found = dialect.is_in("r.key", "keys", "text")
     records = transaction.fetch(

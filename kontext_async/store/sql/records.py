@@ -14,6 +14,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from attrs import evolve
 from sqlalchemy import Float, Integer, LargeBinary
 
 from kontext_async.decisions.money import read_money
@@ -32,9 +33,9 @@ __all__ = [
     "COLUMNS",
     "SECOND_TASK_COLUMNS",
     "clean",
+    "clean_new",
     "encode",
     "new_record",
-    "planned_row",
     "row_of",
     "second_task_of",
     "select_rows",
@@ -179,53 +180,25 @@ def second_task_of(record: Sequence[Any], run: str) -> SecondTask:
         raise _odd("second task of row", row) from damage
 
 
-def new_record(run: int, new: NewRow, owner: int | None, execution: int) -> dict[str, Any]:
-    """Return the record of a new row."""
-    begins = None if owner is None else new.intended
+def new_record(row: Row) -> dict[str, Any]:
+    """Return the record of a new row, whose texts are clean."""
     return {
-        "run_id": run,
-        "key": clean(new.key),
-        "state": str(State.INTENT if begins else State.PLANNED),
-        "attempt": 1 if begins else 0,
-        "owner": owner,
-        "account": begins.account if begins else None,
-        "intended_at": begins.at if begins else None,
-        "digest": new.digest,
-        "model": clean(new.model),
-        "images": int(new.images),
-        "prompt": clean(new.prompt),
-        "fields": encode("fields", new.fields),
-        "position": new.position,
-        "execution": execution,
+        "run_id": row.run,
+        "key": row.key,
+        "state": str(row.state),
+        "attempt": row.attempt,
+        "owner": row.owner,
+        "account": row.account,
+        "intended_at": row.intended_at,
+        "reserved": encode("reserved", row.reserved),
+        "digest": row.digest,
+        "model": row.model,
+        "images": int(row.images),
+        "prompt": row.prompt,
+        "fields": encode("fields", row.fields),
+        "position": row.position,
+        "execution": row.execution,
     }
-
-
-def planned_row(number: int, new: NewRow, record: Mapping[str, Any]) -> Row:
-    """Return the row of a record that was just inserted, as it would be read.
-
-    Args:
-        number: The number of the row.
-        new: The request.
-        record: Its record: see `new_record`.
-    """
-    return Row(
-        id=number,
-        run=record["run_id"],
-        key=record["key"],
-        state=STATES[record["state"]],
-        attempt=record["attempt"],
-        owner=record["owner"],
-        owner_alive=record["owner"] is not None,
-        account=record["account"],
-        intended_at=record["intended_at"],
-        digest=new.digest,
-        model=record["model"],
-        images=record["images"],
-        prompt=record["prompt"],
-        fields=new.fields,
-        position=new.position,
-        execution=record["execution"],
-    )
 
 
 def encode(column: str, value: Any) -> Any:
@@ -246,6 +219,14 @@ def clean(text: str) -> str:
     if text.isascii() and "\0" not in text:
         return text
     return text.replace("\0", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def clean_new(new: NewRow) -> NewRow:
+    """Return a request with its texts as the database will return them."""
+    texts: dict[str, Any] = {
+        name: clean(text) for name in ("key", "model", "prompt") if clean(text := getattr(new, name)) != text
+    }
+    return evolve(new, **texts) if texts else new
 
 
 def _json(value: Any) -> str:

@@ -158,8 +158,8 @@ class Transaction:
         self.connection.connection.cursor().executemany(self.dialect.compile(statement), records)
 
     def fetch_each(self, statement: str, records: Iterable[dict[str, Any]]) -> Iterator[Any]:
-        """Execute a statement, which is compiled, for each record; yield the records that it returns."""
-        cursor = self.connection.connection.cursor()
+        """Execute a statement for each record; yield the records that it returns."""
+        cursor, text = self.connection.connection.cursor(), self.dialect.compile(statement)
         for record in records:
-            cursor.execute(statement, record)
+            cursor.execute(text, record)
             yield from cursor.fetchall()
