@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,25 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kontext_async.settings import StoreSettings
-    from kontext_async.store.rows import Row
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def store() -> UnreliableStore:
-    return UnreliableStore()
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> StoreSettings:
-    return worker_settings(tmp_path / "spool")
-
-
-@pytest.fixture
-async def worker(anyio_backend: str, store: UnreliableStore, settings: StoreSettings) -> AsyncIterator[Worker]:
-    async with open_worker(store, settings) as worker:
-        yield worker
 
 
 async def begin(worker: Worker, key: str = "fox") -> bool:
@@ -48,19 +32,31 @@ async def begin(worker: Worker, key: str = "fox") -> bool:
     return new.has_begun(await worker.begin(run.id, new), worker.number)
 
 
-async def find(store: UnreliableStore, key: str = "fox") -> Row | None:
-    return (await store.share().find(1, [key])).get(key)
+def state_of(store: UnreliableStore, key: str = "fox") -> State | None:
+    """Return the state of a key's row; None if it has none."""
+    number = store.database.keys.get((1, key))
+    return None if number is None else store.database.rows[number].state
 
 
-async def is_free(store: UnreliableStore, key: str = "fox") -> bool:
-    row = await find(store, key)
-    return row is None or row.state is State.PLANNED
+def is_free(store: UnreliableStore, key: str = "fox") -> bool:
+    return state_of(store, key) in (None, State.PLANNED)
 
 
-async def until_free(store: UnreliableStore, key: str = "fox") -> None:
-    async with asyncio.timeout(10):
-        while not await is_free(store, key):
-            await asyncio.sleep(0.01)
+@asynccontextmanager
+async def in_flight(
+    store: UnreliableStore, settings: StoreSettings
+) -> AsyncIterator[tuple[Worker, asyncio.Task[bool]]]:
+    """Give a worker, and a caller of it whose statement is in flight, and close the worker while that ends."""
+    worker = await start(Worker(store, settings))
+    await worker.run("default")
+    store.gates["plan"] = asyncio.Event()
+    caller = asyncio.create_task(begin(worker))
+    await until(lambda: store.calls["plan"] == 1)
+    yield worker, caller
+    closing = asyncio.create_task(worker.aclose())
+    await turn_loop(3)
+    store.gates["plan"].set()
+    await closing
 
 
 async def test_attempts_that_begin_together_share_a_statement(worker: Worker, store: UnreliableStore) -> None:
@@ -96,13 +92,11 @@ async def test_a_caller_can_be_cancelled_at_every_turn_of_the_loop(
         await begin(worker, f"after {key}")  # the statement of the other has ended
         await worker.flush(5.0)
         cancelled.add(task.cancelled())
-        row = await find(store, key)
         if task.cancelled():
-            assert row is None or row.state is State.PLANNED, turns
+            assert is_free(store, key), turns
         else:
             assert task.result()
-            assert row
-            assert row.state is State.INTENT
+            assert state_of(store, key) is State.INTENT
     assert True in cancelled
     assert worker.lost == 0
 
@@ -128,7 +122,7 @@ async def test_an_attempt_whose_caller_gave_up_is_withdrawn_when_the_store_respo
     store.faults.clear()
     calls = store.calls["plan"]
     await until(lambda: store.calls["plan"] > calls)
-    await until_free(store)
+    await until(lambda: is_free(store))
     assert [type(step) for step in store.steps] == [Withdrawn]
 
 
@@ -138,37 +132,25 @@ async def test_an_unusable_store_fails_the_caller_at_once(worker: Worker, store:
     with pytest.raises(StoreUnusable):
         await begin(worker)
     store.faults.clear()
-    await until_free(store)
+    await until(lambda: is_free(store))
 
 
 async def test_closing_withdraws_what_began_for_a_caller_that_left(
     store: UnreliableStore, settings: StoreSettings
 ) -> None:
-    worker = await start(Worker(store, settings))
-    await worker.run("default")
-    store.gates["plan"] = asyncio.Event()
-    task = asyncio.create_task(begin(worker))
-    await until(lambda: store.calls["plan"] == 1)
-    task.cancel()
-    await asyncio.wait([task])
-    asyncio.get_running_loop().call_later(0.05, store.gates["plan"].set)
-    await worker.aclose()
-    assert [row.state for row in [await find(store)] if row] == [State.PLANNED]
+    async with in_flight(store, settings) as (_, caller):
+        caller.cancel()
+        await asyncio.wait([caller])
+    assert state_of(store) is State.PLANNED
 
 
 async def test_closing_fails_callers_whose_statement_was_not_sent(
     store: UnreliableStore, settings: StoreSettings
 ) -> None:
-    worker = await start(Worker(store, settings))
-    await worker.run("default")
-    store.gates["plan"] = asyncio.Event()
-    first = asyncio.create_task(begin(worker))
-    await until(lambda: store.calls["plan"] == 1)
-    second = asyncio.create_task(begin(worker, "another"))
-    await turn_loop(3)
-    asyncio.get_running_loop().call_later(0.05, store.gates["plan"].set)
-    await worker.aclose()
+    async with in_flight(store, settings) as (worker, first):
+        second = asyncio.create_task(begin(worker, "another"))
+        await turn_loop(3)
     assert await first
     with pytest.raises(SessionClosed):
         await second
-    assert await find(store, "another") is None
+    assert state_of(store, "another") is None

@@ -42,27 +42,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def store() -> UnreliableStore:
-    return UnreliableStore()
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> StoreSettings:
-    return worker_settings(tmp_path / "spool")
-
-
-@pytest.fixture
-async def worker(anyio_backend: str, store: UnreliableStore, settings: StoreSettings) -> AsyncIterator[Worker]:
-    async with open_worker(store, settings) as worker:
-        yield worker
-
-
-@pytest.fixture
-async def row(worker: Worker) -> Row:
-    return await plan_row(worker)
-
-
 async def read(store: UnreliableStore, row: Row) -> Row:
     return (await store.share().fetch([row.id]))[row.id]
 

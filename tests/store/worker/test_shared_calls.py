@@ -16,7 +16,6 @@ from kontext_async.errors import StoreUnavailable, StoreUnusable
 from kontext_async.store.steps import Accepted, Intended, State
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from kontext_async.settings import StoreSettings
@@ -24,27 +23,6 @@ if TYPE_CHECKING:
     from kontext_async.store.worker import Worker
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def store() -> UnreliableStore:
-    return UnreliableStore()
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> StoreSettings:
-    return worker_settings(tmp_path / "spool")
-
-
-@pytest.fixture
-async def worker(anyio_backend: str, store: UnreliableStore, settings: StoreSettings) -> AsyncIterator[Worker]:
-    async with open_worker(store, settings) as worker:
-        yield worker
-
-
-@pytest.fixture
-async def row(worker: Worker) -> Row:
-    return await plan_row(worker)
 
 
 class TestPlanning:
