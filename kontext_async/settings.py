@@ -175,8 +175,8 @@ class Retries:
     """The retry policy.
 
     Attributes:
-        attempts: The most attempts for a create request, with the first one; those that end with 429 do not count. For
-            a download, the most attempts without progress.
+        attempts: The most attempts for a create request, with the first one; those that end with 429, and those that
+            the circuit breaker held back, do not count. For a download, the most attempts without progress.
         backoff_initial: The first backoff, in seconds.
         backoff_max: The longest backoff, in seconds.
         failure_budget: Seconds for which all status requests of a task may fail before the wait fails too.

@@ -8,6 +8,8 @@ result of the create request                                          outcome an
 no connection; a body whose last byte was not handed over             `AttemptOutcome.NOT_ACCEPTED`: sent again
 429; 503 with ``Retry-After``                                         `AttemptOutcome.THROTTLED`: sent again later
                                                                       (429: until the caller's deadline)
+the circuit opened before the first byte                              `AttemptOutcome.HELD_BACK`: sent once the circuit
+                                                                      admits it; this was no attempt
 a page of a proxy with 401 or 403                                     `AttemptOutcome.NOT_ACCEPTED`: sent again
 3xx and other 4xx                                                     `AttemptOutcome.REJECTED`: raised
 lost after the last byte; other 5xx; a 2xx that cannot be read        `AttemptOutcome.UNKNOWN`: sent again only with
@@ -44,6 +46,7 @@ class AttemptOutcome(enum.Enum):
 
     NOT_ACCEPTED = enum.auto()
     THROTTLED = enum.auto()
+    HELD_BACK = enum.auto()
     REJECTED = enum.auto()
     UNKNOWN = enum.auto()
 
@@ -96,12 +99,14 @@ def decide_retry(
 
     Args:
         outcome: The outcome of the attempt.
-        attempt: The number of the failed attempt, from 1; 0 if there were only attempts that ended with 429, which is
-            no failure: the account is full.
+        attempt: The number of the failed attempt, from 1; 0 if none failed: one that ended with 429 did not, because
+            the account is full, and one that was held back was not sent.
         retries: The user's settings.
         random: A number from 0 to 1.
         retry_after: The ``Retry-After`` of the response, in seconds; None if it has none.
     """
+    if outcome is AttemptOutcome.HELD_BACK:
+        return Resend(0.0)
     if outcome is AttemptOutcome.REJECTED:
         return GiveUp(uncertain=False)
     if outcome is AttemptOutcome.UNKNOWN and not retries.resend_uncertain:

@@ -26,6 +26,7 @@ from kontext_async.decisions.submission import Consequence, Interruption, Phase,
 from kontext_async.engine.clock import sleep_until
 from kontext_async.engine.request_log import LoggedRequest
 from kontext_async.engine.row_journal import NotSubmitted
+from kontext_async.engine.submission_gate import HeldBack
 from kontext_async.engine.task_record import TaskRecord, TaskRecordWithDigest
 from kontext_async.engine.transport import TransportError
 from kontext_async.errors import (
@@ -71,6 +72,9 @@ class FailedAttempt:
     retry_after: float | None = None
     failure: TransportFailure | None = None
 
+
+WAITING_ELSEWHERE = {AttemptOutcome.THROTTLED, AttemptOutcome.HELD_BACK}
+"""What the slots, or the gate, let wait with the whole session."""
 
 AttemptResult: TypeAlias = TaskRecord | FailedAttempt | KontextError
 
@@ -171,8 +175,8 @@ class Scheduler:
             result = await self._shielded_attempt(submission, body, images, slot)
             if isinstance(result, TaskRecord):
                 return result
-            if isinstance(result.error, RateLimited):
-                submission.throttled += 1
+            if isinstance(result.error, RateLimited | HeldBack):
+                submission.excused += 1
             decision = decide_retry(
                 result.outcome,
                 submission.failed_attempts,
@@ -182,7 +186,7 @@ class Scheduler:
             )
             if isinstance(decision, GiveUp):
                 raise self._uncertain(submission, result.error) if decision.uncertain else result.error
-            if result.outcome is not AttemptOutcome.THROTTLED:  # the slots pause the whole session then
+            if result.outcome not in WAITING_ELSEWHERE:
                 fields = self._event_fields(submission)
                 self._hub.emit(Retrying(**fields, operation="create", attempt=submission.attempt, error=result.error))
                 await self._pause(decision.after)
@@ -211,7 +215,7 @@ class Scheduler:
         """Run one attempt as a child of the owner task, and wait for it."""
         done: asyncio.Future[AttemptResult] = asyncio.get_running_loop().create_future()
         submission.attempt += 1
-        upload = self._uploads.upload(body, partial(_on_upload_start, submission))
+        upload = self._uploads.upload(body, partial(self._on_upload_start, submission))
         scope = submission.scope = anyio.CancelScope()
         try:
             self._start_soon(self._run_attempt, scope, submission, upload, slot, done)
@@ -303,6 +307,8 @@ class Scheduler:
     ) -> TaskRecord | FailedAttempt:
         try:
             response = await self._transport.create(upload, before=partial(self._before_send, submission))
+        except HeldBack as held:
+            return FailedAttempt(AttemptOutcome.HELD_BACK, held)
         except TransportError as lost:
             return self._fail(_failed_by_transport(lost))
         logged.responded(response.status)
@@ -322,8 +328,18 @@ class Scheduler:
             await submission.journal.before_send(submission.fingerprint or "", submission.attempt)
         if submission.caller_cancelled:
             raise _not_sent()
+        self._gate.check_before_first_byte(is_trial=submission.is_trial)
         self._hub.emit(Submitting(**self._event_fields(submission), attempt=submission.attempt))
         submission.advance(Step.CONNECT)
+
+    def _on_upload_start(self, submission: Submission) -> None:
+        """Note that the request is about to go out, unless something has changed while it was on its way."""
+        if submission.caller_cancelled:
+            raise _not_sent()
+        self._gate.check_before_first_byte(is_trial=submission.is_trial)
+        if submission.journal:
+            submission.journal.check_before_first_byte()
+        submission.advance(Step.SEND)
 
     def _fail(self, attempt: FailedAttempt) -> FailedAttempt:
         """Let the circuit breaker learn from a failed attempt."""
@@ -438,15 +454,6 @@ def _make_record(submission: Submission, task_id: str, now: float, slots: Concur
         return TaskRecord(task_id, now, request=request, slots=slots)
     digest = bytes.fromhex(submission.fingerprint or "")
     return TaskRecordWithDigest(task_id, now, request=request, slots=slots, digest=digest)
-
-
-def _on_upload_start(submission: Submission) -> None:
-    """Note that the request is about to go out, unless its caller was cancelled meanwhile."""
-    if submission.caller_cancelled:
-        raise _not_sent()
-    if submission.journal:
-        submission.journal.check_before_first_byte()
-    submission.advance(Step.SEND)
 
 
 def _not_sent() -> GatewayUnavailable:

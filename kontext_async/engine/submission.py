@@ -27,7 +27,7 @@ class Submission:
         journal: Records each step before the next one is taken.
         fingerprint: The request's fingerprint, if it is known already; None until its images are loaded.
         attempt: The number of the current attempt, from 1.
-        throttled: The attempts that ended with 429.
+        excused: The attempts that did not fail: they ended with 429, or were held back before the first byte.
         phase: How far it has come: see `decisions.submission`.
         caller_cancelled: True once the caller is cancelled.
         has_uncertain_attempt: True if the gateway may have accepted an earlier attempt.
@@ -42,7 +42,7 @@ class Submission:
     journal: SubmissionJournal | None = None
     fingerprint: str | None = None
     attempt: int = field(default=0, init=False)
-    throttled: int = field(default=0, init=False)
+    excused: int = field(default=0, init=False)
     phase: Phase = field(default=Phase.QUEUED, init=False)
     caller_cancelled: bool = field(default=False, init=False)
     has_uncertain_attempt: bool = field(default=False, init=False)
@@ -55,7 +55,7 @@ class Submission:
     @property
     def failed_attempts(self) -> int:
         """The attempts that failed. One that ended with 429 did not: an account that is full is no failure."""
-        return self.attempt - self.throttled
+        return self.attempt - self.excused
 
     @property
     def may_be_billed(self) -> bool:

@@ -15,7 +15,14 @@ from kontext_async.decisions.transport_failures import TransportFailure
 from kontext_async.engine.clock import cancel_at, sleep_until
 from kontext_async.engine.request_log import LoggedRequest
 from kontext_async.engine.transport import TransportError
-from kontext_async.errors import AuthenticationFailed, GatewayError, GatewayOutage, KontextError, PermissionDenied
+from kontext_async.errors import (
+    AuthenticationFailed,
+    GatewayError,
+    GatewayOutage,
+    GatewayUnavailable,
+    KontextError,
+    PermissionDenied,
+)
 from kontext_async.events import CircuitClosed, CircuitOpened
 from kontext_async.models import KontextRequest
 from kontext_async.protocol import encode_create
@@ -27,7 +34,7 @@ if TYPE_CHECKING:
     from kontext_async.engine.transport import Response, Transport
     from kontext_async.engine.uploads import UploadLimiter
 
-__all__ = ["SubmissionGate"]
+__all__ = ["HeldBack", "SubmissionGate"]
 
 CAUSES = {
     TransportFailure.CERTIFICATE: Cause.CERTIFICATE,
@@ -36,6 +43,10 @@ CAUSES = {
 }
 PROBE = KontextRequest("a probe")
 """The request whose price is the probe: nothing is generated or billed."""
+
+
+class HeldBack(GatewayUnavailable):
+    """The circuit opened after a submission was admitted and before its first byte. Nothing was sent. Internal."""
 
 
 class SubmissionGate:
@@ -85,6 +96,16 @@ class SubmissionGate:
         if admission is Admission.FAIL:
             raise self._stop_error()
         return admission
+
+    def check_before_first_byte(self, *, is_trial: bool) -> None:
+        """Check that an admitted submission may still be sent: the store and the connection took time.
+
+        Raises:
+            HeldBack: The circuit opened meanwhile.
+        """
+        state = self._breaker.state
+        if state is not CircuitState.CLOSED and not (is_trial and state is CircuitState.HALF_OPEN):
+            raise HeldBack("the circuit opened before the request was sent")
 
     async def wait(self, deadline: float) -> None:
         """Wait for a change of the circuit, unless it is closed.

@@ -81,6 +81,11 @@ def test_a_create_request_that_was_only_throttled_has_all_its_attempts_left() ->
     assert decide_retry(AttemptOutcome.THROTTLED, 1, once, 0.5) == GiveUp(uncertain=False)
 
 
+@given(st.integers(0, 100), retries, randoms)
+def test_a_request_that_was_held_back_goes_to_the_gate_at_once(attempt: int, chosen: Retries, random: float) -> None:
+    assert decide_retry(AttemptOutcome.HELD_BACK, attempt, chosen, random) == Resend(after=0.0)
+
+
 def test_the_outcome_of_a_503_without_retry_after_is_unknown() -> None:
     assert outcome_of_response(503, has_retry_after=False) is AttemptOutcome.UNKNOWN
 
@@ -113,7 +118,13 @@ def test_each_outcome_is_retried_or_not_as_the_table_says(
         assert isinstance(decide_retry(outcome, attempt, chosen, 0.5), Resend) is again
 
 
-@given(st.sampled_from(AttemptOutcome), attempts, retries, randoms, st.none() | st.floats(0, 1e9))
+@given(
+    st.sampled_from(AttemptOutcome).filter(lambda outcome: outcome is not AttemptOutcome.HELD_BACK),
+    attempts,
+    retries,
+    randoms,
+    st.none() | st.floats(0, 1e9),
+)
 def test_giving_up_is_uncertain_exactly_if_the_outcome_is_unknown(
     outcome: AttemptOutcome, attempt: int, chosen: Retries, random: float, retry_after: float | None
 ) -> None:

@@ -10,6 +10,7 @@ import attrs
 import pytest
 from outage_support import Forwarder
 from session_support import count_creates, events_of, new_session, until
+from unreliable_store import UnreliableStore
 
 from kontext_async import (
     AuthenticationFailed,
@@ -23,11 +24,13 @@ from kontext_async import (
 )
 from kontext_async.emulator import Fault, FaultKind
 from kontext_async.events import CircuitClosed, CircuitOpened, Event
+from kontext_async.store.steps import State
 from kontext_async.testing import FAST
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from kontext_async import Generation, Settings
     from kontext_async.emulator import Emulator
 
 pytestmark = pytest.mark.anyio
@@ -48,7 +51,7 @@ async def session(emulator: Emulator, forwarder: Forwarder) -> AsyncIterator[Kon
         yield running
 
 
-def with_outages(**options: Any) -> Any:
+def with_outages(**options: Any) -> Settings:
     return attrs.evolve(FAST, outages=attrs.evolve(FAST.outages, **options))
 
 
@@ -114,6 +117,53 @@ async def test_a_lasting_fault_costs_one_uncertain_request_for_each_probe(emulat
     assert 1 <= trials < 10, "the pause doubles"
     assert emulator.ledger.accepted == len(uncertain)
     assert all(isinstance(outcome.error, SubmissionUncertain | GatewayOutage) for outcome in outcomes)
+
+
+async def open_circuit_while_a_request_is_recorded(
+    session: KontextSession, store: UnreliableStore, emulator: Emulator
+) -> asyncio.Task[Generation]:
+    """Let a request wait in the store until the response to another one is lost, and let it go on."""
+    fox = asyncio.create_task(session.generate("a fox"))
+    await until(lambda: emulator.ledger.accepted)
+    gate = store.gates["plan"] = asyncio.Event()
+    bear = asyncio.create_task(session.generate("a bear", key="bear"))
+    planned = store.calls["plan"]
+    await until(lambda: store.calls["plan"] > planned)
+    with pytest.raises(SubmissionUncertain):
+        await fox
+    assert session.statistics().circuit == "open"
+    gate.set()
+    return bear
+
+
+def lose_first_response(emulator: Emulator, **outages: Any) -> Settings:
+    """Return settings of a session whose first request opens the circuit after a moment."""
+    emulator.faults.script("create", [Fault(kind=FaultKind.SLOW_AFTER_ACCEPT, seconds=2.0)])
+    settings = with_outages(uncertain_limit=1, **outages)
+    settings = attrs.evolve(settings, retries=attrs.evolve(settings.retries, attempts=1))
+    return attrs.evolve(settings, timeouts=attrs.evolve(settings.timeouts, submit=0.3))
+
+
+async def test_a_request_that_the_store_records_while_the_circuit_opens_is_held_back(emulator: Emulator) -> None:
+    store = UnreliableStore()
+    settings = lose_first_response(emulator, wait=0.2, probe_initial=60.0, probe_max=60.0)
+    async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings, store=store) as session:
+        recorded = await open_circuit_while_a_request_is_recorded(session, store, emulator)
+        with pytest.raises(GatewayOutage) as caught:
+            await recorded
+        assert caught.value.may_be_charged is False
+    assert count_creates(emulator) == 1
+    assert [row.state for row in store.database.rows.values()] == [State.UNCERTAIN, State.PLANNED]
+
+
+async def test_a_request_that_was_held_back_is_sent_once_the_circuit_closes(emulator: Emulator) -> None:
+    store = UnreliableStore()
+    settings = lose_first_response(emulator, probe_initial=0.05)
+    async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings, store=store) as session:
+        recorded = await open_circuit_while_a_request_is_recorded(session, store, emulator)
+        assert (await recorded).images
+    assert emulator.ledger.accepted == 2
+    assert not emulator.ledger.billed_twice
 
 
 async def test_an_outage_soon_after_another_one_gets_its_whole_pause(emulator: Emulator) -> None:
