@@ -8,6 +8,8 @@ until the input is read.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
@@ -59,6 +61,10 @@ LOOK_AGAIN = 0.1
 LOOK_AGAIN_AT_MOST = 1.0
 """Seconds between two looks at requests that other workers have in hand; the pause doubles up to the second figure."""
 
+RECORDED = 16
+"""The completed requests before a submission from which the session learns how long tasks take: enough for a schedule,
+and few beside the tasks of this execution."""
+
 LEASE_PAUSE = 0.2
 """Seconds for which a worker whose lease may have passed waits for its next beat."""
 
@@ -99,6 +105,7 @@ class Runner:
     moved: asyncio.Event
     _outcomes: OutcomeQueue[BulkOutcome] = field(init=False)
     _deferred: DeferredRequests = field(factory=DeferredRequests, init=False)
+    _recorded: deque[Row] = field(factory=partial(deque, maxlen=RECORDED), init=False)
     _random: Random = field(factory=Random, init=False)
     _submitting: set[Item] = field(factory=set, init=False)
     _working: int = field(default=0, init=False)
@@ -257,9 +264,18 @@ class Runner:
             case Action.REFUSE:
                 self._put(self._skipped(entry, row, await self._refusal(row)))
             case Action.SKIP | Action.REPORT:
+                self._recorded.append(row)
                 self._put(self._skipped(entry, row))
 
+    def _learn(self) -> None:
+        """Let the session learn from the requests of earlier executions how long tasks take."""
+        while self._recorded:
+            row = self._recorded.popleft()
+            if row.seconds:
+                self.session._engine.poll_loop.learn(row.model, row.images, [row.seconds])  # noqa: SLF001 # see _own
+
     async def _start_submission(self, item: Item, group: TaskGroup) -> None:
+        self._learn()
         request = item.request
         item.reservation = None if request is None else await self.admission.admit(request)
         if item.reservation is None:

@@ -29,7 +29,7 @@ from kontext_async.models import Generation, TaskStatus
 from kontext_async.protocol import InProgress, read_poll, read_status, retry_after
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterable
     from typing import Any, TypeVar
 
     from kontext_async.engine.context import Context
@@ -59,9 +59,9 @@ class PollLoop:
         self._clock = context.clock
         self._hub = context.hub
         self._random = context.random
-        timing = AdaptiveTiming(settings.polling, _kind_of)
+        self._timing: AdaptiveTiming[TaskRecord] = AdaptiveTiming(settings.polling, _kind_of)
         grain = min(GRAIN, settings.polling.min_interval / WAKE_UPS_PER_INTERVAL)
-        self._queue: PollQueue[TaskRecord] = PollQueue(settings.limits, timing, grain)
+        self._queue: PollQueue[TaskRecord] = PollQueue(settings.limits, self._timing, grain)
         self._workers = PollWorkers(self._queue, transport, self._handle_response, context)
         self._tasks: dict[str, TaskRecord] = {}
         self._urgent: dict[TaskRecord, asyncio.Future[Polled]] = {}
@@ -75,6 +75,10 @@ class PollLoop:
     def polls_in_flight(self) -> int:
         """The number of status requests in flight."""
         return self._queue.in_flight
+
+    def learn(self, model: str, images: int, durations: Iterable[float]) -> None:
+        """Learn from tasks of earlier sessions: see `AdaptiveTiming.learn`."""
+        self._timing.learn((model, images), durations)
 
     def find(self, task_id: str) -> TaskRecord | None:
         """Return the record of a pending task, if there is one."""

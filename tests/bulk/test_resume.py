@@ -10,7 +10,7 @@ import attrs
 import pytest
 from bulk_support import ONE_AT_A_TIME, Folder, RunRequests
 
-from kontext_async import KontextRequest, KontextSession, Retries, SessionClosed, SubmissionUncertain
+from kontext_async import KontextRequest, KontextSession, Polling, Retries, SessionClosed, SubmissionUncertain
 from kontext_async.bulk import BulkRun
 from kontext_async.emulator import Emulator, Fault, FaultKind
 from kontext_async.testing import FAST
@@ -33,6 +33,19 @@ async def test_a_second_run_skips_what_the_first_one_completed(
     assert (again.spent, again.cost_avoided, again.total_spent) == (Decimal(0), Decimal("0.48"), Decimal("0.48"))
     assert emulator.ledger.accepted == 12
     assert len(folder.results()) == 12
+
+
+async def test_a_resumed_run_knows_how_long_tasks_take(folder: Folder) -> None:
+    polling = Polling(initial_delay=0.2, interval=2.0, min_interval=0.01, poll_cost=0.02)
+    slow_start = attrs.evolve(FAST, polling=polling)
+    async with Emulator(service_time=0.5, pixels=256) as emulator:
+        for prompts in (FOXES, [*FOXES, "bear", "wolf"]):
+            async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=slow_start) as session:
+                await BulkRun(session, folder.path).execute(prompts)
+    seconds = {result["prompt"]: result["seconds"] for result in folder.results()}
+    assert all(seconds[fox] > 1.95 for fox in FOXES), "the second poll of the fixed schedule saw their ends"
+    assert seconds["bear"] < 1.95
+    assert seconds["wolf"] < 1.95
 
 
 async def test_changed_and_added_prompts_are_submitted(run: RunRequests, folder: Folder, emulator: Emulator) -> None:

@@ -25,7 +25,7 @@ from kontext_async.decisions.polling.survival import MEMORY, SurvivalEstimator
 from kontext_async.decisions.polling.timing import IntervalTiming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterable
 
     from kontext_async.models import TaskStatus
     from kontext_async.settings import Polling
@@ -52,6 +52,10 @@ DRIFT_DECAY = 0.99
 
 RETAINED = 0.25
 """The part of the weight of the past that is retained after a drift."""
+
+RECORDED_DELAY = 0.3
+"""The share of a recorded duration that may be the delay of the poll that saw the end: an assumption on the safe side.
+Learned schedules see an end within a tenth, and the fixed one within `Polling.interval`."""
 
 GAP_JITTER = 0.05
 """The part of a gap that is random: tasks created together drift apart, and polls reach the inside of gaps."""
@@ -136,6 +140,15 @@ class AdaptiveTiming(Generic[EntryT]):
         self._overall = KindModel(self.polling.poll_cost)
         self._overall_only = (self._overall,)
 
+    def learn(self, kind: Hashable, durations: Iterable[float]) -> None:
+        """Learn from tasks of earlier sessions: of each, the seconds are known after which its end was seen."""
+        number = self._kind_number(kind)
+        for duration in durations:
+            least = (1 - RECORDED_DELAY) * duration
+            for model in self._models_of(number):
+                model.survival.observe_alive(0.0, least)
+                model.survival.observe_end(least, duration)
+
     def first_poll(self, task: EntryT, now: float, random: float) -> float:
         """See `Timing.first_poll`."""
         task.kind = self._kind_number(self.kind_of(task))
@@ -163,7 +176,7 @@ class AdaptiveTiming(Generic[EntryT]):
         return max(polled_at + gap, now + self.polling.min_interval)
 
     def _observe_alive(self, task: PollEntry, begin: float, age: float) -> None:
-        for model in self._models_to_train(task):
+        for model in self._models_of(task.kind):
             model.survival.observe_alive(begin, age)
             model.observe_poll(begin, age, task.predicted_end, ended=False)
 
@@ -173,7 +186,7 @@ class AdaptiveTiming(Generic[EntryT]):
         if task.kind is None or age <= begin:
             return
         least, most = narrow(begin, age, status)
-        for model in self._models_to_train(task):
+        for model in self._models_of(task.kind):
             model.survival.observe_alive(begin, least)
             model.survival.observe_end(least, most)
             model.observe_poll(begin, age, task.predicted_end, ended=True)
@@ -198,22 +211,21 @@ class AdaptiveTiming(Generic[EntryT]):
             self._kind_models += [KindModel(self.polling.poll_cost) for _ in range(missing)]
         return number
 
-    def _models_to_train(self, task: PollEntry) -> tuple[KindModel, ...]:
-        """Return the models that learn from a task: the overall model alone while there is only one kind of request."""
+    def _models_of(self, number: int | None) -> tuple[KindModel, ...]:
+        """Return the models that learn from a kind: the overall model alone while there is only one kind of request."""
         if not self._kind_models:
             return self._overall_only
-        own = self._own_model(task)
+        own = self._own_model(number)
         return self._overall_only if own is None else (self._overall, own)
 
-    def _own_model(self, task: PollEntry) -> KindModel | None:
-        number = task.kind
+    def _own_model(self, number: int | None) -> KindModel | None:
         return self._kind_models[number] if number is not None and 0 <= number < len(self._kind_models) else None
 
     def _refresh_model(self, task: PollEntry) -> KindModel | None:
         """Return the model for a task, brought up to date; None if its age is not known."""
         if task.kind is None:
             return None
-        own = self._own_model(task) if self._kind_models else None
+        own = self._own_model(task.kind) if self._kind_models else None
         model = self._overall if own is None or own.survival.ends_observed < MIN_ENDS_PER_KIND else own
         model.refresh()
         return model

@@ -71,6 +71,31 @@ def test_tasks_that_all_last_the_same_time_are_polled_at_their_end() -> None:
     assert 9.5 < first_poll(trained_timing(*[10.0] * 50)) < 10.8
 
 
+def test_recorded_durations_give_a_schedule_before_a_task_has_ended() -> None:
+    timing = AdaptiveTiming[PollEntry](Polling(initial_delay=1.0, interval=1.0))
+    timing.learn((), [10.0] * MIN_ENDS)
+    assert 5.0 < first_poll(timing) < 10.0
+    task = PollEntry("t", 0.0)
+    timing.first_poll(task, 0.0, 0.5)
+    task.unfinished_at = task.due = 9.0
+    assert timing.next_poll(task, None, 9.0, 0.5) < 10.5
+
+
+@pytest.mark.parametrize("actual", [3.0, 30.0])
+def test_recorded_durations_that_no_longer_hold_are_soon_outweighed(actual: float) -> None:
+    timing = AdaptiveTiming[PollEntry](Polling(max_interval=60.0))
+    timing.learn((), [10.0] * 16)
+    for _ in range(60):
+        train(timing, actual)
+    task = PollEntry("t", 0.0)
+    polls = [timing.first_poll(task, 0.0, 0.5)]
+    while polls[-1] < actual:
+        task.due = polls[-1]
+        polls.append(timing.next_poll(task, None, polls[-1], 0.5))
+    assert polls[-1] < 1.15 * actual
+    assert len(polls) < 10
+
+
 def test_gaps_beyond_all_observed_ages_grow_slowly() -> None:
     timing = trained_timing(*ages_around(10, 60), poll_cost=0.1)
     task = PollEntry("t", 0.0)
