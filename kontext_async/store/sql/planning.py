@@ -76,18 +76,23 @@ def plan_rows(
 
 
 def _plan_execution(transaction: Transaction, run: int, created: Mapping[str, Row]) -> dict[str, Row]:
-    """Return the rows of an execution; update the known ones, and insert the others."""
+    """Return the rows of an execution; update the known ones, and insert the others.
+
+    What is returned was true when it was read: it is not read again after the update.
+    """
     rows = fetch_rows_by_key(transaction, run, created.keys())
-    moved = [
-        {"number": rows[key].id, "position": row.position, "execution": row.execution}
-        for key, row in created.items()
-        if key in rows and (rows[key].execution, rows[key].position) != (row.execution, row.position)
-    ]
+    places = {key: {"position": row.position, "execution": row.execution} for key, row in created.items()}
+    moved = {key: places[key] for key, row in rows.items() if _moves(row, created[key])}
     rows |= _insert(transaction, {key: row for key, row in created.items() if key not in rows})
     if moved:
-        _move(transaction, moved)
-    is_stale = moved or len(rows) < len(created)  # another worker inserted some meanwhile
-    return fetch_rows_by_key(transaction, run, created.keys()) if is_stale else rows
+        _move(transaction, [{"number": rows[key].id, **place} for key, place in moved.items()])
+        rows |= {key: rows[key].with_changes(place) for key, place in moved.items()}
+    return rows | fetch_rows_by_key(transaction, run, created.keys() - rows.keys())  # others inserted them meanwhile
+
+
+def _moves(known: Row, row: Row) -> bool:
+    """Return whether an execution gives a row another place; one that began earlier than the latest does not."""
+    return known.execution <= row.execution and (known.execution, known.position) != (row.execution, row.position)
 
 
 def _insert(transaction: Transaction, created: Mapping[str, Row]) -> dict[str, Row]:
