@@ -28,6 +28,7 @@ __all__ = ["BENCHMARKS", "main", "run", "run_alone"]
 
 SUITE = (
     "imports",
+    "create_cpu",
     "status_cpu",
     "log_cpu",
     "connections",

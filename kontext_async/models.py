@@ -199,24 +199,29 @@ class KontextRequest:
             InvalidRequest: A field does not exist, or its value is not allowed.
         """
         if isinstance(request, str):
+            if not fields:
+                return cls(request)
             given: dict[str, Any] = {"prompt": request}
         elif isinstance(request, Mapping):
             given = _read_mapping(request)
         elif isinstance(request, cls):
             if not fields:
                 return request
-            given = {a.name: getattr(request, a.name) for a in attrs.fields(cls)}
+            given = {name: getattr(request, name) for name in FIELDS}
         else:
             raise InvalidRequest("request", request, "it must be a prompt, a mapping of fields, or a KontextRequest")
         given |= fields
-        known = attrs.fields_dict(cls)
         for name in given:
-            if name not in known:
+            if name not in FIELDS:
                 shown = str(name) if type(name) in {str, int} else safe_repr(name)
-                raise InvalidRequest(shown, given[name], f"no such field; the fields are {', '.join(known)}")
+                raise InvalidRequest(shown, given[name], f"no such field; the fields are {', '.join(FIELDS)}")
         if "prompt" not in given:
             raise InvalidRequest("prompt", None, "a request needs a prompt")
         return cls(**given)
+
+
+FIELDS = attrs.fields_dict(KontextRequest)
+"""The fields of a request, by name."""
 
 
 def _read_mapping(request: Mapping[str, Any]) -> dict[str, Any]:

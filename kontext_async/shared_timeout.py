@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["SharedTimeout"]
 
 
+EXPIRED = (0.0, 0)
+
+
 class SharedTimeout:
     """A context in which each task may spend `seconds`. Any number of tasks may be inside; none may enter twice.
 
@@ -28,10 +31,13 @@ class SharedTimeout:
         self._waits: dict[asyncio.Task[object], tuple[float, int]] = {}
         self._expired: dict[asyncio.Task[object], int] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> None:
-        task = _current_task()
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        if task is None:
+            raise RuntimeError("there is no current task to interrupt")
         when = loop.time() + self._seconds
         self._waits[task] = when, task.cancelling()
         if self._timer is None:
@@ -40,8 +46,8 @@ class SharedTimeout:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        task = _current_task()
-        if self._waits.pop(task, None):
+        task = asyncio.current_task(self._loop)
+        if task is None or self._waits.pop(task, EXPIRED) is not EXPIRED:
             return
         cancelling = self._expired.pop(task)
         if task.uncancel() <= cancelling and kind is asyncio.CancelledError:
@@ -58,10 +64,3 @@ class SharedTimeout:
             del self._waits[task]
             self._expired[task] = cancelling
             task.cancel()
-
-
-def _current_task() -> asyncio.Task[object]:
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("there is no current task to interrupt")
-    return task

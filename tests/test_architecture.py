@@ -111,7 +111,7 @@ def aiohttp_imports(module: Module) -> list[str]:
     ]
 
 
-HTTP_MODULES = ("lenient_protocol", "pools", "transport", "transport_errors")
+HTTP_MODULES = ("lenient_protocol", "pools", "transport", "transport_errors", "whole_body")
 """The modules of the engine that may import aiohttp."""
 
 LATE = {ROOT: {"__getattr__", "__dir__"}, f"{ROOT}.cli": {"main"}}

@@ -1,6 +1,7 @@
 """The measurements that ``python -m benchmarks`` runs, in their order; the last two only where they are named.
 
 - `imports`: CPU of ``import kontext_async``
+- `create_cpu`: CPU of one create request
 - `status_cpu`: CPU of one status request
 - `log_cpu`: CPU of one status request with and without a logger
 - `connections`: Connections that are opened in the steady state

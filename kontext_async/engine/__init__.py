@@ -8,10 +8,11 @@ The rooms, in the order in which a request passes them:
 - `submission_gate`: waits and probes while the circuit breaker is open
 - `stored_calls`, `flight`: ask the store what is to be done for a request, and record what becomes of it
 - `scheduler`: submits a request, and retries it where that is safe
-- `submission`: one request on its way to being accepted
+- `submission`, `attempt`: one request on its way to being accepted, and one attempt to send it
 - `slots`: the semaphore under which tasks are in flight
 - `submission_journal`, `row_journal`: the interface of a journal that records a submission; one that writes a row
 - `transport`: HTTP over aiohttp, and nothing else
+- `whole_body`: a request body that is sent in one piece
 - `pools`, `lenient_protocol`, `transport_errors`: its connections, what they salvage, and their errors
 - `address_guard`: the addresses to which downloads may lead
 - `task_record`: an accepted task, and who waits for it
@@ -20,5 +21,6 @@ The rooms, in the order in which a request passes them:
 - `estimator`: asks for prices
 - `event_hub`: delivers events, and counts them
 - `request_log`: writes events and requests to the logger
+- `owned_tasks`: plain asyncio tasks with an owner
 - `context`, `clock`: what the others need
 """

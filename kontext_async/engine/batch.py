@@ -55,7 +55,8 @@ class Batch:
         self._reading = True
         self._read_error: Exception | None = None
         self._open = 0
-        self._scopes: set[anyio.CancelScope] = set()
+        self._reader = anyio.CancelScope()
+        self._submitting: set[asyncio.Task[None]] = set()
         self._accepted: dict[TaskRecord, int] = {}
         self._on_result = self._handle_result  # one bound method for all tasks
         self._closed = False
@@ -91,22 +92,21 @@ class Batch:
         self._engine.on_end.discard(self._outcomes.end)
         self._engine.on_new_ceiling.discard(self._outcomes.check_room)
         self._closed = True
-        for scope in tuple(self._scopes):
-            scope.cancel()
+        self._reader.cancel()
+        for submitting in tuple(self._submitting):
+            submitting.cancel()
         for task in self._accepted:
             task.remove_done_callback()
             self._abandon(task)
         self._accepted.clear()
 
     async def _feed(self) -> None:
-        with anyio.CancelScope() as scope:
-            self._scopes.add(scope)
+        with self._reader:
             try:
                 await self._read()
             except Exception as error:  # noqa: BLE001 # the user's iterable may raise anything; the consumer gets it
                 self._read_error = error
             finally:
-                self._scopes.discard(scope)
                 self._reading = False
                 self._end_if_done()
 
@@ -122,22 +122,20 @@ class Batch:
             except StopAsyncIteration:
                 return
             self._open += 1
-            self._engine.start_soon(self._submit, index, given)
+            submitting = self._engine.start_task(self._submit(index, given), self._submitting.discard)
+            self._submitting.add(submitting)
             index += 1
 
     async def _submit(self, index: int, given: RequestLike) -> None:
         request: KontextRequest | None = None
-        with anyio.CancelScope() as scope:
-            self._scopes.add(scope)
-            try:
-                request = _to_request(given)
-                task = await self._engine.submit(Submission(request))
-                self._await_result(task, index)
-            except KontextError as error:
-                self._put(Outcome(index=index, request=request, error=error))
-            finally:
-                self._scopes.discard(scope)
-                self._unaccepted.release()
+        try:
+            request = _to_request(given)
+            task = await self._engine.submit(Submission(request, is_prompt_only=isinstance(given, str)))
+            self._await_result(task, index)
+        except KontextError as error:
+            self._put(Outcome(index=index, request=request, error=error))
+        finally:
+            self._unaccepted.release()
 
     def _await_result(self, task: TaskRecord, index: int) -> None:
         if self._closed:  # the gateway accepted it in the same turn of the loop in which the iterator was closed
@@ -147,7 +145,8 @@ class Batch:
         task.add_done_callback(self._on_result)
 
     def _handle_result(self, task: TaskRecord, result: Result) -> None:
-        outcome = Outcome(index=self._accepted.pop(task), request=task.request, task_id=task.task_id)
+        request = result.request if isinstance(result, Generation) else task.request
+        outcome = Outcome(index=self._accepted.pop(task), request=request, task_id=task.task_id)
         if isinstance(result, Generation):
             self._put(evolve(outcome, generation=result), task)
         else:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from attrs import frozen
-
-from kontext_async.errors import SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +27,7 @@ class Context:
         random: The source of random numbers.
         hub: Delivers events.
         start_soon: Runs a coroutine function with its arguments as a child of the owner task.
+        crash: Ends the session with an error, as if a child of the owner task had raised it. Callbacks may call it.
     """
 
     settings: Settings
@@ -37,12 +35,4 @@ class Context:
     random: Random
     hub: EventHub
     start_soon: Callable[..., None]
-
-    def crash(self, error: Exception) -> None:
-        """End the session with an error, as if a child of the owner task had raised it."""
-        with suppress(SessionError):  # it has ended
-            self.start_soon(_fail, error)
-
-
-async def _fail(error: Exception) -> None:
-    raise error
+    crash: Callable[[Exception], None]

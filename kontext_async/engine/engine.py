@@ -8,7 +8,6 @@ would fail with "exit cancel scope in a different task".
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 from functools import partial
 from random import Random
@@ -25,6 +24,7 @@ from kontext_async.engine.downloader import Downloader
 from kontext_async.engine.estimator import Estimator
 from kontext_async.engine.event_hub import EventHub
 from kontext_async.engine.flight import StoreCall
+from kontext_async.engine.owned_tasks import OwnedTasks
 from kontext_async.engine.poll_loop import PollLoop
 from kontext_async.engine.request_log import SessionLog
 from kontext_async.engine.scheduler import Scheduler
@@ -131,6 +131,7 @@ class Engine:
             random=Random(),  # noqa: S311 # jitter is no secret
             hub=self.hub,
             start_soon=self.start_soon,
+            crash=self._on_crash,
         )
         uploads = UploadLimiter(settings.limits)
         self.slots = ConcurrencySlots(
@@ -151,6 +152,7 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._owner: asyncio.Task[None] | None = None
         self._group: TaskGroup | None = None
+        self._tasks = OwnedTasks(self._on_crash)
         self._stop = asyncio.Event()
         self._crash: Exception | None = None
 
@@ -267,6 +269,12 @@ class Engine:
             raise self._end_error()
         self._group.start_soon(work, *args)
 
+    def start_task(
+        self, work: Coroutine[Any, Any, None], on_end: Callable[[asyncio.Task[None]], object]
+    ) -> asyncio.Task[None]:
+        """Run a coroutine in a plain asyncio task of the engine. `on_end` is called with the task at its end."""
+        return self._tasks.start(work, on_end)
+
     def statistics(self) -> SessionStatistics:
         """Return the current counts."""
         counts = self.hub.counts
@@ -299,9 +307,7 @@ class Engine:
             async with anyio.create_task_group() as group:
                 self._group = group
                 ready.set_result(None)
-                await self._stop.wait()
-                self._fail_waiters()
-                await self.scheduler.drain(self.settings.timeouts.cancel)
+                await self._wait_for_end()
                 group.cancel_scope.cancel()
         except Exception as error:  # noqa: BLE001 # whatever failed, nobody may wait on a dead loop
             self._crash = unwrap_group(error)
@@ -311,13 +317,38 @@ class Engine:
             self._group = None
             self._fail_waiters()
             self.poll_loop.stop()
-            self.scheduler.close(self._end_error())
-            for callback in tuple(self.on_end):
-                callback(self._end_error())
+            try:
+                await self._end_tasks()
+            finally:
+                self._fail_waiters()  # of tasks that were accepted meanwhile
+                for callback in tuple(self.on_end):
+                    callback(self._end_error())
             with anyio.CancelScope(shield=True):
                 if self.stored:
                     await self.stored.aclose()
                 await self.transport.aclose()
+
+    async def _wait_for_end(self) -> None:
+        """Wait until the engine is closed and has sent everything that it had begun to send."""
+        await self._stop.wait()
+        if self._crash is None:
+            self._fail_waiters()
+            await self.scheduler.drain(self.settings.timeouts.cancel)
+        if self._crash is not None:
+            raise self._crash
+
+    def _on_crash(self, error: Exception) -> None:
+        if self._crash is None:
+            self._crash = error
+        self._stop.set()
+
+    async def _end_tasks(self) -> None:
+        """Cancel the attempts and the tasks of batches, and wait for their ends."""
+        self.scheduler.close(self._end_error())
+        self._tasks.cancel()
+        with anyio.CancelScope(shield=True):
+            await self.scheduler.wait_closed()
+            await self._tasks.wait()
 
     def _signal(self, signal: Signal) -> None:
         self._life = TRANSITIONS.get((self._life, signal), self._life)
@@ -338,9 +369,12 @@ class Engine:
         return error
 
     def _check_loop(self) -> None:
-        with contextlib.suppress(RuntimeError):
-            if self._loop in (None, asyncio.get_running_loop()):
-                return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop and self._loop in (None, loop):
+            return
         raise SessionClosed("the session belongs to another event loop; create one for each loop")
 
 

@@ -43,7 +43,7 @@ class Estimator:
             if isinstance(source, OneShotReader):
                 rule = "an async reader can be read only once: estimate the request without it"
                 raise InvalidRequest(f"input_images[{index}]", source.reader, rule)
-        async with self._uploads.open_images(request.input_images) as images:
+        with await self._uploads.open_images(request.input_images) as images:
             return await self._estimate(encode_create(request, images.images))
 
     async def _estimate(self, body: CreateBody) -> Estimate:

@@ -65,9 +65,10 @@ class EventCounts:
 class _Subscription:
     callback: Callable[[Any], object]
     kinds: tuple[type[Event], ...]
+    listens: Callable[[type[Any]], bool] | None
 
     def wants(self, kind: type[object]) -> bool:
-        return not self.kinds or issubclass(kind, self.kinds)
+        return (not self.kinds or issubclass(kind, self.kinds)) and (self.listens is None or self.listens(kind))
 
 
 class EventHub:
@@ -77,17 +78,23 @@ class EventHub:
         self.counts = EventCounts()
         self._subscriptions: list[_Subscription] = []
 
-    def subscribe(self, callback: Callable[[Any], object], *kinds: type[Event]) -> Callable[[], None]:
+    def subscribe(
+        self,
+        callback: Callable[[Any], object],
+        *kinds: type[Event],
+        listens: Callable[[type[Any]], bool] | None = None,
+    ) -> Callable[[], None]:
         """Call `callback` with each event from now on.
 
         Args:
             callback: Is called with each event.
             kinds: The event classes to deliver; none delivers all of them.
+            listens: Says whether it listens to a class at the moment; None if it always does.
 
         Returns:
             A function that ends the subscription; calling it twice does no harm.
         """
-        subscription = _Subscription(callback, kinds)
+        subscription = _Subscription(callback, kinds, listens)
         self._subscriptions.append(subscription)
 
         def unsubscribe() -> None:

@@ -103,7 +103,7 @@ class PollLoop:
         self._queue.add(task, now, self._random.random())
         if at_once:
             self._queue.expedite(task, now)
-        self._wake_workers(now)
+        self._wake_workers(now, task.due)
         return task
 
     def finish(self, task: TaskRecord, status: TaskStatus, body: bytes) -> None:
@@ -158,7 +158,7 @@ class PollLoop:
         future: asyncio.Future[Polled] = asyncio.get_running_loop().create_future()
         self._urgent[entry] = future
         self._queue.expedite(entry, now)
-        self._wake_workers(now)
+        self._wake_workers(now, now)
         try:
             polled = await future
         finally:
@@ -172,8 +172,8 @@ class PollLoop:
             raise _not_found(task) if _failure_of(status) is PollFailure.NOT_FOUND else status
         return polled, status
 
-    def _wake_workers(self, now: float) -> None:
-        self._workers.ensure(len(self._tasks) + len(self._urgent), now)
+    def _wake_workers(self, now: float, due: float) -> None:
+        self._workers.ensure(len(self._tasks) + len(self._urgent), now, due)
 
     def _handle_response(self, task: TaskRecord, polled: Polled, now: float) -> None:
         """Record what a response says of a task. The response to an immediate poll belongs to its caller."""
@@ -278,8 +278,7 @@ def _kind_of(task: TaskRecord) -> Hashable | None:
 
     None for an attached task, because its age is not known.
     """
-    request = task.request
-    return None if request is None else (request.model, len(request.input_images))
+    return task.request_kind
 
 
 def _last_known_status(task: TaskRecord, polled: Polled) -> TaskStatus | None:

@@ -58,12 +58,19 @@ class PollWorkers:
         self._timer: Timer | None = None
         self._wakes_at = float("inf")
 
-    def ensure(self, tasks: int, now: float) -> None:
-        """Take note of a new task in the queue, which now holds `tasks`; start a worker if that may help."""
+    def ensure(self, tasks: int, now: float, due: float) -> None:
+        """Take note of a new task in the queue, which now holds `tasks`; start a worker if that may help.
+
+        Args:
+            tasks: The tasks in the queue.
+            now: The present time.
+            due: The time at which the new task is due.
+        """
         if self._count < min(self._most, tasks):
             self._count += 1
             self._start_soon(self._work)
-        self._dispatch_and_arm(now)
+        if due < self._wakes_at:
+            self._dispatch_and_arm(now)
 
     def stop(self) -> None:
         """Cancel the timer."""

@@ -82,7 +82,7 @@ class SessionLog:
     def start(self, hub: EventHub, on_end: set[Callable[[SessionError], object]]) -> None:
         """Log that the session has started, and log its events until it ends."""
         _log(logging.INFO, f"session with {self._origin} started")
-        hub.subscribe(_log_event, *LEVELS)
+        hub.subscribe(_log_event, *LEVELS, listens=_is_logged)
         on_end.add(self._log_end)
 
     def _log_end(self, error: SessionError) -> None:
@@ -90,6 +90,10 @@ class SessionLog:
             _log(logging.ERROR, f"session with {self._origin} crashed: {error}")
         else:
             _log(logging.INFO, f"session with {self._origin} closed")
+
+
+def _is_logged(kind: type[Event]) -> bool:
+    return LOGGER.isEnabledFor(LEVELS[kind])
 
 
 def _log_event(event: Event) -> None:

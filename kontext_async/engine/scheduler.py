@@ -1,6 +1,6 @@
 """Submits requests under the slots, and pays for each once. `decisions.resend` says what may be retried.
 
-Each attempt in flight is a child of the owner task: cancelling the caller does not touch it, so the session always
+Each attempt in flight is a task of the scheduler: cancelling the caller does not touch it, so the session always
 learns the ID of a task that it pays for. `decisions.submission` says what a cancellation, a deadline or the end of the
 session means for a submission.
 """
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from logging import DEBUG
+from typing import TYPE_CHECKING, Any
 
 import anyio
-from attrs import define
 
 from kontext_async.decisions.circuit_breaker import Admission, CircuitState
 from kontext_async.decisions.resend import (
@@ -23,9 +23,11 @@ from kontext_async.decisions.resend import (
     outcome_of_response,
 )
 from kontext_async.decisions.submission import Consequence, Interruption, Phase, Step, consequence_of
+from kontext_async.engine.attempt import Attempt, FailedAttempt
 from kontext_async.engine.clock import sleep_until
-from kontext_async.engine.request_log import LoggedRequest
+from kontext_async.engine.request_log import LOGGER, LoggedRequest
 from kontext_async.engine.row_journal import NotSubmitted
+from kontext_async.engine.submission import not_sent
 from kontext_async.engine.submission_gate import HeldBack
 from kontext_async.engine.task_record import TaskRecord, TaskRecordWithDigest
 from kontext_async.engine.transport import TransportError
@@ -43,40 +45,31 @@ from kontext_async.events import Abandoned, Accepted, Failed, Retrying, Submitti
 from kontext_async.protocol import (
     accepted_despite_error,
     encode_create,
-    fingerprint,
+    read_accepted,
     read_created,
     retry_after,
 )
 
 if TYPE_CHECKING:
-    from kontext_async.decisions.transport_failures import TransportFailure
+    from collections.abc import Awaitable
+
+    from kontext_async.engine.attempt import AttemptResult
     from kontext_async.engine.context import Context
     from kontext_async.engine.poll_loop import PollLoop
     from kontext_async.engine.slots import ConcurrencySlots, Slot
     from kontext_async.engine.submission import Submission
     from kontext_async.engine.submission_gate import SubmissionGate
+    from kontext_async.engine.submission_journal import SubmissionJournal
     from kontext_async.engine.transport import Response, Transport
-    from kontext_async.engine.uploads import RequestImages, Upload, UploadLimiter
+    from kontext_async.engine.uploads import RequestImages, UploadLimiter
     from kontext_async.models import TaskStatus
     from kontext_async.protocol import CreateBody
 
 __all__ = ["Scheduler"]
 
 
-@define
-class FailedAttempt:
-    """An attempt that the gateway did not accept, or may have accepted."""
-
-    outcome: AttemptOutcome
-    error: KontextError
-    retry_after: float | None = None
-    failure: TransportFailure | None = None
-
-
 WAITING_ELSEWHERE = {AttemptOutcome.THROTTLED, AttemptOutcome.HELD_BACK}
-"""What the slots, or the gate, let wait with the whole session."""
-
-AttemptResult: TypeAlias = TaskRecord | FailedAttempt | KontextError
+"""Outcomes after which the slots, or the gate, let the submission wait with the whole session."""
 
 
 class Scheduler:
@@ -101,8 +94,9 @@ class Scheduler:
         self._clock = context.clock
         self._hub = context.hub
         self._random = context.random
-        self._start_soon = context.start_soon
-        self._in_flight: dict[asyncio.Future[AttemptResult], Submission] = {}
+        self._crash = context.crash
+        self._in_flight: dict[asyncio.Task[None], Attempt] = {}
+        self._end_error: KontextError | None = None
         self._pauses: set[anyio.CancelScope] = set()
 
     @property
@@ -117,7 +111,7 @@ class Scheduler:
             KontextError: The gateway refused it, or its outcome is unknown.
         """
         try:
-            async with self._uploads.open_images(submission.request.input_images) as images:
+            with await self._uploads.open_images(submission.request.input_images) as images:
                 return await self._send(submission, images)
         except KontextError as error:
             self._report(submission, error)
@@ -137,21 +131,31 @@ class Scheduler:
 
     async def drain(self, seconds: float) -> None:
         """Call off the attempts that have sent nothing, and wait for the others, for a bounded time."""
-        for submission in self._in_flight.values():
+        self._end_error = SessionClosed("the session is closed")
+        for attempt in self._in_flight.values():
+            submission = attempt.submission
             if (
                 not submission.task
                 and consequence_of(submission.phase, Interruption.CLOSED) is Consequence.SESSION_CLOSED
             ):
-                submission.call_off()
+                attempt.cancel()
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=seconds)
 
     def close(self, error: KontextError) -> None:
-        """Fail everybody who still waits for an attempt, even one whose asyncio task never started."""
+        """Cancel all attempts, but for those whose task was accepted: these only record it."""
+        self._end_error = error
         self.end_pauses()
-        for done in tuple(self._in_flight):
-            if not done.done():
-                done.set_result(error.copy())
+        for attempt in self._in_flight.values():
+            if attempt.submission.phase is not Phase.ACCEPTED:
+                attempt.cancel()
+
+    async def wait_closed(self) -> None:
+        """Wait until all attempts have ended, and everybody who waited for one has its result."""
+        if self._in_flight:
+            await asyncio.wait(self._in_flight)
+        for attempt in tuple(self._in_flight.values()):  # the loop cancelled these before their first step
+            self._end_attempt(attempt, _closed())
 
     def end_pauses(self) -> None:
         """Wake the submissions that wait to retry; they find the slots closed."""
@@ -167,12 +171,11 @@ class Scheduler:
                 self._pauses.discard(pause)
 
     async def _send(self, submission: Submission, images: RequestImages) -> TaskRecord:
-        if submission.fingerprint is None:
-            submission.fingerprint = fingerprint(submission.request, images.images)
+        submission.identify(images.images)
         body = encode_create(submission.request, images.images)
         while True:
             slot = await self._acquire_slot(submission)
-            result = await self._shielded_attempt(submission, body, images, slot)
+            result = await self._await_attempt(submission, body, images, slot)
             if isinstance(result, TaskRecord):
                 return result
             if isinstance(result.error, RateLimited | HeldBack):
@@ -209,66 +212,62 @@ class Scheduler:
                 deadline = self._clock.time() + self._settings.outages.wait
             await self._gate.wait(deadline)
 
-    async def _shielded_attempt(
+    async def _await_attempt(
         self, submission: Submission, body: CreateBody, images: RequestImages, slot: Slot
     ) -> TaskRecord | FailedAttempt:
-        """Run one attempt as a child of the owner task, and wait for it."""
-        done: asyncio.Future[AttemptResult] = asyncio.get_running_loop().create_future()
-        submission.attempt += 1
-        upload = self._uploads.upload(body, partial(self._on_upload_start, submission))
-        scope = submission.scope = anyio.CancelScope()
-        try:
-            self._start_soon(self._run_attempt, scope, submission, upload, slot, done)
-        except BaseException:
+        """Run one attempt in a task of its own, and wait for its result."""
+        if self._end_error:
             self._release(submission, slot)
-            raise
-        self._in_flight[done] = submission
-        done.add_done_callback(self._in_flight.pop)
-        images.acquire()  # the caller may leave while the request is in flight
-        done.add_done_callback(images.release)
+            raise self._end_error.copy()
+        submission.attempt += 1
+        upload = self._uploads.upload(body, partial(self._start_sending, submission))
+        images.acquire()
+        attempt = Attempt(submission, upload, images, slot, asyncio.get_running_loop().create_future())
+        task = attempt.task = asyncio.get_running_loop().create_task(self._attempt(attempt))
+        self._in_flight[task] = attempt
         try:
-            result = await asyncio.shield(done)
+            result = await attempt.done
         except asyncio.CancelledError:
-            await self._on_caller_cancelled(submission, done)
+            await self._on_caller_cancelled(attempt, task)
             raise
         if isinstance(result, KontextError):
             raise result
         return result
 
-    async def _on_caller_cancelled(self, submission: Submission, done: asyncio.Future[AttemptResult]) -> None:
+    def _end_attempt(self, attempt: Attempt, result: AttemptResult) -> None:
+        """Release what an attempt holds, and pass on its result, whether or not anybody still waits for it."""
+        if attempt.task:
+            self._in_flight.pop(attempt.task, None)
+        self._release(attempt.submission, attempt.slot)
+        attempt.images.release()
+        if not attempt.done.done():
+            attempt.done.set_result(result)
+        elif attempt.done.cancelled():  # by the caller, who may not have had a turn since
+            self._report_orphaned(attempt.submission, result)
+
+    async def _on_caller_cancelled(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
         """Wait for the response to a request in flight, for a bounded time, so that the task's ID becomes known."""
+        submission = attempt.submission
         submission.caller_cancelled = True
-        if done.done():  # the response came in the same turn of the loop in which the caller was cancelled
-            self._report_orphaned(submission, done.result())
+        attempt.done.cancel()
+        if not attempt.done.cancelled():  # the result came in the turn of the loop in which the caller was cancelled
+            self._report_orphaned(submission, attempt.done.result())
             return
         if consequence_of(submission.phase, Interruption.CANCELLED) is Consequence.NOTHING_SENT:
-            submission.call_off()
+            attempt.cancel()
         with anyio.CancelScope(shield=True):
-            await asyncio.wait([done], timeout=self._settings.timeouts.cancel)
-        if not done.done():
+            await asyncio.wait([task], timeout=self._settings.timeouts.cancel)
+        if not task.done():
             reason = "the caller was cancelled before the gateway responded"
             self._hub.emit(Abandoned(**self._event_fields(submission), reason=reason))
 
-    async def _run_attempt(
-        self,
-        scope: anyio.CancelScope,
-        submission: Submission,
-        upload: Upload,
-        slot: Slot,
-        done: asyncio.Future[AttemptResult],
-    ) -> None:
-        """Run one attempt in a scope of its own: it can be called off while nothing is sent."""
-        with scope:
-            await self._attempt(submission, upload, slot, done)
-
-    async def _attempt(
-        self, submission: Submission, upload: Upload, slot: Slot, done: asyncio.Future[AttemptResult]
-    ) -> None:
-        """Send the request once, and record the result, whether or not anybody still waits for it."""
-        closed = SessionClosed("the session was closed before the gateway responded")
-        result: AttemptResult = closed
+    async def _attempt(self, attempt: Attempt) -> None:
+        """Send the request once, and record the result."""
+        submission = attempt.submission
+        result: AttemptResult | None = None
         try:
-            result = await self._try(submission, upload, slot)
+            attempt.begin()
+            result = await (self._try_logged(attempt) if LOGGER.isEnabledFor(DEBUG) else self._try(attempt))
             await self._record_attempt(submission, result)
             if isinstance(result, TaskRecord):
                 self._follow(submission, result)
@@ -278,68 +277,73 @@ class Scheduler:
             if (
                 consequence_of(submission.phase, Interruption.CLOSED) is Consequence.AWAIT_RESPONSE
             ):  # and it did, long enough
-                result = self._uncertain(submission, closed)
+                result = self._uncertain(submission, _closed())
                 if submission.journal:
                     submission.journal.uncertain(result)
             elif submission.phase is not Phase.ACCEPTED:
-                result = self._not_accepted(submission, _not_sent() if submission.caller_cancelled else closed)
+                result = self._not_accepted(submission, not_sent() if submission.caller_cancelled else _closed())
             raise
+        except Exception as error:  # noqa: BLE001 # the session ends with it
+            self._crash(error)
         finally:
             if submission.phase is not Phase.ACCEPTED:
                 submission.advance(Step.END_ATTEMPT)
-            self._release(submission, slot)
-            if submission.caller_cancelled:
-                self._report_orphaned(submission, result)
-            if not done.done():
-                done.set_result(result)
+            self._end_attempt(attempt, result or _closed())
 
-    async def _try(self, submission: Submission, upload: Upload, slot: Slot) -> TaskRecord | FailedAttempt:
-        with LoggedRequest("create", self._clock, attempt=submission.attempt) as logged:
-            result = await self._send_once(submission, upload, slot, logged)
+    async def _try_logged(self, attempt: Attempt) -> TaskRecord | FailedAttempt:
+        with LoggedRequest("create", self._clock, attempt=attempt.submission.attempt) as logged:
+            result = await self._try(attempt, logged)
             if isinstance(result, FailedAttempt):
                 logged.error = result.error
             else:
                 logged.task_id = result.task_id
         return result
 
-    async def _send_once(
-        self, submission: Submission, upload: Upload, slot: Slot, logged: LoggedRequest
-    ) -> TaskRecord | FailedAttempt:
+    async def _try(self, attempt: Attempt, logged: LoggedRequest | None = None) -> TaskRecord | FailedAttempt:
+        submission, slot = attempt.submission, attempt.slot
         try:
-            response = await self._transport.create(upload, before=partial(self._before_send, submission))
-        except HeldBack as held:
-            return FailedAttempt(AttemptOutcome.HELD_BACK, held)
+            response = await self._transport.create(attempt.upload, before=partial(self._before_send, submission))
+        except HeldBack as stopped:
+            return FailedAttempt(AttemptOutcome.HELD_BACK, stopped)
         except TransportError as lost:
             return self._fail(_failed_by_transport(lost))
-        logged.responded(response.status)
+        if logged:
+            logged.responded(response.status)
         if not response.ok:
             return await self._handle_refusal(submission, response, slot)
         try:
-            status = read_created(response.body, status=response.status)
+            accepted = read_accepted(response.body, status=response.status)
         except InvalidResponse as invalid:
             return self._fail(FailedAttempt(AttemptOutcome.UNKNOWN, self._transport.redact(invalid)))
         except GatewayError as refusal:  # despite the HTTP status
             return self._fail(FailedAttempt(AttemptOutcome.REJECTED, self._transport.redact(refusal)))
-        return self._accept(submission, status, response.body, slot)
+        return self._accept(submission, accepted, response.body, slot)
 
-    async def _before_send(self, submission: Submission) -> None:
+    def _before_send(self, submission: Submission) -> Awaitable[None] | None:
         """Let the journal record the attempt; the first byte goes out after this."""
         if submission.journal:
-            await submission.journal.before_send(submission.fingerprint or "", submission.attempt)
+            return self._connect_when_recorded(submission, submission.journal)
+        self._connect(submission)
+        return None
+
+    async def _connect_when_recorded(self, submission: Submission, journal: SubmissionJournal) -> None:
+        await journal.before_send(submission.fingerprint or "", submission.attempt)
+        self._connect(submission)
+
+    def _connect(self, submission: Submission) -> None:
         if submission.caller_cancelled:
-            raise _not_sent()
+            raise not_sent()
         self._gate.check_before_first_byte(is_trial=submission.is_trial)
-        self._hub.emit(Submitting(**self._event_fields(submission), attempt=submission.attempt))
+        self._hub.emit_if_wanted(Submitting, self._submitting, submission)
         submission.advance(Step.CONNECT)
 
-    def _on_upload_start(self, submission: Submission) -> None:
+    def _start_sending(self, submission: Submission) -> None:
         """Note that the request is about to go out, unless something has changed while it was on its way."""
-        if submission.caller_cancelled:
-            raise _not_sent()
         self._gate.check_before_first_byte(is_trial=submission.is_trial)
-        if submission.journal:
-            submission.journal.check_before_first_byte()
-        submission.advance(Step.SEND)
+        submission.start_sending()
+
+    def _submitting(self, submission: Submission) -> Submitting:
+        return Submitting(**self._event_fields(submission), attempt=submission.attempt)
 
     def _fail(self, attempt: FailedAttempt) -> FailedAttempt:
         """Let the circuit breaker learn from a failed attempt."""
@@ -366,14 +370,22 @@ class Scheduler:
             self._hub.emit(Throttled(**self._event_fields(submission), seconds=pause, scope="submit"))
         return self._fail(FailedAttempt(outcome, error, requested))
 
-    def _accept(self, submission: Submission, status: TaskStatus, body: bytes, slot: Slot) -> TaskRecord:
-        task = _make_record(submission, status.task_id, self._clock.time(), slot.accepted())
+    def _accept(self, submission: Submission, accepted: str | TaskStatus, body: bytes, slot: Slot) -> TaskRecord:
+        """Record the accepted task: its status or, if it is in progress, its ID."""
+        if isinstance(accepted, str):
+            task_id = accepted
+        else:
+            task_id, submission.status = accepted.task_id, accepted
+        task = _make_record(submission, task_id, self._clock.time(), slot.accepted())
         submission.task = task
         submission.advance(Step.ACCEPT)
         self._gate.record_accepted()
-        submission.status, submission.accept_body = status, body
-        self._hub.emit(Accepted(**self._event_fields(submission), status=status))
+        submission.accept_body = body
+        self._hub.emit_if_wanted(Accepted, self._accepted, submission, body)
         return task
+
+    def _accepted(self, submission: Submission, body: bytes) -> Accepted:
+        return Accepted(**self._event_fields(submission), status=submission.status or read_created(body))
 
     def _follow(self, submission: Submission, task: TaskRecord) -> None:
         """Poll an accepted task, unless its create request returned the end of it."""
@@ -391,8 +403,7 @@ class Scheduler:
         if submission.journal is None:
             return
         if isinstance(result, TaskRecord):
-            with anyio.CancelScope(shield=True):
-                await submission.journal.accepted(result.task_id)
+            await submission.journal.accepted(result.task_id)  # nothing cancels an attempt in this phase
         elif result.outcome is AttemptOutcome.UNKNOWN:
             submission.journal.uncertain(self._uncertain(submission, result.error))
         else:
@@ -451,13 +462,13 @@ class Scheduler:
 def _make_record(submission: Submission, task_id: str, now: float, slots: ConcurrencySlots | None) -> TaskRecord:
     request = submission.request
     if not request.input_images:
-        return TaskRecord(task_id, now, request=request, slots=slots)
+        return TaskRecord(task_id, now, request=request.prompt if submission.is_prompt_only else request, slots=slots)
     digest = bytes.fromhex(submission.fingerprint or "")
     return TaskRecordWithDigest(task_id, now, request=request, slots=slots, digest=digest)
 
 
-def _not_sent() -> GatewayUnavailable:
-    return GatewayUnavailable("the caller was cancelled before the request was sent")
+def _closed() -> SessionClosed:
+    return SessionClosed("the session was closed before the gateway responded")
 
 
 def _failed_by_transport(lost: TransportError) -> FailedAttempt:

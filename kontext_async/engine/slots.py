@@ -98,6 +98,9 @@ class ConcurrencySlots:
         """
         if self._end_error:
             raise self._end_error.copy()
+        if self._next_queue() is None and self.adaptive_limit.can_acquire(now := self.now()):
+            self.adaptive_limit.acquire(now)
+            return Slot(self, now)
         future: asyncio.Future[Slot | KontextError] = asyncio.get_running_loop().create_future()
         (self._priority if priority else self._waiting).append(future)
         self.admit()
@@ -118,6 +121,9 @@ class ConcurrencySlots:
 
     def admit(self) -> None:
         """Assign slots to waiting requests, as many as the limit allows now."""
+        queue = self._next_queue()
+        if queue is None:
+            return
         now = self.now()
         while (queue := self._next_queue()) and self.adaptive_limit.can_acquire(now):
             future = queue.popleft()
@@ -141,6 +147,8 @@ class ConcurrencySlots:
 
     def _next_queue(self) -> deque[asyncio.Future[Slot | KontextError]] | None:
         """Return the queue whose turn it is, without requests that were cancelled; None if none waits."""
+        if not self._priority and not self._waiting:
+            return None
         for queue in (self._priority, self._waiting):
             while queue and queue[0].done():
                 queue.popleft()

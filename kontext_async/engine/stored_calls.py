@@ -124,7 +124,7 @@ class StoredCalls:
             check_key(call.key)
         check_key(call.run, "run")
         self.worker.ensure_same_process()
-        async with self._uploads.open_images(request.input_images) as images:
+        with await self._uploads.open_images(request.input_images) as images:
             given = fingerprint(request, images.images)
             digest = request_digest(request, images.images, fingerprint=given)
             while True:
@@ -242,6 +242,8 @@ class StoredCalls:
                 flight.scope.cancel()
                 with anyio.CancelScope(shield=True):
                     await asyncio.wait([flight.done], timeout=self._patience)
+            elif not flight.callers and isinstance(accepted := flight.done.result(), TaskRecord):
+                self._poll_loop.abandon(accepted, "the caller was cancelled while it submitted the request")
             raise
         return result.copy() if isinstance(result, KontextError) else result
 

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING
 from attrs import define, field
 
 from kontext_async.decisions.submission import Consequence, Interruption, Phase, Step, advance, consequence_of
+from kontext_async.errors import GatewayUnavailable
+from kontext_async.protocol import fingerprint
 
 if TYPE_CHECKING:
-    import anyio
+    from collections.abc import Sequence
 
     from kontext_async.engine.submission_journal import SubmissionJournal
     from kontext_async.engine.task_record import TaskRecord
+    from kontext_async.images import LoadedImage
     from kontext_async.models import KontextRequest, TaskStatus
 
-__all__ = ["Submission"]
+__all__ = ["Submission", "not_sent"]
 
 
 @define(eq=False)
@@ -25,32 +28,43 @@ class Submission:
     Attributes:
         request: The request.
         journal: Records each step before the next one is taken.
-        fingerprint: The request's fingerprint, if it is known already; None until its images are loaded.
+        is_prompt_only: True if the request was made here from nothing but a prompt.
         attempt: The number of the current attempt, from 1.
         excused: The attempts that did not fail: they ended with 429, or were held back before the first byte.
         phase: How far it has come: see `decisions.submission`.
         caller_cancelled: True once the caller is cancelled.
         has_uncertain_attempt: True if the gateway may have accepted an earlier attempt.
         is_trial: True if the current attempt is the trial of the circuit breaker.
-        scope: Cancels the current attempt; None before the first one.
         task: The accepted task; None before.
         accept_body: The body of the response that accepted it.
-        status: The status in that response; None before.
+        status: The status in that response, unless it is only known to be in progress; None before.
     """
 
     request: KontextRequest
     journal: SubmissionJournal | None = None
-    fingerprint: str | None = None
+    _fingerprint: str | None = None
+    is_prompt_only: bool = field(default=False, kw_only=True)
     attempt: int = field(default=0, init=False)
     excused: int = field(default=0, init=False)
     phase: Phase = field(default=Phase.QUEUED, init=False)
     caller_cancelled: bool = field(default=False, init=False)
     has_uncertain_attempt: bool = field(default=False, init=False)
     is_trial: bool = field(default=False, init=False)
-    scope: anyio.CancelScope | None = field(default=None, init=False, repr=False)
     task: TaskRecord | None = field(default=None, init=False)
     accept_body: bytes | None = field(default=None, init=False, repr=False)
     status: TaskStatus | None = field(default=None, init=False, repr=False)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The request's fingerprint; None until its images are loaded. It is computed for those who need it."""
+        if self._fingerprint is None and not self.request.input_images:
+            self._fingerprint = fingerprint(self.request, ())
+        return self._fingerprint
+
+    def identify(self, images: Sequence[LoadedImage]) -> None:
+        """Compute the fingerprint while the images are there, unless it is known or needs none."""
+        if self._fingerprint is None and images:
+            self._fingerprint = fingerprint(self.request, images)
 
     @property
     def failed_attempts(self) -> int:
@@ -67,7 +81,19 @@ class Submission:
         """Go to the phase that follows a step."""
         self.phase = advance(self.phase, step)
 
-    def call_off(self) -> None:
-        """Cancel the current attempt. Nothing must have been sent for it."""
-        if self.scope:
-            self.scope.cancel()
+    def start_sending(self) -> None:
+        """Note that the request is about to go out, unless its caller was cancelled meanwhile.
+
+        Raises:
+            KontextError: It must not be sent.
+        """
+        if self.caller_cancelled:
+            raise not_sent()
+        if self.journal:
+            self.journal.check_before_first_byte()
+        self.advance(Step.SEND)
+
+
+def not_sent() -> GatewayUnavailable:
+    """Return the error of a request whose caller left before it was sent."""
+    return GatewayUnavailable("the caller was cancelled before the request was sent")

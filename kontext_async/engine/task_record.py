@@ -9,19 +9,21 @@ from attrs import define, evolve, field
 
 from kontext_async.decisions.polling.entry import PollEntry
 from kontext_async.errors import KontextError, TaskFailed
-from kontext_async.models import Generation, TaskState, TaskStatus, Usage
+from kontext_async.models import Generation, KontextRequest, TaskState, TaskStatus, Usage
 from kontext_async.protocol import fingerprint, read_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kontext_async.engine.slots import ConcurrencySlots
-    from kontext_async.models import KontextRequest
 
 __all__ = ["Result", "TaskRecord", "TaskRecordWithDigest", "result_of"]
 
 Result: TypeAlias = Generation | KontextError
 T = TypeVar("T")
+
+PROMPT_ONLY = KontextRequest("a prompt")
+"""A request that is nothing but a prompt."""
 
 
 @define(eq=False, weakref_slot=False)
@@ -29,10 +31,10 @@ class TaskRecord(PollEntry):
     """A task that was accepted or attached. Waiting for it works as for an `asyncio.Future`.
 
     There may be a hundred thousand of these, so a record keeps the last response as bytes, and only for tasks that
-    somebody holds.
+    somebody holds; and of a request that is nothing but a prompt, only that. Python's collector visits all objects that
+    may hold others while everybody waits, so there should be few for each task.
 
     Attributes:
-        request: The request; None if the task was attached.
         slots: Where the task's slot is released once the task ends, or is no longer polled.
         retains_status: True if somebody holds the task and may ask for its status.
         last_body: The body of the last response, if `retains_status`; None before the first one.
@@ -40,7 +42,7 @@ class TaskRecord(PollEntry):
         receipt: Notes in the store that a caller has the result; None without a store.
     """
 
-    request: KontextRequest | None = None
+    _request: KontextRequest | str | None = field(default=None, alias="request")
     slots: ConcurrencySlots | None = None
     retains_status: bool = field(default=False, init=False)
     last_body: bytes | None = field(default=None, init=False, repr=False)
@@ -52,9 +54,21 @@ class TaskRecord(PollEntry):
     _twins: list[TaskRecord] | None = field(default=None, init=False)
 
     @property
+    def request(self) -> KontextRequest | None:
+        """The request; None if the task was attached."""
+        return KontextRequest(self._request) if isinstance(self._request, str) else self._request
+
+    @property
+    def request_kind(self) -> tuple[str, int] | None:
+        """The model and the number of input images; None if the task was attached."""
+        request = PROMPT_ONLY if isinstance(self._request, str) else self._request
+        return None if request is None else (request.model, len(request.input_images))
+
+    @property
     def fingerprint(self) -> str | None:
         """The request's fingerprint; None if the task was attached."""
-        return None if self.request is None else fingerprint(self.request, ())
+        request = self.request
+        return None if request is None else fingerprint(request, ())
 
     @property
     def status(self) -> TaskStatus | None:
@@ -163,10 +177,11 @@ class TaskRecordWithDigest(TaskRecord):
 def result_of(task: TaskRecord, status: TaskStatus, now: float) -> Generation | TaskFailed:
     """Return what a task's terminal status means."""
     if status.state is TaskState.COMPLETED and status.images:
+        request = task.request
         return Generation(
             task_id=task.task_id,
-            model=status.model or (task.request.model if task.request else None),
-            request=task.request,
+            model=status.model or (request.model if request else None),
+            request=request,
             images=status.images,
             usage=status.usage or Usage(),
             created_at=status.created_at,

@@ -26,6 +26,7 @@ from kontext_async.engine.address_guard import AddressGuard, ForbiddenAddress
 from kontext_async.engine.lenient_protocol import LenientConnector, refused_bytes
 from kontext_async.engine.pools import PARSER_LIMITS, REPEATABLE_KEEP_ALIVE, make_pool
 from kontext_async.engine.transport_errors import LIBRARY_ERRORS, TransportError, chain, translate
+from kontext_async.engine.whole_body import WholeBody
 from kontext_async.errors import ConfigurationError, GatewayError, KontextError, SessionClosed
 from kontext_async.protocol import clean_body, create_url, error_from_response, precharge_url, status_url
 from kontext_async.protocol.framing import find_response, is_whole
@@ -35,7 +36,7 @@ from kontext_async.shared_timeout import SharedTimeout
 from kontext_async.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
     from typing import TypeVar
 
     from kontext_async.engine.uploads import Upload
@@ -169,12 +170,13 @@ class Transport:
         # our own pools have these as their defaults
         self._foreign: dict[str, Any] = {**PARSER_LIMITS, **_given_proxy(settings.network)} if http else {}
         foreign = {"headers": self._headers, "timeout": self._no_total, "raise_for_status": False, **self._foreign}
-        self._status_options: dict[str, Any] = foreign if http else {}
+        self._options: dict[str, Any] = foreign if http else {}
         self._creates = http
         self._statuses = http
         self._downloads = http
         self._proxied_downloads = http
         self._status_timeout = SharedTimeout(settings.timeouts.status)
+        self._submit_timeout = SharedTimeout(settings.timeouts.submit)
         self.connection_slots = asyncio.Semaphore(limits.max_connections - limits.max_polls_in_flight)
 
     def open(self) -> None:
@@ -194,10 +196,13 @@ class Transport:
         self._proxies = _find_proxies(self._network)
         proxy = self._base_proxy = self._find_proxy(self._base)
         agent = {"User-Agent": user_agent()}
-        statuses = {**agent, **self._headers}
+        always = {**agent, **self._headers}
+        if proxy:  # aiohttp sends what a pool always sends to the proxy, too
+            always = agent
+            self._options = {"headers": self._headers}
         timeout = self._no_total
-        self._creates = make_pool(pools.CREATE_KEEP_ALIVE, agent, timeout, proxy=proxy, connector=LenientConnector)
-        self._statuses = make_pool(REPEATABLE_KEEP_ALIVE, statuses, timeout, proxy=proxy)
+        self._creates = make_pool(pools.CREATE_KEEP_ALIVE, always, timeout, proxy=proxy, connector=LenientConnector)
+        self._statuses = make_pool(REPEATABLE_KEEP_ALIVE, always, timeout, proxy=proxy)
         self._downloads = make_pool(REPEATABLE_KEEP_ALIVE, agent, timeout, socket_factory=self._guard.open_socket)
         self._proxied_downloads = make_pool(REPEATABLE_KEEP_ALIVE, agent, timeout)
 
@@ -224,19 +229,21 @@ class Transport:
             )
         )
 
-    async def create(self, upload: Upload, *, before: Callable[[], Awaitable[None]] | None = None) -> Response:
+    def create(
+        self, upload: Upload, *, before: Callable[[], Awaitable[None] | None] | None = None
+    ) -> Coroutine[Any, Any, Response]:
         """Send one create request.
 
         Args:
             upload: The body.
-            before: Awaited when everything is ready, before the first byte goes out.
+            before: Called when everything is ready, before the first byte goes out, and awaited if it has to wait.
 
         Raises:
             TransportError: No response came.
             InvalidRequest: An image changed during the upload, so that the body could not be completed.
             KontextError: The error that `before` raised; nothing was sent.
         """
-        return await self._post(self._create_url, upload, before)
+        return self._post(self._create_url, upload, before)
 
     async def precharge(self, upload: Upload) -> Response:
         """Ask for the price of a create request with this body. It can be repeated.
@@ -246,29 +253,34 @@ class Transport:
         """
         return await self._post(self._precharge_url, upload, None)
 
-    async def _post(self, url: URL, upload: Upload, before: Callable[[], Awaitable[None]] | None) -> Response:
-        headers = {**self._headers, "Content-Type": "application/json", "Content-Length": str(upload.length)}
-        received = _Received()
+    async def _post(self, url: URL, upload: Upload, before: Callable[[], Awaitable[None] | None] | None) -> Response:
+        options = self._options
+        body: WholeBody | Upload = upload
+        if upload.whole is not None:
+            body = WholeBody(upload, upload.whole)
+        else:
+            headers = {**self._headers, "Content-Type": "application/json", "Content-Length": str(upload.length)}
+            options = {**options, "headers": headers}
+        received = None
         async with self.connection_slots:
-            if before:
-                await before()
+            if before and (steps := before()):
+                await steps
             try:
-                async with (
-                    asyncio.timeout(self._timeouts.submit),
-                    _usable(self._creates).post(
-                        url,
-                        data=upload,
-                        headers=headers,
-                        allow_redirects=False,
-                        raise_for_status=False,
-                        timeout=self._no_total,
-                        **self._foreign,
-                    ) as response,
-                ):
-                    return self._make_response(response, await _read_all(response, received))
+                with self._submit_timeout:
+                    response = await _usable(self._creates).post(url, data=body, allow_redirects=False, **options)
+                    content = response.content
+                    try:
+                        if content.is_eof():  # most bodies come together with their head
+                            return self._make_response(response, content.read_nowait())
+                        received = _Received()
+                        return self._make_response(response, await _read_all(response, received))
+                    finally:
+                        response.release()
+                        if body is upload:
+                            await response.wait_for_close()  # the response may come before the end of the body is sent
             except LIBRARY_ERRORS as error:
-                if whole := self._salvage(received, error):
-                    return whole
+                if salvaged := self._salvage(received or _Received(), error):
+                    return salvaged
                 failure = self._translate(error, self._timeouts.submit, handed_over=upload.handed_over)
         if isinstance(upload.failure, KontextError):
             raise upload.failure from upload.failure.__cause__
@@ -284,7 +296,7 @@ class Transport:
         received = None
         try:
             with self._status_timeout:
-                response = await _usable(self._statuses).get(url, allow_redirects=False, **self._status_options)
+                response = await _usable(self._statuses).get(url, allow_redirects=False, **self._options)
                 content = response.content
                 try:
                     if content.is_eof():  # most bodies come together with their head

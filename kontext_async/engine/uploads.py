@@ -8,7 +8,6 @@ the body.
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -19,15 +18,18 @@ from attrs import define, field
 from kontext_async import images
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
     from typing import Any, Self
 
     from kontext_async.images import LoadedImage
     from kontext_async.protocol import CreateBody
+    from kontext_async.protocol.requests import ImagePart, TextPart
     from kontext_async.settings import Limits
 
 __all__ = ["RequestImages", "Upload", "UploadLimiter"]
 
+NOTHING: Iterator[bytes] = iter(())
 LOADERS, READERS = 8, 4
 """Threads that open sources, and threads that read for uploads. More take memory, and make no disk faster."""
 
@@ -54,6 +56,14 @@ class RequestImages:
         """Open a source and add it. Blocks."""
         self.add(images.load(source, name, max_bytes))
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
     def acquire(self) -> None:
         """Add one user."""
         self._users += 1
@@ -78,14 +88,17 @@ class UploadLimiter:
         self._loaders = anyio.CapacityLimiter(LOADERS)
         self._readers = anyio.CapacityLimiter(READERS)
         self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        self._no_images = RequestImages()
 
-    @asynccontextmanager
-    async def open_images(self, sources: Sequence[Any]) -> AsyncIterator[RequestImages]:
-        """Open a request's images for as long as they are needed. A request with URLs alone needs no place.
+    async def open_images(self, sources: Sequence[Any]) -> RequestImages:
+        """Open a request's images: a context that releases them. A request with URLs alone needs no place.
 
         Raises:
             InvalidRequest: A source is unusable.
         """
+        if not sources:
+            self._no_images.acquire()
+            return self._no_images
         inline = any(not images.is_url(source) for source in sources)
         if inline:
             await self._places.acquire()
@@ -93,9 +106,10 @@ class UploadLimiter:
         try:
             for index, source in enumerate(sources):
                 await self._load(opened, source, f"input_images[{index}]")
-            yield opened
-        finally:
+        except BaseException:
             opened.release()
+            raise
+        return opened
 
     async def _load(self, opened: RequestImages, source: Any, name: str) -> None:
         if isinstance(source, images.OneShotReader):
@@ -125,9 +139,15 @@ class Upload:
 
     Attributes:
         length: The size of the body, in bytes.
+        whole: The body, if it is sent as one piece: `hand_over` is then called instead of iterating.
         handed_over: True once the last byte has been handed over.
         failure: The error that kept the body from being produced to its end, if one did.
     """
+
+    __slots__ = (
+        *("_body", "_on_disk", "_on_start", "_parts", "_readers", "_ready", "_remaining"),
+        *("failure", "handed_over", "length", "whole"),
+    )
 
     def __init__(
         self,
@@ -136,24 +156,45 @@ class Upload:
         on_start: Callable[[], object] | None = None,
     ) -> None:
         self.length = body.length
+        self.whole = body.whole
         self.handed_over = False
         self.failure: Exception | None = None
         self._readers = readers
         self._on_start = on_start
         self._remaining = body.length
-        self._parts = iter(body.parts)
-        self._ready: Iterator[bytes] = iter(())
+        self._body = body
+        self._parts: Iterator[TextPart | ImagePart] | None = None
+        self._ready: Iterator[bytes] = NOTHING
         self._on_disk: Iterator[bytes] | None = None
+
+    def hand_over(self) -> None:
+        """Note that the connection is ready, and that the whole body is handed over now.
+
+        Raises:
+            KontextError: It must not be sent; nothing was sent.
+        """
+        self._start()
+        self._remaining = 0
+        self.handed_over = True  # set first: once the body is written, it may be on its way
+
+    def _start(self) -> None:
+        """Call `on_start`: the connection is ready, and the head is sent with the first piece."""
+        if self._on_start:
+            try:
+                self._on_start()
+            except Exception as error:
+                self.failure = error
+                raise
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._remaining != self.length:
+        if self._remaining == self.length:
+            self._start()
+        else:
             await asyncio.sleep(0)
         try:
-            if self._on_start and self._remaining == self.length:
-                self._on_start()  # the connection is ready, and the head is sent with the first piece
             piece = next(self._ready, None)
             if piece is None:
                 piece = await self._next_piece()
@@ -168,6 +209,8 @@ class Upload:
 
     async def _next_piece(self) -> bytes | None:
         """Return the next piece and make those after it ready; None at the end."""
+        if self._parts is None:
+            self._parts = iter(self._body.parts)
         while True:
             if self._on_disk is not None:
                 self._ready = iter(await self._read(self._on_disk))

@@ -28,7 +28,14 @@ from kontext_async.protocol.endpoints import check_task_id, create_url, precharg
 from kontext_async.protocol.errors import error_from_response, retry_after
 from kontext_async.protocol.estimates import read_estimate
 from kontext_async.protocol.requests import CreateBody, encode_create, fingerprint
-from kontext_async.protocol.responses import InProgress, accepted_despite_error, read_created, read_poll, read_status
+from kontext_async.protocol.responses import (
+    InProgress,
+    accepted_despite_error,
+    read_accepted,
+    read_created,
+    read_poll,
+    read_status,
+)
 
 __all__ = [
     "CreateBody",
@@ -41,6 +48,7 @@ __all__ = [
     "error_from_response",
     "fingerprint",
     "precharge_url",
+    "read_accepted",
     "read_created",
     "read_estimate",
     "read_poll",

@@ -34,7 +34,7 @@ from kontext_async.redaction import truncate, truncate_body
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["InProgress", "accepted_despite_error", "read_created", "read_poll", "read_status"]
+__all__ = ["InProgress", "accepted_despite_error", "read_accepted", "read_created", "read_poll", "read_status"]
 
 IN_PROGRESS = "in_progress"
 STATES = {
@@ -169,6 +169,26 @@ def read_created(body: bytes, *, status: int = HTTPStatus.OK.value) -> TaskStatu
         GatewayError: It is a refusal, despite the HTTP status: the request was not accepted.
     """
     return _read_task(_load_object(body, status), body, status)
+
+
+def read_accepted(body: bytes, *, status: int = HTTPStatus.OK.value) -> str | TaskStatus:
+    """Read the response to a create request, but only the task's ID if the task is in progress.
+
+    Nearly all responses are of that kind, and few of them are needed in full: `read_created` reads any of them in full.
+
+    Args:
+        body: The response body.
+        status: The HTTP status, for the error.
+
+    Raises:
+        GatewayError: As `read_created`.
+    """
+    payload = _load_object(body, status)
+    task_id = payload.get("id")
+    is_in_progress = payload.get("status") == IN_PROGRESS and payload.get("output") is None
+    if is_in_progress and isinstance(task_id, str) and is_task_id(task_id):
+        return task_id
+    return _read_task(payload, body, status)
 
 
 def accepted_despite_error(body: bytes) -> TaskStatus | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Call", "CallOptions"]
 
 STORE_OPTIONS = ("key", "run", "resend_uncertain", "retry_failed")
+NO_OPTIONS = StoreCall()
 
 
 class CallOptions(RequestFields, total=False):
@@ -39,17 +40,18 @@ class Call:
     def __init__(
         self, engine: Engine, given: RequestLike, options: CallOptions, journal: SubmissionJournal | None = None
     ) -> None:
-        fields: dict[str, Any] = dict(options)
-        store_options = {name: fields.pop(name) for name in STORE_OPTIONS if name in fields}
+        fields: dict[str, Any] = {**options}
+        store_options = {name: fields.pop(name) for name in STORE_OPTIONS if name in fields} if fields else fields
         self._engine = engine
         self._request = KontextRequest.of(given, **fields)
+        self._is_prompt_only = isinstance(given, str) and not fields
         self._submission: Submission | None = None
         self._flight: Flight | None = None
         self._task: TaskRecord | None = None
         self._journal = journal
         if store_options and not engine.has_store:
             raise ConfigurationError(f"{next(iter(store_options))} needs a store: pass store= to the session")
-        self._options = StoreCall(**store_options)
+        self._options = StoreCall(**store_options) if store_options else NO_OPTIONS
 
     @property
     def accept_body(self) -> bytes | None:
@@ -67,7 +69,7 @@ class Call:
         if self._engine.stored and self._journal is None:
             self._task = await self._engine.stored.submit(self._request, self._options, self._on_flight)
         else:
-            self._submission = Submission(self._request, self._journal)
+            self._submission = Submission(self._request, self._journal, is_prompt_only=self._is_prompt_only)
             self._task = await self._engine.scheduler.submit(self._submission)
         return self._task
 

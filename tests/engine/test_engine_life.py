@@ -231,6 +231,12 @@ class TestCrash:
         assert [type(error) for error in errors] == [SessionCrashed]
         assert isinstance(errors[0].__cause__, ZeroDivisionError)
 
+    async def test_an_error_that_a_callback_reports_crashes_the_engine(self, engine: Engine) -> None:
+        asyncio.get_running_loop().call_soon(engine._context.crash, ZeroDivisionError("a bug"))
+        await until(lambda: not engine.is_running)
+        with pytest.raises(SessionCrashed, match="a bug"):
+            engine.ensure_running()
+
     async def test_a_crash_fails_the_requests_that_wait_for_a_slot(self, engine: Engine) -> None:
         engine.slots.adaptive_limit.ceiling = 0
         waiting = asyncio.create_task(engine.slots.acquire())

@@ -202,3 +202,14 @@ class TestCounts:
         hub.emit(Failed(at=NOW, error=GatewayUnavailable("no connection")))
         assert hub.counts.uncertain == 1
         assert hub.counts.count(Failed) == 2
+
+
+def test_a_subscriber_that_does_not_listen_gets_no_event(hub: EventHub, seen: list[Event]) -> None:
+    listening: set[type] = set()
+    hub.subscribe(seen.append, Submitting, Failed, listens=listening.__contains__)
+    hub.emit(submitting(1))
+    hub.emit_if_wanted(Submitting, submitting, 2)
+    listening.add(Submitting)
+    hub.emit_if_wanted(Submitting, submitting, 3)
+    assert [event.attempt for event in seen if isinstance(event, Submitting)] == [3]
+    assert hub.counts.count(Submitting) == 3

@@ -133,6 +133,18 @@ async def test_https_goes_through_a_tunnel_which_sees_no_key(
     assert KEY.encode() not in proxy.requests[0].head
 
 
+async def test_a_tunnel_sees_no_key_of_a_status_request(proxy: ProxyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+    async with (
+        tls_server(lambda _: http_response()) as server,
+        KontextSession(KEY, base_url=server.url, settings=ONCE) as session,
+    ):
+        with pytest.raises(KontextError):
+            await session.attach("task-1").status()
+    assert proxy.requests[0].method == "CONNECT"
+    assert KEY.encode() not in proxy.requests[0].head
+
+
 async def test_the_proxys_credentials_go_to_the_proxy_and_into_no_text(
     server: ScriptedServer, proxy: ProxyServer
 ) -> None:

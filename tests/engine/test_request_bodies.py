@@ -16,7 +16,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from upload_support import input_image_of
 
-from kontext_async import InvalidRequest, KontextRequest, Limits
+from kontext_async import GatewayUnavailable, InvalidRequest, KontextRequest, Limits
 from kontext_async.engine.uploads import Upload, UploadLimiter
 from kontext_async.images import OneShotReader
 from kontext_async.protocol import encode_create, fingerprint
@@ -123,12 +123,42 @@ class Sent:
 
 async def send(request: KontextRequest, uploads: UploadLimiter) -> Sent:
     """Produce a request's body twice; check that both are equal and that the last byte is reported in time."""
-    async with uploads.open_images(request.input_images) as request_images:
+    with await uploads.open_images(request.input_images) as request_images:
         body = encode_create(request, request_images.images)
         first, second = uploads.upload(body), uploads.upload(body)
         sent = await join_pieces(first, body.length)
         assert await join_pieces(second, body.length) == sent
         return Sent(sent, body.length, second.handed_over, fingerprint(request, request_images.images))
+
+
+def test_a_body_of_one_piece_is_handed_over_at_once() -> None:
+    started: list[str] = []
+    body = encode_create(KontextRequest("a fox"), ())
+    upload = UploadLimiter(Limits()).upload(body, lambda: started.append("on_start"))
+    assert upload.whole == b'{"model":"flux_kontext_pro","input":[{"params":{"prompt":"a fox"}}]}'
+    assert upload.length == len(upload.whole)
+    assert not upload.handed_over
+    upload.hand_over()
+    assert started == ["on_start"]
+    assert upload.handed_over
+
+
+def test_a_body_that_must_not_be_sent_is_not_handed_over() -> None:
+    def refuse() -> None:
+        raise GatewayUnavailable("its caller left")
+
+    upload = UploadLimiter(Limits()).upload(encode_create(KontextRequest("a fox"), ()), refuse)
+    with pytest.raises(GatewayUnavailable) as caught:
+        upload.hand_over()
+    assert upload.failure is caught.value
+    assert not upload.handed_over
+
+
+def test_a_body_of_a_long_prompt_is_not_whole() -> None:
+    body = encode_create(KontextRequest("fox " * 50_000), ())
+    assert body.whole is None
+    assert [len(piece) for piece in body.pieces()][:2] == [65536, 65536]
+    assert json.loads(b"".join(body.pieces()))["input"][0]["params"]["prompt"] == "fox " * 50_000
 
 
 async def join_pieces(upload: Upload, length: int) -> bytes:

@@ -437,18 +437,17 @@ def resolve_all_to(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
 async def test_a_create_request_on_a_closing_connection_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
     from kontext_async.engine import uploads
 
-    original = uploads.Upload.__anext__
+    original = uploads.Upload.hand_over
     closed: list[object] = []
 
-    async def close_first(self: uploads.Upload) -> bytes:
-        piece = await original(self)
+    def close_first(self: uploads.Upload) -> None:
+        original(self)
         if not closed:  # the connection begins to close between the choice of the connection and the first byte
             closed.append(self)
             for protocol in session._engine.transport._creates.connector._acquired:  # type: ignore[union-attr]
                 protocol.transport.close()  # type: ignore[union-attr]
-        return piece
 
-    monkeypatch.setattr(uploads.Upload, "__anext__", close_first)
+    monkeypatch.setattr(uploads.Upload, "hand_over", close_first)
     async with scripted_server(lambda _: http_response(CREATED)) as server:
         async with KontextSession(KEY, base_url=server.url, settings=FAST) as session:
             assert (await session.submit("a fox")).id == "task-1"

@@ -21,6 +21,7 @@ from kontext_async.protocol import (
     accepted_despite_error,
     check_task_id,
     clean_body,
+    read_accepted,
     read_created,
     read_poll,
     read_status,
@@ -51,6 +52,30 @@ def test_a_task_in_progress_is_read() -> None:
     )
     assert read_status(body, ID) == expected
     assert read_created(body) == expected
+
+
+def test_of_an_accepted_task_in_progress_only_the_id_is_read() -> None:
+    assert read_accepted(encode_response(status="in_progress", progress=0.42)) == ID
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"status": "completed", "output": [{"content": [{"type": "image", "url": URL}]}]},
+        {"status": "failed", "error": {"message": "generation failed"}},
+        {"status": "a new one"},
+        {"status": "in_progress", "output": []},
+    ],
+)
+def test_any_other_accepted_task_is_read_in_full(fields: dict[str, Any]) -> None:
+    body = encode_response(**fields)
+    assert read_accepted(body) == read_created(body)
+
+
+@pytest.mark.parametrize("body", [b'{"status": "in_progress"}', b'{"status": "in_progress", "id": "."}', b"[]", b""])
+def test_a_response_without_a_task_id_accepts_nothing(body: bytes) -> None:
+    with pytest.raises(InvalidResponse):
+        read_accepted(body)
 
 
 def test_a_completed_task_is_read() -> None:

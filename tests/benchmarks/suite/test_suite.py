@@ -8,6 +8,7 @@ from servers_support import skipping
 
 from benchmarks.suite import (
     connections,
+    create_cpu,
     idle_close,
     imports,
     log_cpu,
@@ -43,6 +44,12 @@ def test_pacing_runs_batches_over_http() -> None:
     figures = pacing.measure_http(runs=1, batches=few)
     assert_valid_figures(figures)
     assert figures["batches"]["few"][0]["seconds"] > 0
+
+
+def test_create_cpu_returns_figures() -> None:
+    figures = create_cpu.measure(sizes=create_cpu.Sizes(at_once=3, warm_up=1, waves=2, rounds=1))
+    assert_valid_figures(figures)
+    assert create_cpu.describe(figures)
 
 
 def test_status_cpu_returns_figures() -> None:
