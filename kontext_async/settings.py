@@ -157,7 +157,8 @@ class Polling:
         min_interval: The shortest time from one poll to the next.
         max_interval: The longest time from one poll to the next.
         poll_cost: The delay in seeing a task's end that saving one poll is worth. A higher value means fewer polls and
-            later detection; a lower value means more polls and earlier detection.
+            later detection; a lower value means more polls and earlier detection. For the last few tasks of a batch,
+            for which all others wait, the session uses a lower value.
     """
 
     initial_delay: float = field(default=1.0, validator=_require_not_negative)
@@ -176,7 +177,7 @@ class Retries:
 
     Attributes:
         attempts: The most attempts for a create request, with the first one; those that end with 429, and those that
-            the circuit breaker held back, do not count. For a download, the most attempts without progress.
+            the circuit breaker stopped, do not count. For a download, the most attempts without progress.
         backoff_initial: The first backoff, in seconds.
         backoff_max: The longest backoff, in seconds.
         failure_budget: Seconds for which all status requests of a task may fail before the wait fails too.

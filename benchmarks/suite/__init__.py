@@ -7,7 +7,11 @@
 - `connections`: Connections that are opened in the steady state
 - `memory`: Memory per pending task (worker: `pending_worker`)
 - `makespan`: Duration of a run of many tasks, against the best possible one
+- `at_once`: The last outcome of 1000 requests at once, and their requests, in paired runs
+- `poll_curve`: Makespan and CPU at two prices of a poll, and the bound at each
 - `simulation`: Status requests that the adaptive timing needs (model: `simulation_service`)
+- `batch_end`: The end of a batch, by several rules (model: `batch_simulation`)
+- `watched`: Polls of tasks that somebody watches, and of those beside them
 - `pacing`: Sessions that share an account (model: `pacing_simulation`, `pacing_reference`; worker: `pacing_worker`)
 - `uploads`: CPU, memory and stalls of large create requests (worker: `upload_worker`)
 - `downloads`: Memory and stalls of many downloads

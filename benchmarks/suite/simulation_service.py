@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DISTRIBUTIONS",
+    "DONE",
     "MEDIAN",
     "RUNNING",
     "FixedInterval",
@@ -30,6 +31,7 @@ __all__ = [
     "ServiceTimes",
     "SimulatedTask",
     "TaskPolls",
+    "compute_ages_at",
     "compute_best_ages",
     "compute_optimum",
     "compute_optimum_at",
@@ -211,6 +213,11 @@ def compute_optimum(times: ServiceTimes, poll_cost: float) -> tuple[float, float
 def compute_best_ages(times: ServiceTimes, polls: float) -> list[float]:
     """Return the ages, in units of `MEDIAN`, of the polls of the optimal schedule with this mean number of polls."""
     _, poll_cost = _bisect_poll_cost(lambda cost: compute_optimum(times, cost)[1] > polls)
+    return compute_ages_at(times, poll_cost)
+
+
+def compute_ages_at(times: ServiceTimes, poll_cost: float) -> list[float]:
+    """Return the ages, in units of `MEDIAN`, at which the optimal schedule for a cost of a poll polls."""
     return [age / MEDIAN for age in _compute_schedule(times, poll_cost)[1][1:]]
 
 

@@ -8,7 +8,7 @@ result of the create request                                          outcome an
 no connection; a body whose last byte was not handed over             `AttemptOutcome.NOT_ACCEPTED`: sent again
 429; 503 with ``Retry-After``                                         `AttemptOutcome.THROTTLED`: sent again later
                                                                       (429: until the caller's deadline)
-the circuit opened before the first byte                              `AttemptOutcome.HELD_BACK`: sent once the circuit
+the circuit opened before the first byte                              `AttemptOutcome.STOPPED`: sent once the circuit
                                                                       admits it; this was no attempt
 a page of a proxy with 401 or 403                                     `AttemptOutcome.NOT_ACCEPTED`: sent again
 3xx and other 4xx                                                     `AttemptOutcome.REJECTED`: raised
@@ -46,7 +46,7 @@ class AttemptOutcome(enum.Enum):
 
     NOT_ACCEPTED = enum.auto()
     THROTTLED = enum.auto()
-    HELD_BACK = enum.auto()
+    STOPPED = enum.auto()
     REJECTED = enum.auto()
     UNKNOWN = enum.auto()
 
@@ -100,12 +100,12 @@ def decide_retry(
     Args:
         outcome: The outcome of the attempt.
         attempt: The number of the failed attempt, from 1; 0 if none failed: one that ended with 429 did not, because
-            the account is full, and one that was held back was not sent.
+            the account is full, and one that was stopped was not sent.
         retries: The user's settings.
         random: A number from 0 to 1.
         retry_after: The ``Retry-After`` of the response, in seconds; None if it has none.
     """
-    if outcome is AttemptOutcome.HELD_BACK:
+    if outcome is AttemptOutcome.STOPPED:
         return Resend(0.0)
     if outcome is AttemptOutcome.REJECTED:
         return GiveUp(uncertain=False)

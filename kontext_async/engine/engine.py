@@ -138,7 +138,7 @@ class Engine:
             AdaptiveLimit(settings.limits.max_in_flight, SessionPause(settings.retries)), clock
         )
         self.gate = SubmissionGate(self.transport, uploads, context, on_key_refused=self._on_key_refused)
-        self.poll_loop = PollLoop(self.transport, self.gate, context)
+        self.poll_loop = PollLoop(self.transport, self.gate, self.slots, context)
         self._context, self._uploads = context, uploads
         self.scheduler = Scheduler(
             self.transport, uploads, self.slots, self.gate, poll_loop=self.poll_loop, context=context

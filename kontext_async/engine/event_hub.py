@@ -65,41 +65,49 @@ class EventCounts:
 class _Subscription:
     callback: Callable[[Any], object]
     kinds: tuple[type[Event], ...]
-    listens: Callable[[type[Any]], bool] | None
+    listens: Callable[[type[Event]], bool] | None
 
-    def wants(self, kind: type[object]) -> bool:
+    def wants(self, kind: type[Event]) -> bool:
         return (not self.kinds or issubclass(kind, self.kinds)) and (self.listens is None or self.listens(kind))
 
 
 class EventHub:
-    """Delivers every event to its subscribers, in order. A subscriber that raises affects no other."""
+    """Delivers every event to its subscribers, in order. A subscriber that raises affects no other.
+
+    The subscribers to one task are found by its ID: an event costs the same with a thousand of them as with one.
+    """
 
     def __init__(self) -> None:
         self.counts = EventCounts()
-        self._subscriptions: list[_Subscription] = []
+        self._subscriptions: dict[str | None, list[_Subscription]] = {}
 
     def subscribe(
         self,
         callback: Callable[[Any], object],
         *kinds: type[Event],
-        listens: Callable[[type[Any]], bool] | None = None,
+        task_id: str | None = None,
+        listens: Callable[[type[Event]], bool] | None = None,
     ) -> Callable[[], None]:
         """Call `callback` with each event from now on.
 
         Args:
             callback: Is called with each event.
             kinds: The event classes to deliver; none delivers all of them.
+            task_id: The task whose events to deliver; None delivers those of all tasks, and those of none.
             listens: Says whether it listens to a class at the moment; None if it always does.
 
         Returns:
             A function that ends the subscription; calling it twice does no harm.
         """
         subscription = _Subscription(callback, kinds, listens)
-        self._subscriptions.append(subscription)
+        self._subscriptions.setdefault(task_id, []).append(subscription)
 
         def unsubscribe() -> None:
-            if subscription in self._subscriptions:
-                self._subscriptions.remove(subscription)
+            others = self._subscriptions.get(task_id, [])
+            if subscription in others:
+                others.remove(subscription)
+                if not others:
+                    del self._subscriptions[task_id]
 
         return unsubscribe
 
@@ -107,9 +115,7 @@ class EventHub:
         """Count the event and deliver it."""
         self.counts.record(event)
         kind = type(event)
-        for subscription in tuple(self._subscriptions):
-            if not subscription.wants(kind):
-                continue
+        for subscription in self._find(kind, event.task_id):
             try:
                 subscription.callback(event)
             except Exception as error:  # noqa: BLE001 # a faulty progress bar must not lose a paid image
@@ -117,9 +123,17 @@ class EventHub:
                     {"message": f"a subscriber to {kind.__name__} raised", "exception": error}
                 )
 
-    def emit_if_wanted(self, kind: type[EventT], make: Callable[P, EventT], *args: P.args, **kwargs: P.kwargs) -> None:
+    def emit_if_wanted(
+        self, kind: type[EventT], task_id: str | None, make: Callable[P, EventT], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
         """Deliver an event that is costly to make, as `make` makes it. Only count it if no subscriber wants it."""
-        if self._subscriptions and any(subscription.wants(kind) for subscription in self._subscriptions):
+        if self._subscriptions and self._find(kind, task_id):
             self.emit(make(*args, **kwargs))
         else:
             self.counts.add(kind)
+
+    def _find(self, kind: type[Any], task_id: str | None) -> list[_Subscription]:
+        """Return the subscriptions to all tasks, and those to this one, that want events of this kind."""
+        everywhere = self._subscriptions.get(None, ())
+        here = self._subscriptions.get(task_id, ()) if task_id is not None else ()
+        return [subscription for subscription in (*everywhere, *here) if subscription.wants(kind)]

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from kontext_async.decisions.polling.adaptive import AdaptiveTiming
+from kontext_async.decisions.polling.batch_end import BatchEnd
 from kontext_async.decisions.polling.failures import FailureAction, PollFailure, record_failure
 from kontext_async.decisions.polling.queue import GRAIN, PollQueue
 from kontext_async.decisions.resend import retry_delay
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from kontext_async.engine.context import Context
     from kontext_async.engine.poll_workers import Polled
+    from kontext_async.engine.slots import ConcurrencySlots
     from kontext_async.engine.submission_gate import SubmissionGate
     from kontext_async.engine.transport import Response, Transport
 
@@ -50,10 +52,11 @@ WAKE_UPS_PER_INTERVAL = 8
 class PollLoop:
     """Polls every pending task of a session, and ends their waits."""
 
-    def __init__(self, transport: Transport, gate: SubmissionGate, context: Context) -> None:
+    def __init__(self, transport: Transport, gate: SubmissionGate, slots: ConcurrencySlots, context: Context) -> None:
         settings = context.settings
         self._transport = transport
         self._gate = gate
+        self._slots = slots
         self._retries = settings.retries
         self._wait = settings.timeouts.wait
         self._clock = context.clock
@@ -61,7 +64,11 @@ class PollLoop:
         self._random = context.random
         self._timing: AdaptiveTiming[TaskRecord] = AdaptiveTiming(settings.polling, _kind_of)
         grain = min(GRAIN, settings.polling.min_interval / WAKE_UPS_PER_INTERVAL)
-        self._queue: PollQueue[TaskRecord] = PollQueue(settings.limits, self._timing, grain)
+        self._queue: PollQueue[TaskRecord] = PollQueue(
+            settings.limits, self._timing, grain, least=settings.polling.min_interval
+        )
+        self._batch_end = BatchEnd()
+        self._judged = 0
         self._workers = PollWorkers(self._queue, transport, self._handle_response, context)
         self._tasks: dict[str, TaskRecord] = {}
         self._urgent: dict[TaskRecord, asyncio.Future[Polled]] = {}
@@ -100,11 +107,24 @@ class PollLoop:
         self._tasks[task.task_id] = task
         task.failure_streak = None  # earlier failures belong to another wait
         now = self._clock.time()
+        self._batch_end.record_accepted(len(self._tasks))
+        self._judge_urgency(now)
         self._queue.add(task, now, self._random.random())
         if at_once:
             self._queue.expedite(task, now)
         self._wake_workers(now, task.due)
         return task
+
+    async def watch(self, task: TaskRecord, every: float) -> KontextError | None:
+        """Wait for the next change of a task's status, and poll it at least once in `every` seconds meanwhile.
+
+        Returns:
+            None, or the error that ends the wait.
+        """
+        with task.watcher(every) as change:
+            self._queue.watch(task)
+            self._wake_workers(self._clock.time(), task.due)
+            return await change
 
     def finish(self, task: TaskRecord, status: TaskStatus, body: bytes) -> None:
         """End a task with its terminal status."""
@@ -187,12 +207,23 @@ class PollLoop:
             self._handle_status(task, polled, now)
         if now - task.since >= self._wait:
             self._expire_unwatched(task, polled, now)
+        if len(self._tasks) != self._judged:
+            self._judge_urgency(now)
+
+    def _judge_urgency(self, now: float) -> None:
+        """Have the last tasks of a batch polled sooner."""
+        self._judged = len(self._tasks)
+        urgency = self._batch_end.urgency(self._judged, more_to_come=self._slots.has_demand)
+        if self._queue.set_urgency(urgency):
+            for task in self._tasks.values():
+                self._queue.replan(task, now, self._random.random())
+            self._wake_workers(now, now)
 
     def _handle_status(self, task: TaskRecord, response: Response, now: float) -> None:
         status = self._parse(task, response, read_poll)
         if isinstance(status, InProgress):
             self._queue.reschedule(task, status.progress, now, self._random.random())
-            self._hub.emit_if_wanted(StatusReceived, self._status_received, task, response.body)
+            self._hub.emit_if_wanted(StatusReceived, task.task_id, self._status_received, task, response.body)
             task.record_status(response.body)
         elif isinstance(status, KontextError):
             self._on_poll_failed(task, status, now)

@@ -28,7 +28,7 @@ from kontext_async.engine.clock import sleep_until
 from kontext_async.engine.request_log import LOGGER, LoggedRequest
 from kontext_async.engine.row_journal import NotSubmitted
 from kontext_async.engine.submission import not_sent
-from kontext_async.engine.submission_gate import HeldBack
+from kontext_async.engine.submission_gate import StoppedAtGate
 from kontext_async.engine.task_record import TaskRecord, TaskRecordWithDigest
 from kontext_async.engine.transport import TransportError
 from kontext_async.errors import (
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 __all__ = ["Scheduler"]
 
 
-WAITING_ELSEWHERE = {AttemptOutcome.THROTTLED, AttemptOutcome.HELD_BACK}
+WAITING_ELSEWHERE = {AttemptOutcome.THROTTLED, AttemptOutcome.STOPPED}
 """Outcomes after which the slots, or the gate, let the submission wait with the whole session."""
 
 
@@ -178,7 +178,7 @@ class Scheduler:
             result = await self._await_attempt(submission, body, images, slot)
             if isinstance(result, TaskRecord):
                 return result
-            if isinstance(result.error, RateLimited | HeldBack):
+            if isinstance(result.error, RateLimited | StoppedAtGate):
                 submission.excused += 1
             decision = decide_retry(
                 result.outcome,
@@ -303,8 +303,8 @@ class Scheduler:
         submission, slot = attempt.submission, attempt.slot
         try:
             response = await self._transport.create(attempt.upload, before=partial(self._before_send, submission))
-        except HeldBack as stopped:
-            return FailedAttempt(AttemptOutcome.HELD_BACK, stopped)
+        except StoppedAtGate as stopped:
+            return FailedAttempt(AttemptOutcome.STOPPED, stopped)
         except TransportError as lost:
             return self._fail(_failed_by_transport(lost))
         if logged:
@@ -334,7 +334,7 @@ class Scheduler:
         if submission.caller_cancelled:
             raise not_sent()
         self._gate.check_before_first_byte(is_trial=submission.is_trial)
-        self._hub.emit_if_wanted(Submitting, self._submitting, submission)
+        self._hub.emit_if_wanted(Submitting, None, self._submitting, submission)
         submission.advance(Step.CONNECT)
 
     def _start_sending(self, submission: Submission) -> None:
@@ -381,7 +381,7 @@ class Scheduler:
         submission.advance(Step.ACCEPT)
         self._gate.record_accepted()
         submission.accept_body = body
-        self._hub.emit_if_wanted(Accepted, self._accepted, submission, body)
+        self._hub.emit_if_wanted(Accepted, task_id, self._accepted, submission, body)
         return task
 
     def _accepted(self, submission: Submission, body: bytes) -> Accepted:

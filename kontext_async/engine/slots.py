@@ -83,6 +83,12 @@ class ConcurrencySlots:
         """True if a slot is free, and no request waits for it."""
         return self._next_queue() is None and self.adaptive_limit.can_acquire(self.now())
 
+    @property
+    def has_demand(self) -> bool:
+        """True if requests wait for a slot, or for the response that says whether they are accepted."""
+        limit = self.adaptive_limit
+        return limit.in_flight > limit.accepted_in_flight or self._next_queue() is not None
+
     def now(self) -> float:
         """Return the present time of the clock."""
         return self._clock.time()

@@ -30,7 +30,7 @@ class Submission:
         journal: Records each step before the next one is taken.
         is_prompt_only: True if the request was made here from nothing but a prompt.
         attempt: The number of the current attempt, from 1.
-        excused: The attempts that did not fail: they ended with 429, or were held back before the first byte.
+        excused: The attempts that did not fail: they ended with 429, or were stopped before the first byte.
         phase: How far it has come: see `decisions.submission`.
         caller_cancelled: True once the caller is cancelled.
         has_uncertain_attempt: True if the gateway may have accepted an earlier attempt.

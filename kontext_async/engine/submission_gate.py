@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kontext_async.engine.transport import Response, Transport
     from kontext_async.engine.uploads import UploadLimiter
 
-__all__ = ["HeldBack", "SubmissionGate"]
+__all__ = ["StoppedAtGate", "SubmissionGate"]
 
 CAUSES = {
     TransportFailure.CERTIFICATE: Cause.CERTIFICATE,
@@ -45,7 +45,7 @@ PROBE = KontextRequest("a probe")
 """The request whose price is the probe: nothing is generated or billed."""
 
 
-class HeldBack(GatewayUnavailable):
+class StoppedAtGate(GatewayUnavailable):
     """The circuit opened after a submission was admitted and before its first byte. Nothing was sent. Internal."""
 
 
@@ -101,11 +101,11 @@ class SubmissionGate:
         """Check that an admitted submission may still be sent: the store and the connection took time.
 
         Raises:
-            HeldBack: The circuit opened meanwhile.
+            StoppedAtGate: The circuit opened meanwhile.
         """
         state = self._breaker.state
         if state is not CircuitState.CLOSED and not (is_trial and state is CircuitState.HALF_OPEN):
-            raise HeldBack("the circuit opened before the request was sent")
+            raise StoppedAtGate("the circuit opened before the request was sent")
 
     async def wait(self, deadline: float) -> None:
         """Wait for a change of the circuit, unless it is closed.

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import define, evolve, field
 
 from kontext_async.decisions.polling.entry import PollEntry
+from kontext_async.decisions.polling.watching import UNWATCHED, shortest_interval
 from kontext_async.errors import KontextError, TaskFailed
 from kontext_async.models import Generation, KontextRequest, TaskState, TaskStatus, Usage
 from kontext_async.protocol import fingerprint, read_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from kontext_async.engine.slots import ConcurrencySlots
 
 __all__ = ["Result", "TaskRecord", "TaskRecordWithDigest", "result_of"]
 
 Result: TypeAlias = Generation | KontextError
-T = TypeVar("T")
+Change: TypeAlias = "asyncio.Future[KontextError | None]"
+"""The next change of a task's status, or the error that ends the wait for it."""
 
 PROMPT_ONLY = KontextRequest("a prompt")
 """A request that is nothing but a prompt."""
@@ -49,7 +52,7 @@ class TaskRecord(PollEntry):
     result: Result | None = field(default=None, init=False)
     receipt: object | None = field(default=None, init=False, repr=False)
     _waiters: list[asyncio.Future[Result]] | None = field(default=None, init=False)
-    _watchers: list[asyncio.Future[KontextError | None]] | None = field(default=None, init=False)
+    _watchers: list[tuple[Change, float]] | None = field(default=None, init=False)
     _callback: Callable[[TaskRecord, Result], object] | None = field(default=None, init=False)
     _twins: list[TaskRecord] | None = field(default=None, init=False)
 
@@ -85,21 +88,45 @@ class TaskRecord(PollEntry):
         """True if anybody waits for the task, or has asked to be called back."""
         return self.has_waiters or self._callback is not None
 
+    @property
+    def watch_interval(self) -> float:
+        """The most seconds between two polls that a watcher of the task wants; infinite without a watcher."""
+        return UNWATCHED if self._watchers is None else shortest_interval(every for _, every in self._watchers)
+
     def retain_status(self) -> None:
         """Keep the last response from now on."""
         self.retains_status = True
 
     async def wait(self) -> Result:
-        """Wait for the task's result, or for the error that ends the wait."""
+        """Wait for the task's result, or for the error that ends the wait. A cancelled waiter affects no other."""
         if self._waiters is None:
             self._waiters = []
-        return await _wait_in(self._waiters)
+        waiters = self._waiters
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        waiters.append(future)
+        try:
+            return await future
+        finally:
+            if future in waiters:
+                waiters.remove(future)
 
-    async def wait_for_change(self) -> KontextError | None:
-        """Wait for the next change of `status`; return None, or the error that ends the wait."""
+    @contextmanager
+    def watcher(self, every: float) -> Iterator[Change]:
+        """Watch the task in the body of the ``with`` statement: its next change of `status` is to be awaited there.
+
+        Args:
+            every: The most seconds between two polls, as `watch_interval` then says.
+        """
         if self._watchers is None:
             self._watchers = []
-        return await _wait_in(self._watchers)
+        watchers = self._watchers
+        watcher: tuple[Change, float] = (asyncio.get_running_loop().create_future(), every)
+        watchers.append(watcher)
+        try:
+            yield watcher[0]
+        finally:
+            if watcher in watchers:
+                watchers.remove(watcher)
 
     def add_done_callback(self, callback: Callable[[TaskRecord, Result], object]) -> None:
         """Call `callback` once with the result, or with the error that ends the wait: at once if there is a result.
@@ -153,9 +180,9 @@ class TaskRecord(PollEntry):
 
     def _wake_watchers(self, error: KontextError | None) -> None:
         watchers, self._watchers = self._watchers, None
-        for future in watchers or ():
-            if not future.done():
-                future.set_result(error and error.copy())
+        for change, _ in watchers or ():
+            if not change.done():
+                change.set_result(error and error.copy())
 
 
 @define(eq=False, weakref_slot=False)
@@ -201,14 +228,3 @@ def result_of(task: TaskRecord, status: TaskStatus, now: float) -> Generation | 
 
 def _copy(result: Result) -> Result:
     return result.copy() if isinstance(result, KontextError) else result
-
-
-async def _wait_in(futures: list[asyncio.Future[T]]) -> T:
-    """Wait beside others. A cancelled waiter leaves the list and affects no other."""
-    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-    futures.append(future)
-    try:
-        return await future
-    finally:
-        if future in futures:
-            futures.remove(future)

@@ -399,14 +399,24 @@ class KontextSession:
         return self._engine.statistics()
 
     @overload
-    def subscribe(self, callback: Callable[[Event], object], /) -> Callable[[], None]: ...
-
-    @overload
-    def subscribe(self, callback: Callable[[EventT], object], kind: type[EventT], /) -> Callable[[], None]: ...
+    def subscribe(
+        self, callback: Callable[[Event], object], /, *, task_id: str | None = None
+    ) -> Callable[[], None]: ...
 
     @overload
     def subscribe(
-        self, callback: Callable[[EventT | OtherT], object], kind: type[EventT], other: type[OtherT], /
+        self, callback: Callable[[EventT], object], kind: type[EventT], /, *, task_id: str | None = None
+    ) -> Callable[[], None]: ...
+
+    @overload
+    def subscribe(
+        self,
+        callback: Callable[[EventT | OtherT], object],
+        kind: type[EventT],
+        other: type[OtherT],
+        /,
+        *,
+        task_id: str | None = None,
     ) -> Callable[[], None]: ...
 
     @overload
@@ -418,19 +428,29 @@ class KontextSession:
         third: type[Event],
         /,
         *kinds: type[Event],
+        task_id: str | None = None,
     ) -> Callable[[], None]: ...
 
-    def subscribe(self, callback: Callable[[Any], object], /, *kinds: type[Any]) -> Callable[[], None]:
+    def subscribe(
+        self, callback: Callable[[Any], object], /, *kinds: type[Any], task_id: str | None = None
+    ) -> Callable[[], None]:
         """Call `callback` with every event from now on, in order, on the session's loop. It must not block.
+
+        A subscription listens and sends nothing: `GenerationTask.updates` also has its task polled more often.
 
         Args:
             callback: Is called with each event.
             kinds: The event classes to report, from `kontext_async.events`; none reports all of them.
+            task_id: The task whose events to report; None reports those of all tasks.
 
         Returns:
             A function that ends the subscription.
+
+        Raises:
+            InvalidRequest: The task ID cannot be one.
         """
-        return self._engine.hub.subscribe(callback, *kinds)
+        task_id = None if task_id is None else check_task_id(task_id)
+        return self._engine.hub.subscribe(callback, *kinds, task_id=task_id)
 
     def __repr__(self) -> str:
         state = "running" if self._engine.is_running else "not running"

@@ -93,14 +93,23 @@ class GenerationTask:
         self._ensure_running()
         return await self._engine.poll_loop.poll_now(self._record)
 
-    async def updates(self) -> AsyncGenerator[TaskStatus, None]:
+    def updates(self, every: float | None = 1.0) -> AsyncGenerator[TaskStatus, None]:
         """Yield the task's status whenever it changes; end with the terminal status.
 
         A slow consumer gets the latest status and misses those between.
 
+        Args:
+            every: While the consumer waits for an update, the task is polled at least once in so many seconds, within
+                the session's limits and not more often than `Polling.min_interval`. The shortest of several watchers
+                counts. Once nobody waits, the task is polled as any other. None leaves the schedule as it is.
+
         Raises:
+            InvalidRequest: `every` is not a finite number of seconds above 0; nothing was sent.
             KontextError: As in `wait`, except that a failed task is a status here.
         """
+        return self._updates(math.inf if every is None else check_seconds(every, "every"))
+
+    async def _updates(self, every: float) -> AsyncGenerator[TaskStatus, None]:
         self._ensure_running()
         shown: TaskStatus | None = None
         self._track()
@@ -114,7 +123,7 @@ class GenerationTask:
                 return
             self._ensure_running()
             self._track()  # a poll that failed while nobody listened is repeated
-            if error := await self._record.wait_for_change():
+            if error := await self._engine.poll_loop.watch(self._record, every):
                 if self._record.result is None:
                     raise error
                 return
@@ -184,8 +193,15 @@ def deadline_of(clock: Clock, timeout: Any) -> float | None:
     Raises:
         InvalidRequest: It is not a number of seconds above 0.
     """
-    if timeout is None:
-        return None
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
-        raise InvalidRequest("timeout", timeout, "it must be a finite number of seconds above 0")
-    return clock.time() + timeout
+    return None if timeout is None else clock.time() + check_seconds(timeout, "timeout")
+
+
+def check_seconds(value: Any, name: str) -> float:
+    """Return a number of seconds that a caller gave as the argument `name`.
+
+    Raises:
+        InvalidRequest: It is not a finite number above 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise InvalidRequest(name, value, "it must be a finite number of seconds above 0")
+    return value

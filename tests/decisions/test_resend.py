@@ -82,8 +82,8 @@ def test_a_create_request_that_was_only_throttled_has_all_its_attempts_left() ->
 
 
 @given(st.integers(0, 100), retries, randoms)
-def test_a_request_that_was_held_back_goes_to_the_gate_at_once(attempt: int, chosen: Retries, random: float) -> None:
-    assert decide_retry(AttemptOutcome.HELD_BACK, attempt, chosen, random) == Resend(after=0.0)
+def test_a_request_that_was_stopped_goes_to_the_gate_at_once(attempt: int, chosen: Retries, random: float) -> None:
+    assert decide_retry(AttemptOutcome.STOPPED, attempt, chosen, random) == Resend(after=0.0)
 
 
 def test_the_outcome_of_a_503_without_retry_after_is_unknown() -> None:
@@ -119,7 +119,7 @@ def test_each_outcome_is_retried_or_not_as_the_table_says(
 
 
 @given(
-    st.sampled_from(AttemptOutcome).filter(lambda outcome: outcome is not AttemptOutcome.HELD_BACK),
+    st.sampled_from(AttemptOutcome).filter(lambda outcome: outcome is not AttemptOutcome.STOPPED),
     attempts,
     retries,
     randoms,

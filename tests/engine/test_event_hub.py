@@ -135,15 +135,64 @@ class TestSubscribe:
         assert "Submitting" in contexts[0]["message"]
 
 
+class TestOneTask:
+    def test_a_subscription_to_a_task_gets_its_events_and_no_others(self, hub: EventHub, seen: list[Event]) -> None:
+        hub.subscribe(seen.append, task_id="task-1")
+        hub.emit(submitting())
+        hub.emit(completed("task-2"))
+        hub.emit(status_received())
+        hub.emit(completed("task-1"))
+        assert seen == [status_received(), completed("task-1")]
+
+    def test_a_subscription_to_kinds_of_one_task_gets_these_only(self, hub: EventHub, seen: list[Event]) -> None:
+        hub.subscribe(seen.append, Completed, Failed, task_id="task-1")
+        hub.emit(status_received())
+        hub.emit(completed("task-2"))
+        hub.emit(completed("task-1"))
+        assert seen == [completed("task-1")]
+
+    def test_a_subscription_to_all_tasks_gets_the_event_too(self, hub: EventHub, seen: list[Event]) -> None:
+        everywhere: list[Event] = []
+        hub.subscribe(seen.append, task_id="task-1")
+        hub.subscribe(everywhere.append)
+        hub.emit(completed("task-1"))
+        assert seen == everywhere == [completed("task-1")]
+
+    def test_an_ended_subscription_leaves_those_of_the_same_task(self, hub: EventHub, seen: list[Event]) -> None:
+        others: list[Event] = []
+        unsubscribe = hub.subscribe(seen.append, task_id="task-1")
+        end_others = hub.subscribe(others.append, task_id="task-1")
+        unsubscribe()
+        unsubscribe()
+        hub.emit(completed("task-1"))
+        assert (seen, others) == ([], [completed("task-1")])
+        end_others()
+        hub.emit(completed("task-1"))
+        assert others == [completed("task-1")]
+
+    def test_nothing_is_left_of_the_subscriptions_to_many_tasks(self, hub: EventHub, seen: list[Event]) -> None:
+        for unsubscribe in [hub.subscribe(seen.append, task_id=f"task-{number}") for number in range(100)]:
+            unsubscribe()
+        assert hub._subscriptions == {}
+
+    def test_an_event_of_another_task_is_not_built_for_it(self, hub: EventHub, seen: list[Event]) -> None:
+        hub.subscribe(seen.append, task_id="task-1")
+        hub.emit_if_wanted(StatusReceived, "task-2", TestEmitIfWanted.never)
+        assert seen == []
+        hub.emit_if_wanted(StatusReceived, "task-1", status_received)
+        assert seen == [status_received()]
+        assert hub.counts.count(StatusReceived) == 2
+
+
 class TestEmitIfWanted:
     @staticmethod
     def never() -> StatusReceived:
         raise AssertionError("the event was built although no subscriber wants it")
 
     def test_an_event_that_no_subscriber_wants_is_only_counted(self, hub: EventHub, seen: list[Event]) -> None:
-        hub.emit_if_wanted(StatusReceived, self.never)
+        hub.emit_if_wanted(StatusReceived, "task-1", self.never)
         hub.subscribe(seen.append, Completed, Failed)
-        hub.emit_if_wanted(StatusReceived, self.never)
+        hub.emit_if_wanted(StatusReceived, "task-1", self.never)
         assert hub.counts.count(StatusReceived) == 2
         assert seen == []
 
@@ -159,14 +208,14 @@ class TestEmitIfWanted:
 
         hub.subscribe(seen.append, *kinds)
         hub.subscribe(lambda _: None)
-        hub.emit_if_wanted(StatusReceived, build, "text", number=7)
+        hub.emit_if_wanted(StatusReceived, "task-1", build, "text", number=7)
         assert built == [("text", 7)]
         assert seen == [status_received()]
         assert hub.counts.count(StatusReceived) == 1
 
     def test_an_ended_subscription_wants_nothing(self, hub: EventHub, seen: list[Event]) -> None:
         hub.subscribe(seen.append)()
-        hub.emit_if_wanted(StatusReceived, self.never)
+        hub.emit_if_wanted(StatusReceived, "task-1", self.never)
         assert hub.counts.count(StatusReceived) == 1
 
 
@@ -208,8 +257,8 @@ def test_a_subscriber_that_does_not_listen_gets_no_event(hub: EventHub, seen: li
     listening: set[type] = set()
     hub.subscribe(seen.append, Submitting, Failed, listens=listening.__contains__)
     hub.emit(submitting(1))
-    hub.emit_if_wanted(Submitting, submitting, 2)
+    hub.emit_if_wanted(Submitting, None, submitting, 2)
     listening.add(Submitting)
-    hub.emit_if_wanted(Submitting, submitting, 3)
+    hub.emit_if_wanted(Submitting, None, submitting, 3)
     assert [event.attempt for event in seen if isinstance(event, Submitting)] == [3]
     assert hub.counts.count(Submitting) == 3

@@ -47,6 +47,19 @@ async def queue_up(slots: ConcurrencySlots, *, priority: bool = False) -> asynci
     return task
 
 
+async def test_there_is_demand_until_every_request_is_accepted(one: ConcurrencySlots) -> None:
+    assert not one.has_demand
+    first = await one.acquire()
+    assert one.has_demand, "its response is awaited"
+    first.accepted()
+    assert not one.has_demand
+    waiting = await queue_up(one)
+    assert one.has_demand, "it waits for a slot"
+    one.release_task()
+    (await waiting).release()
+    assert not one.has_demand
+
+
 class TestAcquire:
     async def test_free_slots_are_assigned_at_once(self, new_slots: Callable[[int], ConcurrencySlots]) -> None:
         slots = new_slots(2)

@@ -144,7 +144,7 @@ def lose_first_response(emulator: Emulator, **outages: Any) -> Settings:
     return attrs.evolve(settings, timeouts=attrs.evolve(settings.timeouts, submit=0.3))
 
 
-async def test_a_request_that_the_store_records_while_the_circuit_opens_is_held_back(emulator: Emulator) -> None:
+async def test_a_request_that_the_store_records_while_the_circuit_opens_is_stopped(emulator: Emulator) -> None:
     store = UnreliableStore()
     settings = lose_first_response(emulator, wait=0.2, probe_initial=60.0, probe_max=60.0)
     async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings, store=store) as session:
@@ -156,7 +156,7 @@ async def test_a_request_that_the_store_records_while_the_circuit_opens_is_held_
     assert [row.state for row in store.database.rows.values()] == [State.UNCERTAIN, State.PLANNED]
 
 
-async def test_a_request_that_was_held_back_is_sent_once_the_circuit_closes(emulator: Emulator) -> None:
+async def test_a_request_that_was_stopped_is_sent_once_the_circuit_closes(emulator: Emulator) -> None:
     store = UnreliableStore()
     settings = lose_first_response(emulator, probe_initial=0.05)
     async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings, store=store) as session:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
-from session_support import turn_loop
+from session_support import ENOUGH_TURNS, run_with_clock, turn_loop
 
 from kontext_async import (
     GatewayUnavailable,
@@ -25,15 +25,9 @@ from kontext_async.emulator import Emulator, Fault, FaultKind
 from kontext_async.testing import ManualClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
-
-    T = TypeVar("T")
+    from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.anyio
-
-
-ENOUGH_TURNS = 10
-"""Turns of the loop after which every asyncio task has run as far as it can."""
 
 
 @pytest.fixture
@@ -52,22 +46,6 @@ async def session(emulator: Emulator, clock: ManualClock) -> AsyncIterator[Konte
     settings = Settings(polling=Polling(initial_delay=1.0, interval=10.0), limits=Limits(max_in_flight=3))
     async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=settings, clock=clock) as running:
         yield running
-
-
-async def run_with_clock(awaitable: Awaitable[T], clock: ManualClock, session: KontextSession) -> T:
-    """Await a result; whenever no request is in flight, advance the clock to its next timer."""
-    task = asyncio.ensure_future(awaitable)
-    quiet = 0
-    for _ in range(100_000):
-        await asyncio.sleep(0)
-        if task.done():
-            return await task
-        busy = session.statistics().polls_in_flight or session._engine.scheduler._in_flight
-        quiet = 0 if busy else quiet + 1
-        if quiet > ENOUGH_TURNS and clock.next_at is not None:
-            clock.advance(max(0.0, clock.next_at - clock.time()))
-            quiet = 0
-    raise AssertionError("there was no result")
 
 
 async def test_a_task_is_polled_at_the_interval_of_the_settings(session: KontextSession, clock: ManualClock) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from session_support import encode_png, events_of
 
+from kontext_async import InvalidRequest
 from kontext_async.emulator import Emulator, FaultKind
 from kontext_async.events import Accepted, Completed, Event, Failed, StatusReceived, Submitting
 from kontext_async.protocol import read_status
@@ -67,6 +68,52 @@ class TestKinds:
         unsubscribe()
         await session.generate("another")
         assert len(seen) == 1
+
+
+class TestOneTask:
+    @SLOW_ENOUGH
+    async def test_a_subscription_to_a_task_gets_its_events_only(
+        self, session: KontextSession, events: list[Event]
+    ) -> None:
+        fox, hare = await session.submit("a fox"), await session.submit("a hare")
+        of_fox: list[Event] = []
+        ended: list[Event] = []
+        session.subscribe(of_fox.append, task_id=fox.id)
+        session.subscribe(ended.append, Completed, Failed, task_id=hare.id)
+        already = len(events)
+        await hare.wait()
+        await fox.wait()
+        later = events[already:]
+        assert {event.task_id for event in later} == {fox.id, hare.id}
+        assert of_fox == [event for event in later if event.task_id == fox.id]
+        assert ended == [event for event in later if isinstance(event, Completed) and event.task_id == hare.id]
+
+    @SLOW_ENOUGH
+    async def test_the_polls_of_other_tasks_are_not_parsed_for_it(
+        self, session: KontextSession, parsed: list[str]
+    ) -> None:
+        fox, hare = await session.submit("a fox"), await session.submit("a hare")
+        seen: list[StatusReceived] = []
+        session.subscribe(seen.append, StatusReceived, task_id=fox.id)
+        await hare.wait()
+        await fox.wait()
+        assert len(seen) > 1
+        assert set(parsed) == {fox.id}
+
+    async def test_the_subscription_to_a_task_ends(self, session: KontextSession) -> None:
+        fox = await session.submit("a fox")
+        seen: list[Event] = []
+        unsubscribe = session.subscribe(seen.append, task_id=fox.id)
+        unsubscribe()
+        unsubscribe()
+        await fox.wait()
+        assert seen == []
+
+    @pytest.mark.parametrize("task_id", ["", " ", "..", 7, b"task"])
+    async def test_a_value_that_is_no_task_id_is_refused(self, session: KontextSession, task_id: Any) -> None:
+        with pytest.raises(InvalidRequest) as caught:
+            session.subscribe(print, task_id=task_id)
+        assert caught.value.field == "task_id"
 
 
 class TestCostOfSubscriptions:

@@ -11,6 +11,7 @@ from attrs import define, field
 from kontext_async.decisions.polling.adaptive import AdaptiveTiming
 from kontext_async.decisions.polling.entry import PollEntry
 from kontext_async.decisions.polling.queue import PollQueue
+from kontext_async.decisions.polling.watching import UNWATCHED
 from kontext_async.models import TaskState, TaskStatus
 from kontext_async.settings import Limits, Polling
 
@@ -28,6 +29,7 @@ __all__ = [
     "ExactTiming",
     "Job",
     "SimulatedGateway",
+    "WatchedTask",
     "ages_around",
     "bimodal",
     "cost",
@@ -49,12 +51,17 @@ class ExactTiming:
     initial_delay: float = 1.0
     interval: float = 2.0
     observed: list[str] = field(factory=list)
+    urgency: float = 1.0
 
     def first_poll(self, task: PollEntry, now: float, random: float) -> float:
         return task.since + self.initial_delay
 
     def next_poll(self, task: PollEntry, progress: float | None, now: float, random: float) -> float:
+        task.unfinished_at = task.due
         return now + self.interval
+
+    def replan(self, task: PollEntry, now: float, random: float) -> float:
+        return max(now, task.unfinished_at + self.interval / self.urgency)
 
     def observe_end(self, task: PollEntry, status: TaskStatus, now: float) -> None:
         self.observed.append(task.task_id)
@@ -70,6 +77,17 @@ class Job(PollEntry):
     takes: float = 0.0
     polls: int = 0
     kind_name: Hashable | None = "one"
+
+
+@define(eq=False)
+class WatchedTask(PollEntry):
+    """A polled task that somebody may watch."""
+
+    interval: float = UNWATCHED
+
+    @property
+    def watch_interval(self) -> float:
+        return self.interval
 
 
 @define

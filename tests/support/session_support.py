@@ -18,11 +18,33 @@ if TYPE_CHECKING:
 
     from kontext_async.emulator import Emulator
     from kontext_async.events import Event
+    from kontext_async.testing import ManualClock
 
     EventT = TypeVar("EventT", bound=Event)
+    T = TypeVar("T")
 
 UNTIL_SECONDS = 10
 """Seconds after which a condition that should become true fails the test."""
+
+
+ENOUGH_TURNS = 10
+"""Turns of the loop after which every asyncio task has run as far as it can."""
+
+
+async def run_with_clock(awaitable: Awaitable[T], clock: ManualClock, session: KontextSession) -> T:
+    """Await a result; whenever no request is in flight, advance the clock to its next timer."""
+    task = asyncio.ensure_future(awaitable)
+    quiet = 0
+    for _ in range(100_000):
+        await asyncio.sleep(0)
+        if task.done():
+            return await task
+        busy = session.statistics().polls_in_flight or session._engine.scheduler._in_flight
+        quiet = 0 if busy else quiet + 1
+        if quiet > ENOUGH_TURNS and clock.next_at is not None:
+            clock.advance(max(0.0, clock.next_at - clock.time()))
+            quiet = 0
+    raise AssertionError("there was no result")
 
 
 async def until(condition: Callable[[], object]) -> None:

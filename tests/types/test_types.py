@@ -117,6 +117,9 @@ async def use_a_task(session: KontextSession) -> None:
     assert_type(await task.wait(300), Generation)
     assert_type(await task.status(), TaskStatus)
     assert_type(task.updates(), AsyncGenerator[TaskStatus, None])
+    assert_type(task.updates(every=0.5), AsyncGenerator[TaskStatus, None])
+    assert_type(task.updates(None), AsyncGenerator[TaskStatus, None])
+    task.updates(every="1")  # type: ignore[arg-type]
     async for status in task.updates():
         assert_type(status, TaskStatus)
     task.id = "other"  # type: ignore[misc]
@@ -173,6 +176,10 @@ async def use_a_session(session: KontextSession, callback: Callable[[Event], Non
     session.subscribe(lambda event: event.generation, Completed)
     session.subscribe(lambda event: event.task_id, Completed, Downloaded)
     assert_type(session.subscribe(show_completed, Completed), Callable[[], None])
+    assert_type(session.subscribe(callback, task_id="t"), Callable[[], None])
+    session.subscribe(lambda event: event.generation, Completed, task_id="t")
+    session.subscribe(lambda event: event.task_id, Completed, Downloaded, task_id=None)
+    session.subscribe(callback, task_id=7)  # type: ignore[call-overload]
     session.subscribe(show_completed)  # type: ignore[arg-type]
     session.subscribe(show_completed, Failed)  # type: ignore[arg-type]
     session.subscribe(callback, "Completed")  # type: ignore[call-overload]

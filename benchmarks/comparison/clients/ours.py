@@ -23,9 +23,11 @@ def build_settings(job: Job) -> Settings:
 
 
 async def run(job: Job, stopwatch: Stopwatch) -> Counter[str]:
-    """Run the job."""
+    """Run the job; the option `seed` is that of the session's random numbers."""
     failures: Counter[str] = Counter()
     async with KontextSession("benchmark", base_url=job.address, settings=build_settings(job)) as session:
+        if "seed" in job.options:
+            session._engine._context.random.seed(job.options["seed"])  # noqa: SLF001 # paired runs
         stopwatch.start()
         async for outcome in session.generate_many(PROMPT for _ in range(job.tasks)):
             if outcome.error:

@@ -68,18 +68,15 @@ class KindModel:
     """The model of one kind of request: when its tasks end, and when to poll them.
 
     Attributes:
-        poll_cost: The seconds of delay that one poll may cost.
         survival: The estimator of the ages at which tasks end.
         progress_model: The record of how well progress predicts ends.
         distribution: The latest estimate; None while too few ends are known.
-        schedule: The optimal schedule for it.
     """
 
-    poll_cost: float
     survival: SurvivalEstimator = field(factory=SurvivalEstimator, init=False)
     progress_model: ProgressModel = field(factory=ProgressModel, init=False)
     distribution: LifetimeDistribution | None = field(default=None, init=False)
-    schedule: PollSchedule | None = field(default=None, init=False)
+    _schedules: dict[float, PollSchedule] = field(factory=dict, init=False)
     _refresh_at: int = field(default=MIN_ENDS, init=False)
     _surplus: float = field(default=0.0, init=False)
     _variance: float = field(default=0.0, init=False)
@@ -109,9 +106,21 @@ class KindModel:
         if drifted or self.survival.ends_observed >= self._refresh_at:
             ends = self.survival.ends_observed
             self.distribution = self.survival.estimate()
-            self.schedule = optimal_schedule(self.distribution, self.poll_cost)
+            self._schedules.clear()
             self._refresh_at = ends + max(MIN_ENDS, int(min(ends, MEMORY) / REFRESH_DIVISOR))
             self._surplus = self._variance = 0.0
+
+    def next_poll(self, age: float, poll_cost: float) -> float | None:
+        """Return the age of the poll that follows one at `age` where a poll may cost so many seconds of delay.
+
+        None while too few ends are known.
+        """
+        if self.distribution is None:
+            return None
+        schedule = self._schedules.get(poll_cost)
+        if schedule is None:
+            schedule = self._schedules[poll_cost] = optimal_schedule(self.distribution, poll_cost)
+        return schedule.next_poll(age)
 
 
 def _single_kind(task: PollEntry) -> Hashable:  # noqa: ARG001 # all are of one kind
@@ -129,6 +138,7 @@ class AdaptiveTiming(Generic[EntryT]):
 
     polling: Polling
     kind_of: Callable[[EntryT], Hashable | None] = _single_kind
+    urgency: float = field(default=1.0, init=False)
     _fallback: IntervalTiming = field(init=False)
     _overall: KindModel = field(init=False)
     _overall_only: tuple[KindModel] = field(init=False)
@@ -137,7 +147,7 @@ class AdaptiveTiming(Generic[EntryT]):
 
     def __attrs_post_init__(self) -> None:
         self._fallback = IntervalTiming(self.polling)
-        self._overall = KindModel(self.polling.poll_cost)
+        self._overall = KindModel()
         self._overall_only = (self._overall,)
 
     def learn(self, kind: Hashable, durations: Iterable[float]) -> None:
@@ -152,12 +162,11 @@ class AdaptiveTiming(Generic[EntryT]):
     def first_poll(self, task: EntryT, now: float, random: float) -> float:
         """See `Timing.first_poll`."""
         task.kind = self._kind_number(self.kind_of(task))
-        model = self._refresh_model(task)
-        if model is None or model.schedule is None:
-            return self._fallback.first_poll(task, now, random)
         age = max(0.0, now - task.since)
-        gap = self._bound_gap(model.schedule.next_poll(age) - age, random)
-        return now + gap
+        target = self._target(task, age)
+        if target is None:
+            return self._fallback.first_poll(task, now, random)
+        return now + self._bound_gap(target - age, random)
 
     def next_poll(self, task: EntryT, progress: float | None, now: float, random: float) -> float:
         """See `Timing.next_poll`."""
@@ -168,12 +177,30 @@ class AdaptiveTiming(Generic[EntryT]):
             if task.kind is not None:
                 self._observe_alive(task, begin - task.since, age)
         task.predicted_end = predict_end(age, progress)
-        model = self._refresh_model(task)
-        if model is None or model.schedule is None:
+        target = self._target(task, age)
+        if target is None:
             return self._fallback.next_poll(task, progress, now, random)
-        target = model.progress_model.next_poll(task.predicted_end, age, self.polling.poll_cost)
-        gap = self._bound_gap((model.schedule.next_poll(age) if target is None else target) - age, random)
-        return max(polled_at + gap, now + self.polling.min_interval)
+        return max(polled_at + self._bound_gap(target - age, random), now + self.polling.min_interval)
+
+    def replan(self, task: EntryT, now: float, random: float) -> float:
+        """See `Timing.replan`."""
+        age = max(0.0, task.unfinished_at - task.since)
+        target = self._target(task, age)
+        if target is None:
+            return task.due
+        return max(now, task.since + age + self._bound_gap(target - age, random))
+
+    def _target(self, task: EntryT, age: float) -> float | None:
+        """Return the age of the poll that follows one at `age`; None while the schedule is fixed."""
+        model = self._refresh_model(task)
+        if model is None:
+            return None
+        poll_cost = self.polling.poll_cost / self.urgency
+        target = model.next_poll(age, poll_cost)
+        if target is None:
+            return None
+        predicted = model.progress_model.next_poll(task.predicted_end, age, poll_cost)
+        return target if predicted is None else predicted
 
     def _observe_alive(self, task: PollEntry, begin: float, age: float) -> None:
         for model in self._models_of(task.kind):
@@ -208,7 +235,7 @@ class AdaptiveTiming(Generic[EntryT]):
         number = self._kind_numbers.setdefault(kind, len(self._kind_numbers))
         if len(self._kind_numbers) > max(1, len(self._kind_models)):
             missing = len(self._kind_numbers) - len(self._kind_models)
-            self._kind_models += [KindModel(self.polling.poll_cost) for _ in range(missing)]
+            self._kind_models += [KindModel() for _ in range(missing)]
         return number
 
     def _models_of(self, number: int | None) -> tuple[KindModel, ...]:

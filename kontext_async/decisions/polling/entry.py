@@ -14,6 +14,7 @@ method                                                from                      
 `PollQueue.poll_done`                                 IN_FLIGHT                             IDLE
 `PollQueue.status_received`, unless it is terminal    IDLE                                  SCHEDULED
 `PollQueue.reschedule`, `PollQueue.retry_later`       IDLE                                  SCHEDULED
+`PollQueue.watch`, `PollQueue.replan`: it is sooner   SCHEDULED                             SCHEDULED
 `PollQueue.remove`                                    any                                   IDLE
 ====================================================  ====================================  ===========
 
@@ -26,6 +27,8 @@ from __future__ import annotations
 import enum
 
 from attrs import Factory, define, field
+
+from kontext_async.decisions.polling.watching import UNWATCHED
 
 __all__ = ["FailureStreak", "Place", "PollEntry"]
 
@@ -84,3 +87,8 @@ class PollEntry:
     def failures(self) -> int:
         """The number of consecutive failed polls."""
         return 0 if self.failure_streak is None else self.failure_streak.failures
+
+    @property
+    def watch_interval(self) -> float:
+        """The most seconds between two polls that somebody who watches the task wants; infinite without a watcher."""
+        return UNWATCHED

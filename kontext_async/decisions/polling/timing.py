@@ -25,7 +25,13 @@ EntryT_contra = TypeVar("EntryT_contra", bound=PollEntry, contravariant=True)
 
 
 class Timing(Protocol[EntryT_contra]):
-    """A rule that says when to poll. It sees the start of every task, every status and every end, so it may learn."""
+    """A rule that says when to poll. It sees the start of every task, every status and every end, so it may learn.
+
+    Attributes:
+        urgency: The worth of a second of delay now, relative to what the settings say (`batch_end`).
+    """
+
+    urgency: float
 
     def first_poll(self, task: EntryT_contra, now: float, random: float) -> float:
         """Return the time of the first poll of a task."""
@@ -33,6 +39,10 @@ class Timing(Protocol[EntryT_contra]):
 
     def next_poll(self, task: EntryT_contra, progress: float | None, now: float, random: float) -> float:
         """Return the time of the next poll of a task that was found unfinished with this progress."""
+        ...
+
+    def replan(self, task: EntryT_contra, now: float, random: float) -> float:
+        """Return the time of the next poll of a task that waits for it, at the present urgency."""
         ...
 
     def observe_end(self, task: EntryT_contra, status: TaskStatus, now: float) -> None:
@@ -46,9 +56,10 @@ class Timing(Protocol[EntryT_contra]):
 
 @define
 class IntervalTiming:
-    """The first delay and the interval of the settings, with jitter."""
+    """The first delay and the interval of the settings, with jitter, at any urgency."""
 
     polling: Polling
+    urgency: float = field(default=1.0, init=False)
     _interval: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -60,7 +71,12 @@ class IntervalTiming:
 
     def next_poll(self, task: PollEntry, progress: float | None, now: float, random: float) -> float:  # noqa: ARG002 # Timing's
         """See `Timing.next_poll`."""
+        task.unfinished_at = max(task.unfinished_at, task.due)
         return now + self._add_jitter(self._interval, random)
+
+    def replan(self, task: PollEntry, now: float, random: float) -> float:  # noqa: ARG002 # Timing's
+        """See `Timing.replan`: the schedule is fixed."""
+        return task.due
 
     def observe_end(self, task: PollEntry, status: TaskStatus, now: float) -> None:
         """See `Timing.observe_end`: a fixed interval learns nothing."""

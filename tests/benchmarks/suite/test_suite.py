@@ -6,7 +6,10 @@ import pytest
 from benchmark_support import FAST_POLLING, FAST_WORKLOAD, assert_valid_figures
 from servers_support import skipping
 
+from benchmarks.servers.schedule import Workload
 from benchmarks.suite import (
+    at_once,
+    batch_end,
     connections,
     create_cpu,
     idle_close,
@@ -15,10 +18,12 @@ from benchmarks.suite import (
     makespan,
     memory,
     pacing,
+    poll_curve,
     status_cpu,
     store_cpu,
     store_size,
     validation,
+    watched,
 )
 from kontext_async.engine.poll_workers import PollWorkers
 
@@ -29,6 +34,47 @@ def test_makespan_returns_figures() -> None:
     assert_valid_figures(figures)
     assert figures["cases"]["few"]["kontext_async"]["failures"] == {}
     assert makespan.describe(figures)
+
+
+def test_at_once_returns_figures_of_every_pair() -> None:
+    figures = at_once.measure(
+        sizes=at_once.Sizes(pairs=2, tasks=5, workload=FAST_WORKLOAD, polling=FAST_POLLING, interval=0.01)
+    )
+    assert_valid_figures(figures)
+    assert {clock: len(ratios) for clock, ratios in figures["ends"].items()} == {"client": 2, "server": 2}
+    assert at_once.describe(figures)
+
+
+def test_poll_curve_returns_figures_and_the_bound_of_each_point() -> None:
+    few = poll_curve.Point(poll_cost=0.01, makespan=1.0, polls=1.0, cpu=1.0)
+    figures = poll_curve.measure(
+        sizes=poll_curve.Sizes(
+            tasks=6, in_flight=3, workload=FAST_WORKLOAD, points={"few": few}, polling=FAST_POLLING, interval=0.01
+        )
+    )
+    assert_valid_figures(figures)
+    assert 1 <= figures["points"]["few"]["bound"] <= figures["points"]["few"]["makespan"]
+    assert poll_curve.describe(figures)
+
+
+def test_batch_end_returns_figures_of_every_rule() -> None:
+    figures = batch_end.measure(
+        sizes=batch_end.Sizes(seeds=1, batches={"few": batch_end.Batch(tasks=40, in_flight=20)})
+    )
+    assert_valid_figures(figures)
+    assert set(figures["cases"]["few"]) == {*batch_end.RULES, "bound"}
+    assert batch_end.describe(figures)
+
+
+def test_watched_returns_figures() -> None:
+    figures = watched.measure(
+        sizes=watched.Sizes(
+            learned=10, tasks=4, every=0.02, workload=Workload(median=0.2, sigma=0.1, linear=True), polling=FAST_POLLING
+        )
+    )
+    assert_valid_figures(figures)
+    assert figures["capped"]["lost"] == 0
+    assert watched.describe(figures)
 
 
 def test_pacing_returns_figures_of_both_rules() -> None:

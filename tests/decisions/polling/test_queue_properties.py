@@ -12,13 +12,14 @@ import pytest
 from attrs import define, field
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from polling_support import DONE, RUNNING, UNKNOWN
+from polling_support import DONE, RUNNING, UNKNOWN, WatchedTask
 
 from kontext_async.decisions.polling.entry import Place, PollEntry
 from kontext_async.decisions.polling.failures import PollFailure, record_failure
 from kontext_async.decisions.polling.queue import PollQueue
 from kontext_async.decisions.polling.rate_cap import TOLERANCE
 from kontext_async.decisions.polling.timing import JITTER, IntervalTiming
+from kontext_async.decisions.polling.watching import UNWATCHED
 from kontext_async.settings import Limits, Polling, Retries
 
 if TYPE_CHECKING:
@@ -32,18 +33,18 @@ randoms = st.floats(0, 1)
 
 
 class PollQueueMachine(RuleBasedStateMachine):
-    """Tasks are added, removed and polled, and polls succeed or fail, in any order."""
+    """Tasks are added, watched, removed and polled, and polls succeed or fail, in any order."""
 
     @initialize(max_in_flight=st.integers(1, 5), rate=st.floats(0.5, 50))
     def begin(self, max_in_flight: int, rate: float) -> None:
         self.limits = Limits(max_polls_in_flight=max_in_flight, polls_per_second=rate)
         self.polling = Polling(initial_delay=1.0, interval=0.5)
-        self.queue: PollQueue[PollEntry] = PollQueue(self.limits, IntervalTiming(self.polling))
+        self.queue: PollQueue[WatchedTask] = PollQueue(self.limits, IntervalTiming(self.polling), least=0.25)
         self.now = 0.0
         self.paused_until = -math.inf
         self.numbers = count()
-        self.tasks: list[PollEntry] = []
-        self.in_flight: list[PollEntry] = []
+        self.tasks: list[WatchedTask] = []
+        self.in_flight: list[WatchedTask] = []
         self.polled_at: list[float] = []
 
     @rule(seconds=st.floats(0, 5))
@@ -52,7 +53,7 @@ class PollQueueMachine(RuleBasedStateMachine):
 
     @rule(random=randoms, age=st.floats(0, 10), urgent=st.booleans())
     def add(self, random: float, age: float, urgent: bool) -> None:  # noqa: FBT001 # drawn
-        task = PollEntry(str(next(self.numbers)), self.now - age)
+        task = WatchedTask(str(next(self.numbers)), self.now - age)
         self.queue.add(task, self.now, random)
         assert task.due >= task.since + self.polling.initial_delay * (1 - JITTER) - 1e-9
         if urgent:
@@ -76,6 +77,27 @@ class PollQueueMachine(RuleBasedStateMachine):
             self.queue.add(task, self.now, 0.5)
         else:
             self.tasks.remove(task)
+
+    @precondition(lambda self: self.tasks)
+    @rule(data=st.data(), interval=st.floats(0.05, 3))
+    def watch(self, data: st.DataObject, interval: float) -> None:
+        task = data.draw(st.sampled_from(self.tasks))
+        task.interval, before = interval, task.due
+        self.queue.watch(task)
+        assert task.due <= before
+
+    @precondition(lambda self: self.tasks)
+    @rule(data=st.data())
+    def stop_watching(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from(self.tasks)).interval = UNWATCHED
+
+    @rule(urgency=st.floats(1, 100), random=randoms)
+    def change_urgency(self, urgency: float, random: float) -> None:
+        if self.queue.set_urgency(urgency):
+            for task in self.tasks:
+                before = task.due
+                self.queue.replan(task, self.now, random)
+                assert task.due <= before
 
     @rule(seconds=st.floats(0, 3))
     def pause(self, seconds: float) -> None:
