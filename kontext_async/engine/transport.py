@@ -261,25 +261,20 @@ class Transport:
         else:
             headers = {**self._headers, "Content-Type": "application/json", "Content-Length": str(upload.length)}
             options = {**options, "headers": headers}
-        received = None
+        received = _Received()
         async with self.connection_slots:
             if before and (steps := before()):
                 await steps
             try:
                 with self._submit_timeout:
                     response = await _usable(self._creates).post(url, data=body, allow_redirects=False, **options)
-                    content = response.content
                     try:
-                        if content.is_eof():  # most bodies come together with their head
-                            return self._make_response(response, content.read_nowait())
-                        received = _Received()
-                        return self._make_response(response, await _read_all(response, received))
+                        return await self._read(response, received)
                     finally:
-                        response.release()
                         if body is upload:
                             await response.wait_for_close()  # the response may come before the end of the body is sent
             except LIBRARY_ERRORS as error:
-                if salvaged := self._salvage(received or _Received(), error):
+                if salvaged := self._salvage(received, error):
                     return salvaged
                 failure = self._translate(error, self._timeouts.submit, handed_over=upload.handed_over)
         if isinstance(upload.failure, KontextError):
@@ -293,23 +288,26 @@ class Transport:
             TransportError: No response came.
         """
         url = URL(status_url(self._base_url, task_id), encoded=True)
-        received = None
+        received = _Received()
         try:
             with self._status_timeout:
                 response = await _usable(self._statuses).get(url, allow_redirects=False, **self._options)
-                content = response.content
-                try:
-                    if content.is_eof():  # most bodies come together with their head
-                        return self._make_response(response, content.read_nowait())
-                    received = _Received()
-                    return self._make_response(response, await _read_all(response, received))
-                finally:
-                    response.release()
+                return await self._read(response, received)
         except LIBRARY_ERRORS as error:
-            if received and (whole := self._salvage(received, error)):
+            if received.response and (whole := self._salvage(received, error)):
                 return whole
             failure = self._translate(error, self._timeouts.status)
         raise failure
+
+    async def _read(self, response: aiohttp.ClientResponse, received: _Received) -> Response:
+        """Read a response in full, and release its connection. What has come of a broken one stays in `received`."""
+        content = response.content
+        try:
+            if content.is_eof():  # most bodies come together with their head
+                return self._make_response(response, content.read_nowait())
+            return self._make_response(response, await _read_all(response, received))
+        finally:
+            response.release()
 
     @asynccontextmanager
     async def download(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[Download]:
