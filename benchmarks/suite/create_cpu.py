@@ -24,7 +24,7 @@ from attrs import frozen
 from benchmarks.comparison.clients.by_hand import BODY, HEADERS
 from benchmarks.comparison.clients.job import PROMPT
 from benchmarks.servers.schedule import Workload
-from benchmarks.support.measure import compute_median, compute_median_ratio, measure_run, run_interleaved
+from benchmarks.support.measure import compute_median, compute_median_ratio, measure_cpu_per_request, run_interleaved
 from benchmarks.support.server_process import start_mock_gateway
 from benchmarks.support.thresholds import check_threshold
 from kontext_async import KontextSession, Limits, Settings
@@ -36,7 +36,7 @@ from kontext_async.protocol import encode_create
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from benchmarks.support.measure import LoopWatch, Stopwatch
+    from benchmarks.support.measure import Stopwatch
     from kontext_async.engine.uploads import Upload
 
 __all__ = ["Sizes", "describe", "measure"]
@@ -70,7 +70,8 @@ def measure(quick: bool = True, sizes: Sizes | None = None) -> dict[str, Any]:  
         server.reset(ENDLESS)
         work = {OURS: submit, BY_HAND: post_by_hand, TRANSPORT: send_by_transport, ENGINE: submit_without_http}
         runs = run_interleaved(
-            {name: partial(_measure_one, each, server.address, sizes) for name, each in work.items()}, sizes.rounds
+            {name: partial(measure_cpu_per_request, each, server.address, sizes) for name, each in work.items()},
+            sizes.rounds,
         )
     what = f"CPU of a create request at {sizes.at_once} at once, against aiohttp post + json"
     return {
@@ -88,29 +89,24 @@ def describe(figures: dict[str, Any]) -> list[str]:
     return [f"{name}: {micro:g} us, {ratios[name]:g}" for name, micro in figures["cpu_us_per_request"].items()]
 
 
-def _measure_one(work: Callable[..., Any], address: str, sizes: Sizes) -> float:
-    def work_with_stopwatch(stopwatch: Stopwatch, _: LoopWatch) -> Any:
-        return work(stopwatch, address, sizes)
-
-    return measure_run(work_with_stopwatch).cpu * 1e6 / (sizes.waves * sizes.at_once)
-
-
-async def _send_waves(stopwatch: Stopwatch, sizes: Sizes, send: Callable[[], Awaitable[object]]) -> None:
+async def _send_waves(stopwatch: Stopwatch, sizes: Sizes, send: Callable[[], Awaitable[object]]) -> int:
+    """Send the waves, and return the number of requests that were measured."""
     for _ in range(sizes.warm_up):
         await asyncio.gather(*(send() for _ in range(sizes.at_once)))
     stopwatch.start()
     for _ in range(sizes.waves):
         await asyncio.gather(*(send() for _ in range(sizes.at_once)))
     stopwatch.stop()
+    return sizes.waves * sizes.at_once
 
 
-async def submit(stopwatch: Stopwatch, address: str, sizes: Sizes) -> None:
+async def submit(stopwatch: Stopwatch, address: str, sizes: Sizes) -> int:
     """Submit with a session."""
     async with _create_session(address) as session:
-        await _send_waves(stopwatch, sizes, lambda: session.submit(PROMPT))
+        return await _send_waves(stopwatch, sizes, lambda: session.submit(PROMPT))
 
 
-async def post_by_hand(stopwatch: Stopwatch, address: str, sizes: Sizes) -> None:
+async def post_by_hand(stopwatch: Stopwatch, address: str, sizes: Sizes) -> int:
     """Post with plain aiohttp."""
     url = f"{address}/model/v1/generation"
     async with aiohttp.ClientSession(headers=HEADERS) as http:
@@ -119,19 +115,19 @@ async def post_by_hand(stopwatch: Stopwatch, address: str, sizes: Sizes) -> None
             async with http.post(url, json=BODY) as response:
                 await response.json()
 
-        await _send_waves(stopwatch, sizes, post)
+        return await _send_waves(stopwatch, sizes, post)
 
 
-async def send_by_transport(stopwatch: Stopwatch, address: str, sizes: Sizes) -> None:
+async def send_by_transport(stopwatch: Stopwatch, address: str, sizes: Sizes) -> int:
     """Send bodies that are encoded beforehand with the transport of a session, and discard the responses."""
     async with _create_session(address) as session:
         engine = session._engine  # noqa: SLF001 # a part of it is measured alone
         body = encode_create(KontextRequest(PROMPT), ())
         uploads = UploadLimiter(Limits())
-        await _send_waves(stopwatch, sizes, lambda: engine.transport.create(uploads.upload(body)))
+        return await _send_waves(stopwatch, sizes, lambda: engine.transport.create(uploads.upload(body)))
 
 
-async def submit_without_http(stopwatch: Stopwatch, address: str, sizes: Sizes) -> None:
+async def submit_without_http(stopwatch: Stopwatch, address: str, sizes: Sizes) -> int:
     """Submit with a session whose transport responds in the next turn of the loop."""
     numbers = count()
 
@@ -143,7 +139,7 @@ async def submit_without_http(stopwatch: Stopwatch, address: str, sizes: Sizes) 
 
     async with _create_session(address) as session:
         session._engine.transport.create = respond  # type: ignore[assignment,method-assign] # noqa: SLF001 # as above
-        await _send_waves(stopwatch, sizes, lambda: session.submit(PROMPT))
+        return await _send_waves(stopwatch, sizes, lambda: session.submit(PROMPT))
 
 
 def _create_session(address: str) -> KontextSession:

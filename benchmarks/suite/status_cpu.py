@@ -17,15 +17,19 @@ import aiohttp
 from attrs import evolve, frozen
 
 from benchmarks.servers.schedule import Workload
-from benchmarks.support.measure import compute_median, compute_median_ratio, measure_run, run_interleaved
+from benchmarks.support.measure import (
+    compute_median,
+    compute_median_ratio,
+    measure_cpu_per_request,
+    measure_run,
+    run_interleaved,
+)
 from benchmarks.support.sampling import Sampler
 from benchmarks.support.server_process import start_mock_gateway
 from benchmarks.support.thresholds import check_threshold
 from kontext_async import KontextSession, Limits, Polling, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from benchmarks.support.measure import LoopWatch, Stopwatch
 
 __all__ = ["Sizes", "describe", "measure"]
@@ -62,7 +66,7 @@ def measure(quick: bool = True, sizes: Sizes | None = None) -> dict[str, Any]:  
         server.reset(WORKLOAD)
         candidates = {"kontext_async": poll_with_session, "aiohttp get + json": poll_by_hand}
         runs = run_interleaved(
-            {name: partial(_measure_one, work, server.address, sizes) for name, work in candidates.items()},
+            {name: partial(measure_cpu_per_request, work, server.address, sizes) for name, work in candidates.items()},
             sizes.rounds,
         )
         ours, theirs = runs.values()
@@ -85,14 +89,6 @@ def describe(figures: dict[str, Any]) -> list[str]:
     medians = [f"{name}: {micro:g} us a request" for name, micro in figures["cpu_us_per_request"].items()]
     medians.append(f"the server: {figures['server_us_per_request']:g} us a request")
     return [*medians, "of ours, us: " + ", ".join(f"{name} {micro:.0f}" for name, micro in list(places.items())[:8])]
-
-
-def _measure_one(work: Callable[..., Any], address: str, sizes: Sizes) -> float:
-    def work_with_stopwatch(stopwatch: Stopwatch, _: LoopWatch) -> Any:
-        return work(stopwatch, address, sizes)
-
-    measured = measure_run(work_with_stopwatch)
-    return measured.cpu * 1e6 / max(1, int(measured.value))
 
 
 async def poll_with_session(stopwatch: Stopwatch, address: str, sizes: Sizes) -> int:

@@ -28,6 +28,7 @@ __all__ = [
     "compute_median",
     "compute_median_ratio",
     "describe_machine",
+    "measure_cpu_per_request",
     "measure_run",
     "measure_traced_memory",
     "run_interleaved",
@@ -154,6 +155,16 @@ def measure_run(work: Callable[[Stopwatch, LoopWatch], Coroutine[Any, Any, Any]]
     return Measurement(
         value=value, seconds=stopwatch.seconds, cpu=stopwatch.cpu, stall=watch.longest, turns=watch.turns
     )
+
+
+def measure_cpu_per_request(work: Callable[..., Coroutine[Any, Any, int]], *args: object) -> float:
+    """Return the microseconds of CPU of one request of `work`, which takes a stopwatch and `args`, and counts them."""
+
+    def work_with_stopwatch(stopwatch: Stopwatch, _: LoopWatch) -> Coroutine[Any, Any, int]:
+        return work(stopwatch, *args)
+
+    measured = measure_run(work_with_stopwatch)
+    return measured.cpu * 1e6 / max(1, int(measured.value))
 
 
 def run_interleaved(candidates: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
