@@ -7,7 +7,7 @@ from hypothesis import settings
 
 from kontext_async import KontextSession
 from kontext_async.emulator import Emulator
-from kontext_async.testing import FAST
+from kontext_async.testing import FAST, ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,6 +37,12 @@ def _with_own_spool(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that the test turns."""
+    return ManualClock()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from session_support import run_with_clock
@@ -11,12 +11,12 @@ from session_support import run_with_clock
 from kontext_async import KontextSession, Limits, Polling, Settings, TaskTimeout
 from kontext_async.emulator import Emulator, Fault, FaultKind
 from kontext_async.events import Completed, StatusReceived
-from kontext_async.testing import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from kontext_async import GenerationTask
+    from kontext_async.testing import ManualClock
 
 pytestmark = pytest.mark.anyio
 
@@ -25,14 +25,8 @@ IN_FLIGHT = 40
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-async def emulator(anyio_backend: str, clock: ManualClock) -> AsyncIterator[Emulator]:
-    async with Emulator(service_time=SECONDS, clock=clock.unix, pixels=4096) as running:
-        yield running
+def emulator_options(clock: ManualClock) -> dict[str, Any]:
+    return {"service_time": SECONDS, "clock": clock.unix, "pixels": 4096}
 
 
 @pytest.fixture

@@ -11,17 +11,13 @@ from session_support import turn_loop
 from kontext_async import SessionClosed
 from kontext_async.decisions.concurrency import FIRST_ROUND, AdaptiveLimit
 from kontext_async.engine.slots import ConcurrencySlots, Slot
-from kontext_async.testing import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kontext_async.testing import ManualClock
+
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from session_support import ENOUGH_TURNS, run_with_clock, turn_loop
@@ -31,14 +31,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-async def emulator(anyio_backend: str, clock: ManualClock) -> AsyncIterator[Emulator]:
-    async with Emulator(service_time=100.0, clock=clock.unix, pixels=4096) as running:
-        yield running
+def emulator_options(clock: ManualClock) -> dict[str, Any]:
+    return {"service_time": 100.0, "clock": clock.unix, "pixels": 4096}
 
 
 @pytest.fixture

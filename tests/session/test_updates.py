@@ -11,13 +11,13 @@ import pytest
 from session_support import ENOUGH_TURNS, run_with_clock, turn_loop
 
 from kontext_async import InvalidRequest, KontextSession, Limits, Polling, Settings, TaskState
-from kontext_async.emulator import Emulator
-from kontext_async.testing import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from kontext_async import GenerationTask, TaskStatus
+    from kontext_async.emulator import Emulator
+    from kontext_async.testing import ManualClock
 
 pytestmark = pytest.mark.anyio
 
@@ -27,14 +27,8 @@ POLLING = Polling(poll_cost=1.0, max_interval=100.0)
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-async def emulator(anyio_backend: str, clock: ManualClock) -> AsyncIterator[Emulator]:
-    async with Emulator(service_time=SECONDS, clock=clock.unix, pixels=4096) as running:
-        yield running
+def emulator_options(clock: ManualClock) -> dict[str, Any]:
+    return {"service_time": SECONDS, "clock": clock.unix, "pixels": 4096}
 
 
 @pytest.fixture
