@@ -176,8 +176,8 @@ class Retries:
     """The retry policy.
 
     Attributes:
-        attempts: The most attempts for a create request, with the first one; those that end with 429, and those that
-            the circuit breaker stopped, do not count. For a download, the most attempts without progress.
+        attempts: The largest number of attempts for a create request, including the first one. An attempt that ends
+            with 429, or that the circuit breaker stops, does not count. For a download: of attempts without progress.
         backoff_initial: The first backoff, in seconds.
         backoff_max: The longest backoff, in seconds.
         failure_budget: Seconds for which all status requests of a task may fail before the wait fails too.

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 __all__ = ["SharedTimeout"]
 
 
-EXPIRED = (0.0, 0)
-
-
 class SharedTimeout:
     """A context in which each task may spend `seconds`. Any number of tasks may be inside; none may enter twice.
 
@@ -47,7 +44,7 @@ class SharedTimeout:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         task = asyncio.current_task(self._loop)
-        if task is None or self._waits.pop(task, EXPIRED) is not EXPIRED:
+        if task is None or self._waits.pop(task, None) is not None:
             return
         cancelling = self._expired.pop(task)
         if task.uncancel() <= cancelling and kind is asyncio.CancelledError:

@@ -272,7 +272,7 @@ class Runner:
         while self._recorded:
             row = self._recorded.popleft()
             if row.seconds:
-                self.session._engine.poll_loop.learn(row.model, row.images, [row.seconds])  # noqa: SLF001 # see _own
+                self.session._engine.poll_loop.learn(row.model, row.images, row.seconds)  # noqa: SLF001 # see _own
 
     async def _start_submission(self, item: Item, group: TaskGroup) -> None:
         self._learn()

@@ -30,7 +30,7 @@ from kontext_async.models import Generation, TaskStatus
 from kontext_async.protocol import InProgress, read_poll, read_status, retry_after
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Hashable
     from typing import Any, TypeVar
 
     from kontext_async.engine.context import Context
@@ -83,9 +83,9 @@ class PollLoop:
         """The number of status requests in flight."""
         return self._queue.in_flight
 
-    def learn(self, model: str, images: int, durations: Iterable[float]) -> None:
-        """Learn from tasks of earlier sessions: see `AdaptiveTiming.learn`."""
-        self._timing.learn((model, images), durations)
+    def learn(self, model: str, images: int, duration: float) -> None:
+        """Learn from a task of an earlier session: see `AdaptiveTiming.learn`."""
+        self._timing.learn((model, images), duration)
 
     def find(self, task_id: str) -> TaskRecord | None:
         """Return the record of a pending task, if there is one."""

@@ -127,8 +127,7 @@ class ConcurrencySlots:
 
     def admit(self) -> None:
         """Assign slots to waiting requests, as many as the limit allows now."""
-        queue = self._next_queue()
-        if queue is None:
+        if self._next_queue() is None:
             return
         now = self.now()
         while (queue := self._next_queue()) and self.adaptive_limit.can_acquire(now):

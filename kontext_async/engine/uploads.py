@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["RequestImages", "Upload", "UploadLimiter"]
 
 NOTHING: Iterator[bytes] = iter(())
+"""An iterator at its end: all uploads share it until their first piece is ready."""
+
 LOADERS, READERS = 8, 4
 """Threads that open sources, and threads that read for uploads. More take memory, and make no disk faster."""
 

@@ -25,7 +25,7 @@ from kontext_async.decisions.polling.survival import MEMORY, SurvivalEstimator
 from kontext_async.decisions.polling.timing import IntervalTiming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Hashable
 
     from kontext_async.models import TaskStatus
     from kontext_async.settings import Polling
@@ -150,14 +150,12 @@ class AdaptiveTiming(Generic[EntryT]):
         self._overall = KindModel()
         self._overall_only = (self._overall,)
 
-    def learn(self, kind: Hashable, durations: Iterable[float]) -> None:
-        """Learn from tasks of earlier sessions: of each, the seconds are known after which its end was seen."""
-        number = self._kind_number(kind)
-        for duration in durations:
-            least = (1 - RECORDED_DELAY) * duration
-            for model in self._models_of(number):
-                model.survival.observe_alive(0.0, least)
-                model.survival.observe_end(least, duration)
+    def learn(self, kind: Hashable, duration: float) -> None:
+        """Learn from a task of an earlier session, whose end was seen `duration` seconds after its acceptance."""
+        least = (1 - RECORDED_DELAY) * duration
+        for model in self._models_of(self._kind_number(kind)):
+            model.survival.observe_alive(0.0, least)
+            model.survival.observe_end(least, duration)
 
     def first_poll(self, task: EntryT, now: float, random: float) -> float:
         """See `Timing.first_poll`."""

@@ -96,7 +96,7 @@ def _moves(known: Row, row: Row) -> bool:
 
 
 def _insert(transaction: Transaction, created: Mapping[str, Row]) -> dict[str, Row]:
-    """Insert rows, and return those that are in the table now. A row that another worker inserted first is not."""
+    """Insert rows, and return the inserted ones by key. A key that another worker has inserted already is left out."""
     records = [new_record(row) for row in created.values()]
     if not records:
         return {}

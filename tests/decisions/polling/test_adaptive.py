@@ -73,7 +73,8 @@ def test_tasks_that_all_last_the_same_time_are_polled_at_their_end() -> None:
 
 def test_recorded_durations_give_a_schedule_before_a_task_has_ended() -> None:
     timing = AdaptiveTiming[PollEntry](Polling(initial_delay=1.0, interval=1.0))
-    timing.learn((), [10.0] * MIN_ENDS)
+    for _ in range(MIN_ENDS):
+        timing.learn((), 10.0)
     assert 5.0 < first_poll(timing) < 10.0
     task = PollEntry("t", 0.0)
     timing.first_poll(task, 0.0, 0.5)
@@ -84,7 +85,8 @@ def test_recorded_durations_give_a_schedule_before_a_task_has_ended() -> None:
 @pytest.mark.parametrize("actual", [3.0, 30.0])
 def test_recorded_durations_that_no_longer_hold_are_soon_outweighed(actual: float) -> None:
     timing = AdaptiveTiming[PollEntry](Polling(max_interval=60.0))
-    timing.learn((), [10.0] * 16)
+    for _ in range(16):
+        timing.learn((), 10.0)
     for _ in range(60):
         train(timing, actual)
     task = PollEntry("t", 0.0)
