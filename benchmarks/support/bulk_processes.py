@@ -65,8 +65,13 @@ class BulkProcesses:
                 cwd=ROOT,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
-                env={**os.environ, **self.gateway.environment(), **self.store.environment()},
+                env=self._environment(),
             )
+
+    def _environment(self) -> dict[str, str]:
+        """Return the environment of a process. It may keep its bytecode, as an installed package does."""
+        own = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        return {**own, **self.gateway.environment(), **self.store.environment()}
 
     def last_errors(self, number: int = 0) -> str:
         """Return the end of what the command of that number wrote to its standard error."""

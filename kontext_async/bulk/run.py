@@ -32,7 +32,7 @@ from kontext_async.store.rows import Selection
 from kontext_async.store.steps import Orphaned, State
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
     from decimal import Decimal
     from os import PathLike
 
@@ -332,8 +332,6 @@ class BulkRun:
 
     async def _finish(self, opened: _Opened, runner: Runner, began: float) -> None:
         """Write ``results.jsonl`` and the contact sheet, and build the report."""
-        from kontext_async.bulk.contact_sheet import write_contact_sheet  # noqa: PLC0415 # it needs the extra
-
         worker, directory, run = opened.worker, opened.directory, opened.run
         counts, switch = runner.counts, runner.switch
         rows: list[Row] = []
@@ -346,6 +344,7 @@ class BulkRun:
             total_spent = (await worker.store.summary(run.id)).spent
             await directory.results.finish(worker.store, run.id, directory.folder)
             if not opened.is_shared:
+                write_contact_sheet = await anyio.to_thread.run_sync(_load_contact_sheet)
                 await write_contact_sheet(directory, worker.store, run.id)
         except (StoreError, ReportUnwritable) as error:
             switch.trip(error)
@@ -401,9 +400,15 @@ async def _uncertain_rows(worker: Worker, run: Run) -> list[Row]:
 
 
 def _preload() -> None:
-    """Import the slow modules off the event loop."""
-    from kontext_async.bulk import contact_sheet  # noqa: F401, PLC0415 # it needs the extra
-    from kontext_async.store import urls  # noqa: F401, PLC0415 # as above
+    """Import the slow modules of the store off the event loop."""
+    from kontext_async.store import urls  # noqa: F401, PLC0415 # it needs the extra
+
+
+def _load_contact_sheet() -> Callable[[RunDirectory, Store, int], Awaitable[object]]:
+    """Import the contact sheet, with its template engine, off the event loop: a worker of a shared run needs none."""
+    from kontext_async.bulk.contact_sheet import write_contact_sheet  # noqa: PLC0415 # it needs the extra
+
+    return write_contact_sheet
 
 
 def check_extra() -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import anyio.to_thread
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
 from kontext_async.bulk.deferred import DeferredRequests
 from kontext_async.bulk.errors import RunStopped
@@ -70,6 +70,21 @@ LEASE_PAUSE = 0.2
 
 STORE_ERRORS_APART = 0.5
 """Seconds between two attempts to read a store that cannot be reached."""
+
+
+@frozen(kw_only=True)
+class _Chunk:
+    """Requests that were read and planned together.
+
+    Attributes:
+        read: The requests and the invalid inputs, in order.
+        rows: The rows of the requests, by position.
+        intact: The numbers of the saved rows whose images are intact.
+    """
+
+    read: list[InputRequest | InvalidInput]
+    rows: dict[int, Row]
+    intact: set[int]
 
 
 @define(eq=False, kw_only=True)
@@ -207,18 +222,31 @@ class Runner:
             self.switch.trip(error)
 
     async def _read(self, reader: InputReader, group: TaskGroup) -> None:
-        while self.switch.is_reading:
-            await self._wait_for_store()
-            chunk = await reader.next()
-            if not chunk:
-                return
-            await self._start_chunk(chunk, group)
+        """Start the requests of the input. The next chunk is read and planned while one is started."""
+        loop = asyncio.get_running_loop()
+        ahead = loop.create_task(self._prepare(reader), name="kontext_async bulk input")
+        try:
+            while self.switch.is_reading and (chunk := await ahead):
+                ahead = loop.create_task(self._prepare(reader), name="kontext_async bulk input")
+                await self._start_chunk(chunk, group)
+        finally:
+            ahead.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([ahead])
+            if not ahead.cancelled():
+                ahead.exception()  # the run ends for another reason
 
-    async def _start_chunk(self, chunk: list[InputRequest | InvalidInput], group: TaskGroup) -> None:
-        entries = [each for each in chunk if isinstance(each, InputRequest)]
-        rows = await self._plan(entries)
-        intact = await self._intact(rows.values())
-        for each in chunk:
+    async def _prepare(self, reader: InputReader) -> _Chunk | None:
+        """Read and plan the next requests of the input; return None at its end."""
+        await self._wait_for_store()
+        read = await reader.next()
+        if not read:
+            return None
+        rows = await self._plan([each for each in read if isinstance(each, InputRequest)])
+        return _Chunk(read=read, rows=rows, intact=await self._intact(rows.values()))
+
+    async def _start_chunk(self, chunk: _Chunk, group: TaskGroup) -> None:
+        for each in chunk.read:
             if not self.switch.is_reading:
                 return
             await self._outcomes.reserve()
@@ -226,8 +254,8 @@ class Runner:
             if isinstance(each, InvalidInput):
                 self._put(BulkOutcome(index=each.position, request=each.request, error=each.error))
             else:
-                row = rows[each.position]
-                await self._start_row(each, row, group, self.viewer, files_intact=row.id in intact)
+                row = chunk.rows[each.position]
+                await self._start_row(each, row, group, self.viewer, files_intact=row.id in chunk.intact)
 
     async def _plan(self, entries: list[InputRequest]) -> dict[int, Row]:
         """Return the rows of requests by their positions; plan those that are new."""

@@ -151,7 +151,7 @@ async def test_the_input_is_read_lazily_in_bounded_chunks(emulator: Emulator, fo
         aclosing(BulkRun(session, folder.path).outcomes(requests())) as outcomes,
     ):
         async for _ in outcomes:
-            assert read <= 256
+            assert read <= 512  # a chunk that is started, and the one after it
             break
 
 
