@@ -37,12 +37,15 @@ class KontextError(Exception):
     """The root of the error tree.
 
     Attributes:
-        task_id: The task's ID, if there is one. Pass it to `KontextSession.attach` to resume the task.
+        task_id: The task's ID, if there is one.
+        reference: The text that leads to the task again, if there is a task. Pass it to `KontextSession.attach`, or to
+            ``kontext-async fetch``, to resume the task.
         request_id: The gateway's ID of the HTTP request, if it gave one.
         retryable: True if the same call may succeed when it is made again.
         may_be_charged: True if the gateway may have billed, or may yet bill, what failed.
     """
 
+    reference: str | None = None
     retryable: bool = False
     may_be_charged: bool = False
 
@@ -92,9 +95,11 @@ class KontextError(Exception):
             self.__context__ = text_only(self.__context__, secret)
         return self
 
-    def with_task(self, task_id: str, *, may_be_charged: bool | None = None) -> Self:
-        """Set the task ID, unless the error has one; return the error."""
+    def with_task(self, task_id: str, reference: str | None = None, *, may_be_charged: bool | None = None) -> Self:
+        """Set the task ID and the reference, unless the error has them; return the error."""
         self.task_id = self.task_id or task_id
+        if self.task_id == task_id:
+            self.reference = self.reference or reference
         if may_be_charged is not None:
             self.may_be_charged = may_be_charged
         return self

@@ -2,7 +2,7 @@
 
 The tree has one root. Usage errors say that the call is wrong, and nothing was sent. The others do not::
 
-    KontextError                     task_id, request_id, retryable, may_be_charged: on every error
+    KontextError                     task_id, reference, request_id, retryable, may_be_charged: on every error
     ├── UsageError                   the call is wrong; nothing was sent
     │   ├── InvalidRequest           also a ValueError: field, value, rule
     │   └── ConfigurationError       no key, bad URL, contradictory settings
@@ -20,6 +20,7 @@ The tree has one root. Usage errors say that the call is wrong, and nothing was 
     ├── SubmissionUncertain          the gateway may have accepted the request: fingerprint, seen, __cause__
     ├── TaskError                    the gateway has, or had, the task
     │   ├── TaskFailed               code, message
+    │   │   └── TaskModerated        the gateway refuses the prompt, an input or the result; nothing is billed
     │   ├── TaskNotFound
     │   └── TaskTimeout              also a TimeoutError: waited, last_status; the task keeps running
     ├── DownloadFailed               url (without its query), reason
@@ -65,6 +66,7 @@ __all__ = [
     "SubmissionUncertain",
     "TaskError",
     "TaskFailed",
+    "TaskModerated",
     "TaskNotFound",
     "TaskTimeout",
     "UsageError",
@@ -252,12 +254,21 @@ class TaskFailed(TaskError):
         super().__init__(f"the task failed: {self.message}" + (f" [{code}]" if code else ""), task_id=task_id)
 
 
+class TaskModerated(TaskFailed):
+    """The gateway refuses the prompt, an input image or the result. Nothing is billed; the same request fails again.
+
+    `message` has all reasons that the gateway gave.
+    """
+
+    may_be_charged = False
+
+
 class TaskNotFound(TaskError):
     """The gateway does not know the task, or no longer keeps it."""
 
 
 class TaskTimeout(TaskError, TimeoutError):
-    """The wait ended before the task did. The task keeps running and is billed: resume it with `attach(task_id)`.
+    """The wait ended before the task did. The task keeps running and is billed: resume it with `attach(reference)`.
 
     Attributes:
         waited: The length of the wait, in seconds.
@@ -266,12 +277,15 @@ class TaskTimeout(TaskError, TimeoutError):
 
     retryable = True
 
-    def __init__(self, *, task_id: str, waited: float, last_status: TaskStatus | None) -> None:
+    def __init__(
+        self, *, task_id: str, waited: float, last_status: TaskStatus | None, reference: str | None = None
+    ) -> None:
         self.waited = waited
         self.last_status = last_status
+        self.reference = reference
         super().__init__(
             f"not finished after {waited:.1f} s; the task keeps running and is billed: "
-            f"resume it with attach({task_id!r})",
+            f"resume it with attach({reference or task_id!r})",
             task_id=task_id,
         )
 

@@ -1,7 +1,8 @@
 """Session events, as frozen classes: progress displays, journals, logs and metrics all listen to this one stream.
 
 Subscribe with `KontextSession.subscribe`. Every event has `at`, an aware UTC datetime; `task_id`, the gateway's task
-ID, if there is one; and `fingerprint`, the request's fingerprint, if the request is known.
+ID, if there is one; `reference`, the text that leads to that task again (pass it to `KontextSession.attach`); and
+`fingerprint`, the request's fingerprint, if the request is known.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ __all__ = [
 class _SessionEvent:
     at: datetime
     task_id: str | None = None
+    reference: str | None = None
     fingerprint: str | None = None
 
 
@@ -101,7 +103,7 @@ class Failed(_SessionEvent):
 class Abandoned(_SessionEvent):
     """Nobody waits any longer for an accepted task, or for the response to a create request.
 
-    An accepted task keeps running and is billed; resume it with `KontextSession.attach(task_id)`.
+    An accepted task keeps running and is billed; resume it with `KontextSession.attach(reference)`.
     """
 
     reason: str

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime  # noqa: TC003 # attrs resolves it
 from decimal import Decimal  # noqa: TC003 # attrs resolves it
-from typing import Any, Literal, TypeAlias, TypedDict, cast
+from typing import Any, Literal, TypeAlias, TypedDict, cast, get_args
 
 import attrs
 from attrs import field, frozen
@@ -33,7 +33,9 @@ from kontext_async.images import ImageSource
 from kontext_async.redaction import safe_repr, strip_query
 
 __all__ = [
+    "Cancellation",
     "Estimate",
+    "FailureKind",
     "GeneratedImage",
     "Generation",
     "ImageSource",
@@ -58,7 +60,7 @@ MAX_INTEGER_BITS = 2048
 MILLISECONDS_FROM = 1e11
 """The magnitude from which a time since the epoch is in milliseconds: as seconds it would be in the year 5138."""
 
-OutputFormat: TypeAlias = Literal["jpeg", "png"]
+OutputFormat: TypeAlias = Literal["jpeg", "png", "webp"]
 
 
 def _check_prompt(_: object, attribute: attrs.Attribute[str], value: object) -> None:
@@ -95,8 +97,8 @@ def _check_ratio(_: object, attribute: attrs.Attribute[Any], value: object) -> N
 
 
 def _check_format(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, str) or value not in ("jpeg", "png"):
-        raise InvalidRequest(attribute.name, value, "it must be 'jpeg' or 'png'")
+    if not isinstance(value, str) or value not in get_args(OutputFormat):
+        raise InvalidRequest(attribute.name, value, "it must be 'jpeg', 'png' or 'webp'")
 
 
 def _check_boolean(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -147,7 +149,7 @@ class KontextRequest:
         input_images: Up to four images to edit or combine. See `kontext_async.images.ImageSource` for the types.
         seed: Any integer; None lets the gateway pick one.
         aspect_ratio: ``W:H`` in whole numbers, between ``21:9`` and ``9:21``; None leaves the choice to the gateway.
-        output_format: ``jpeg`` or ``png``; None means the gateway's default, JPEG.
+        output_format: ``jpeg`` or ``png``, on some gateways also ``webp``; None means JPEG.
         prompt_upsampling: True lets the gateway enrich the prompt; None means its default, False.
         safety_tolerance: 0 (strictest) to 6; None means the gateway's default, 2.
         model: The model ID; ``flux_kontext_max`` has the same fields.
@@ -266,6 +268,26 @@ class TaskState(enum.Enum):
         return self is TaskState.COMPLETED or self is TaskState.FAILED
 
 
+class Cancellation(enum.Enum):
+    """The result of cancelling a task."""
+
+    IN_TIME = "in time"
+    """The task has ended without an image."""
+    TOO_LATE = "too late"
+    """The task ended before."""
+    UNKNOWN = "unknown"
+    """The task is not finished; the gateway may still cancel it."""
+
+
+class FailureKind(enum.Enum):
+    """The kind of a task's failure."""
+
+    ERROR = "error"
+    MODERATED = "moderated"
+    """The gateway refuses the prompt, an input image or the result. It bills nothing."""
+    CANCELLED = "cancelled"
+
+
 @frozen(kw_only=True)
 class TaskErrorDetail:
     """The gateway's explanation of why a task failed.
@@ -273,10 +295,12 @@ class TaskErrorDetail:
     Attributes:
         code: The gateway's error code, if it gave one.
         message: The gateway's message, bounded.
+        kind: The kind of failure.
     """
 
     code: str | None = None
     message: str = ""
+    kind: FailureKind = FailureKind.ERROR
 
 
 @frozen(kw_only=True)
@@ -288,12 +312,14 @@ class GeneratedImage:
         type: ``image``, or another type that the gateway gave.
         job_id: The gateway's ID of the job that generated the image, if it gave one.
         task_id: The ID of the task.
+        reference: The reference of the task as text, where its ID is not enough to find it.
     """
 
     url: str = field(repr=strip_query)
     type: str = "image"
     job_id: str | None = None
     task_id: str | None = None
+    reference: str | None = field(default=None, repr=False)
 
 
 @frozen(kw_only=True)

@@ -16,10 +16,9 @@ from kontext_async.images import MAX_IMAGE_BYTES
 from kontext_async.redaction import safe_repr, strip_query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
-    "DEFAULT_BASE_URL",
     "ENVIRONMENT",
     "Limits",
     "Network",
@@ -32,13 +31,11 @@ __all__ = [
     "check_proxy",
     "find_api_key",
     "find_base_url",
+    "find_gateway_name",
     "find_proxy_variables",
     "find_spool_folder",
     "find_store_url",
 ]
-
-DEFAULT_BASE_URL = "https://cloud.vtrix.ai"
-"""The base URL of the public gateway (PROTOCOL.md, "Addresses and authentication")."""
 
 
 def _refuse(instance: object, name: str, value: object, rule: str) -> NoReturn:
@@ -338,40 +335,68 @@ class Settings:
     store: StoreSettings = field(factory=StoreSettings, validator=_require_group(StoreSettings))
 
 
-def find_api_key(given: str | None, environment: Mapping[str, str] | None = None) -> str:
-    """Return the given API key, or else the one in ``KONTEXT_API_KEY``.
+def find_api_key(
+    given: str | None, environment: Mapping[str, str] | None = None, *, variables: Sequence[str] = ()
+) -> str:
+    """Return the given API key, or else that of a variable of the gateway, or else the one in ``KONTEXT_API_KEY``.
 
     Args:
         given: The key; None reads it from `environment`.
         environment: The environment variables; None means those of the process.
+        variables: The variables that are the gateway's own.
 
     Raises:
         ConfigurationError: There is no key, or a header cannot carry it. The text does not contain the key.
     """
     source = os.environ if environment is None else environment
-    key = given if given is not None else source.get("KONTEXT_API_KEY", "")
+    names = (*variables, "KONTEXT_API_KEY")
+    key = given if given is not None else next((found for name in names if (found := source.get(name, "").strip())), "")
     if not isinstance(key, str):
         raise ConfigurationError("the API key must be text")
     key = key.strip()
     if not key:
-        raise ConfigurationError("there is no API key: pass api_key, or set KONTEXT_API_KEY")
+        raise ConfigurationError(f"there is no API key: pass api_key, or set {' or '.join(names)}")
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigurationError("the API key contains characters that a header cannot carry")
     return key
 
 
-def find_base_url(given: str | None, environment: Mapping[str, str] | None = None) -> str:
+def find_gateway_name(given: str | None, default: str, environment: Mapping[str, str] | None = None) -> str:
+    """Return the name of the gateway: as given, from ``KONTEXT_GATEWAY``, or the default.
+
+    Args:
+        given: The name; None reads it from `environment`.
+        default: The name that counts where there is none.
+        environment: The environment variables; None means those of the process.
+    """
+    source = os.environ if environment is None else environment
+    return given if given is not None else source.get("KONTEXT_GATEWAY", "").strip() or default
+
+
+def find_base_url(
+    given: str | None, default: str, environment: Mapping[str, str] | None = None, *, gateway: str, owner: str
+) -> str:
     """Return the gateway's base URL without a trailing slash: as given, from ``KONTEXT_BASE_URL``, or the default.
 
     Args:
         given: The URL; None reads it from `environment`.
+        default: The URL that counts where there is none: the gateway's own.
         environment: The environment variables; None means those of the process.
+        gateway: The name of the gateway.
+        owner: The name of the gateway that ``KONTEXT_BASE_URL`` belongs to: see `find_gateway_name`.
 
     Raises:
-        ConfigurationError: It is not an http(s) URL with a host, or it has a user, a query or a fragment.
+        ConfigurationError: It is not an http(s) URL with a host, or it has a user, a query or a fragment; or it is that
+            of another gateway, which must not see the key.
     """
     source = os.environ if environment is None else environment
-    url = given if given is not None else source.get("KONTEXT_BASE_URL") or DEFAULT_BASE_URL
+    found = source.get("KONTEXT_BASE_URL") if given is None else None
+    if found and gateway != owner:
+        raise ConfigurationError(
+            f"KONTEXT_BASE_URL belongs to the gateway {safe_repr(owner)}, and not to {gateway!r}: pass base_url= "
+            f"(--base-url), or set KONTEXT_GATEWAY={gateway}"
+        )
+    url = given if given is not None else found or default
     rule = "the base URL must be http(s)://HOST[:PORT][/PATH], without user, query or fragment"
     if not isinstance(url, str):
         raise ConfigurationError(rule)

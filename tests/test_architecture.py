@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -19,7 +20,7 @@ GROUND = {
     *("version", "redaction", "foreign_values", "shared_timeout"),
     *("base_errors", "errors", "images", "models", "settings", "events"),
 }
-CORE = GROUND | {"protocol", "decisions", "store", "engine", "session"}
+CORE = GROUND | {"protocol", "decisions", "gateways", "store", "engine", "session"}
 MAY_IMPORT: dict[str, set[str]] = {
     "version": set(),
     "redaction": set(),
@@ -33,8 +34,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "events": {"errors", "models"},
     "protocol": GROUND | {"protocol"},
     "decisions": GROUND | {"decisions"},
-    "engine": GROUND | {"protocol", "decisions", "store", "engine"},
-    "session": GROUND | {"protocol", "decisions", "store", "engine", "session"},
+    "gateways": GROUND | {"protocol", "decisions", "gateways"},
+    "engine": GROUND | {"protocol", "decisions", "gateways", "store", "engine"},
+    "session": GROUND | {"protocol", "decisions", "gateways", "store", "engine", "session"},
     ROOT: GROUND | {"session"},
     "emulator": {"models", "emulator"},
     "bulk": CORE | {ROOT, "bulk"},
@@ -45,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 """The areas of the package, and the areas that each may import, for type checking too."""
 
-PURE = {"protocol", "decisions"}
+PURE = {"protocol", "decisions", "gateways"}
 EFFECTS = {"asyncio", "anyio", "trio", "aiohttp", "time", "random", "secrets", "threading", "socket", "os", "pathlib"}
 CLOCKS = {"now", "utcnow", "today"}
 
@@ -102,6 +104,36 @@ def environment_reads(module: Module) -> list[str]:
     ]
 
 
+DIALECT = re.compile(
+    r"\b(Authorization|Bearer|x-key|X-Api-Key|X-Webhook-Secret|X-BFL-Signature)\b"
+    r"|/model/v1|/v1/|/api/v1|get_result|precharge|status_url|response_url|cancel_url|polling_url|queue_position"
+    r"|^(IN_QUEUE|succeeded|canceled|Pending|Ready|Task not found|(Request|Content) Moderated)$"
+    r"|^(jobId|sample|outputs|provider_error|error_type|credits|webhook_url|webhook_secret)$",
+    re.IGNORECASE,
+)
+"""What belongs to a dialect: its headers, its paths, its status words and the names of its fields.
+
+Words that anybody uses, such as ``completed``, are left out."""
+
+SHARED_WORDS = {"store.digest": {"/storage/v1/object/sign/"}}
+"""Words that mean something else where they stand, by module: a form of the signed URLs of input images."""
+
+
+def dialect_words(module: Module) -> list[str]:
+    """Texts of a module that only a dialect may know; docstrings may name them."""
+    docstrings = {id(node.value) for node in ast.walk(module.tree) if isinstance(node, ast.Expr)}
+    shared = SHARED_WORDS.get(module.name.removeprefix(f"{ROOT}."), set())
+    return [
+        f"{module.name}:{node.lineno} {node.value!r}"
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and id(node) not in docstrings
+        and node.value not in shared
+        and DIALECT.search(node.value)
+    ]
+
+
 def aiohttp_imports(module: Module) -> list[str]:
     """Imports of aiohttp that happen when the program runs."""
     return [
@@ -151,7 +183,7 @@ def test_the_rules_see_the_package() -> None:
     assert set(MODULES) >= {
         ROOT,
         *(f"{ROOT}.{name}" for name in GROUND),
-        *(f"{ROOT}.protocol{name}" for name in ("", ".endpoints", ".responses", ".errors", ".requests")),
+        *(f"{ROOT}.protocol{name}" for name in ("", ".task_ids", ".tasks", ".errors", ".requests")),
         *(f"{ROOT}.decisions{name}" for name in ("", ".concurrency", ".resend", ".submission", ".polling.queue")),
         *(f"{ROOT}.engine{name}" for name in ("", ".transport", ".scheduler", ".poll_loop", ".downloader", ".engine")),
         f"{ROOT}.session",
@@ -186,7 +218,7 @@ def test_there_are_no_import_cycles() -> None:
     assert cycle(MODULES) == []
 
 
-def test_protocol_and_decisions_are_pure() -> None:
+def test_protocol_decisions_and_gateways_are_pure() -> None:
     pure = of_areas(*PURE)
     assert len(pure) >= 9
     assert [line for module in pure for line in impure(module)] == []
@@ -200,6 +232,37 @@ def test_only_the_settings_read_the_environment() -> None:
 def test_only_the_transport_imports_aiohttp() -> None:
     importers = {line.split(":")[0] for module in of_areas(*CORE, ROOT) for line in aiohttp_imports(module)}
     assert importers == {f"{ROOT}.engine.{name}" for name in HTTP_MODULES}
+
+
+def test_only_the_gateways_know_the_words_of_a_dialect() -> None:
+    free = {"gateways", "emulator"}
+    others = [module for module in MODULES.values() if module.area not in free]
+    assert len(others) > 100
+    assert [line for module in others for line in dialect_words(module)] == []
+
+
+def test_every_gateway_knows_the_words_of_its_dialect() -> None:
+    for name in ("vtrix", "vtrix_tasks", "vtrix_queue", "bfl", "bfl_tasks", "bfl_webhooks"):
+        assert dialect_words(MODULES[f"{ROOT}.gateways.{name}"])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'headers = {"Authorization": "x"}',
+        'headers = {"x-key": key}',
+        'f"Bearer {key}"',
+        'f"{base}/model/v1/generation"',
+        'f"{base}/v1/get_result?id={task_id}"',
+        'status == "Ready"',
+        'status in ("IN_QUEUE", "IN_PROGRESS")',
+        'payload.get("polling_url")',
+        'payload["result"]["sample"]',
+    ],
+)
+def test_a_word_of_a_dialect_is_caught(source: str) -> None:
+    assert dialect_words(Module.of(f"{ROOT}.engine.made_up", source))
+    assert not dialect_words(Module.of(f"{ROOT}.engine.made_up", f'def f():\n    """{source!r}"""'))
 
 
 def test_packages_are_tables_of_contents() -> None:
@@ -218,12 +281,14 @@ def test_packages_are_tables_of_contents() -> None:
         ("models", "from kontext_async import settings"),
         ("protocol.made_up", "from kontext_async.engine.clock import Clock"),
         ("protocol.made_up", "from kontext_async.decisions.resend import AttemptOutcome"),
+        ("protocol.made_up", "from kontext_async.gateways import Gateway"),
+        ("gateways.made_up", "from kontext_async.engine.transport import Response"),
         ("decisions.made_up", "def f():\n    from kontext_async.session import KontextSession"),
         ("decisions.made_up", "if TYPE_CHECKING:\n    from kontext_async.engine.slots import Slot"),
         ("engine.made_up", "from kontext_async import KontextSession"),
         ("engine.made_up", "from kontext_async.session import KontextSession"),
         ("session", "from kontext_async.bulk import BulkRun"),
-        ("emulator.made_up", "from kontext_async.protocol import read_status"),
+        ("emulator.made_up", "from kontext_async.protocol import error_from_response"),
         ("bulk.made_up", "from kontext_async.cli import main"),
     ],
 )

@@ -31,6 +31,8 @@ from kontext_async.bulk.directory import JOURNAL
 from kontext_async.store.steps import State
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from benchmarks.support.server_process import EmulatorClient
 
 __all__ = ["Harness", "run_checks"]
@@ -49,6 +51,7 @@ class Harness:
         prompts: How many prompts there are.
         in_flight: Unfinished tasks at once.
         random: Draws the moments of the kills.
+        options: Further options of the command.
         kills: When processes were killed, in Unix seconds.
     """
 
@@ -57,6 +60,7 @@ class Harness:
     prompts: int
     in_flight: int
     random: random.Random
+    options: Sequence[str] = ()
     kills: list[float] = field(factory=list)
 
     def __attrs_post_init__(self) -> None:
@@ -78,7 +82,7 @@ class Harness:
         options = ["--quiet", "--max-in-flight", str(self.in_flight), "--polls-per-second", "300"]
         with (self.folder / "stderr.txt").open("ab") as errors:
             return subprocess.Popen(
-                [*command, *options],
+                [*command, *options, *self.options],
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 env={**os.environ, **self.gateway.environment()},

@@ -15,7 +15,7 @@ import sqlite3
 import tempfile
 from contextlib import closing, suppress
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -27,17 +27,20 @@ from kontext_async.bulk import BulkRun, InvalidLine, read_requests
 from kontext_async.bulk.contact_sheet import regenerate_reports
 from kontext_async.bulk.directory import JOURNAL as NAME
 from kontext_async.emulator import Emulator
-from kontext_async.images import data_uris, formats
-from kontext_async.protocol import (
-    accepted_despite_error,
-    clean_body,
-    error_from_response,
-    read_created,
-    read_estimate,
-    read_poll,
-    read_status,
-    retry_after,
+from kontext_async.gateways import (
+    GATEWAYS,
+    Purpose,
+    Reference,
+    TrustedHosts,
+    UntrustedAddress,
+    bfl_webhooks,
+    make_gateway,
 )
+from kontext_async.gateways.vtrix_estimates import read_estimate
+from kontext_async.gateways.vtrix_tasks import read_accepted, read_created, read_poll, read_status
+from kontext_async.images import data_uris, formats
+from kontext_async.protocol import clean_body, error_from_response, retry_after
+from kontext_async.protocol.http import Response
 from kontext_async.testing import FAST
 
 if TYPE_CHECKING:
@@ -58,6 +61,8 @@ KEY_FORMS = {
 
 ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})")
 NOW = datetime(2026, 1, 9, tzinfo=UTC)
+STATUSES = (200, 202, 307, 401, 403, 404, 422, 429, 500, 503)
+HTTPS_PORT = 443
 
 
 class Finding(AssertionError):
@@ -117,9 +122,46 @@ def read_responses(data: bytes) -> None:
     """Read the bytes as the response to a create request and to a status request."""
     body = clean_body(insert_key(data), KEY)
     attempt(lambda: read_created(body))
+    attempt(lambda: read_accepted(body))
     attempt(lambda: read_status(body, "task-1"))
     attempt(lambda: read_poll(body, "task-1"))
-    attempt(lambda: accepted_despite_error(body))
+    attempt(lambda: make_gateway("vtrix", KEY).accepted_despite_error(Response(500, body), model="flux_kontext_pro"))
+
+
+def read_gateways(data: bytes) -> None:
+    """Read the bytes as every response of a gateway: two bytes of its name and of the status, and the body."""
+    names = [name for name in GATEWAYS if name != "vtrix"]
+    gateway = make_gateway(names[data[0] % len(names) if data else 0], KEY)
+    body = clean_body(insert_key(data[2:]), KEY)
+    response = Response(
+        STATUSES[data[1] % len(STATUSES) if data[1:] else 0], body, location="https://a.example/?id=KEY"
+    )
+    addresses = ("https://api.us1.bfl.ai/v1/get_result?id=1",) if gateway.features.has_addresses else ()
+    task = Reference("task-1", gateway.name, model="flux_kontext_pro", addresses=addresses)
+    request = gateway.status(task)
+    for read in (gateway.read_poll, gateway.read_status):
+        attempt(partial(read, task, request, response))
+        attempt(partial(read, task, request._replace(purpose=Purpose.RESULT), response))
+    attempt(lambda: gateway.read_created(response, model="flux_kontext_pro"))
+    attempt(lambda: gateway.read_accepted(response, model="flux_kontext_pro"))
+    attempt(lambda: gateway.accepted_despite_error(response, model="flux_kontext_pro"))
+    attempt(lambda: gateway.read_refusal(response))
+    attempt(lambda: gateway.read_balance(response))
+    attempt(lambda: gateway.retry_after(response, NOW))
+    attempt(lambda: gateway.is_readable(request, response.status, body))
+    attempt(lambda: bfl_webhooks.read_task_id(body))
+
+
+def read_references(data: bytes) -> None:
+    """Read the bytes as the text of a reference, as an address of a task, and as an entry of trusted hosts."""
+    text = data.decode("utf-8", "surrogateescape")
+    attempt(lambda: Reference.parse(text, GATEWAYS))
+    gateway = make_gateway("bfl", KEY)
+    with suppress(UntrustedAddress):
+        url = gateway.trusted.check(text)
+        if url.scheme != "https" or url.port != HTTPS_PORT or not (url.raw_host or "").lower().endswith(".bfl.ai"):
+            raise Finding(f"{text!r} is trusted")
+    attempt(lambda: TrustedHosts.of(gateway.base, (), [text]))
 
 
 def read_estimates(data: bytes) -> None:
@@ -253,6 +295,12 @@ DONE = {
 }
 FAILED = {"id": "task-1", "status": "failed", "error": {"code": "KEY0", "message": "Bearer KEY1 \u202e\u001b[31m"}}
 RUNNING = {"id": "task-1", "status": "in_progress", "progress": 0.42}
+CREATED = {"id": "task-1", "polling_url": "https://api.us1.bfl.ai/v1/get_result?id=KEY1", "cost": 4.0}
+QUEUED = {"request_id": "task-1", "status": "queued", "status_url": "https://cloud.vtrix.ai/KEY0", "queue_position": 1}
+READY = {"id": "task-1", "status": "Ready", "result": {"sample": "https://delivery.bfl.ai/KEY1?se=1", "prompt": "KEY0"}}
+MODERATED = {"id": "task-1", "status": "Request Moderated", "details": {"Moderation Reasons": ["KEY2", "Violence"]}}
+OUTPUTS = {"request_id": "task-1", "status": "COMPLETED", "outputs": [{"type": "image", "url": "https://a/KEY0"}]}
+LOST = {"request_id": "task-1", "status": "COMPLETED", "error": "KEY5", "provider_error": {"code": "KEY0"}}
 PRICE = {"status": "success", "data": {"model": "m KEY0", "cost": "0.0357", "currency": "USD", "discount": 0.7}}
 ERRORS = (
     {"error": {"code": "RATE_LIMIT_EXCEEDED", "message": "Bearer KEY0"}, "request_id": "KEY1"},
@@ -271,7 +319,30 @@ def _dump(*values: Any) -> list[bytes]:
 
 TARGETS = {
     "responses": Target(run=read_responses, seeds=_dump(DONE, FAILED, RUNNING, [], "KEY4"), owner="protocol"),
-    "estimates": Target(run=read_estimates, seeds=_dump(PRICE, {"status": "failed", "data": None}), owner="protocol"),
+    "estimates": Target(run=read_estimates, seeds=_dump(PRICE, {"status": "failed", "data": None}), owner="gateways"),
+    "gateways": Target(
+        run=read_gateways,
+        seeds=[
+            *(b"\0\0" + body for body in _dump(QUEUED, OUTPUTS, LOST, *ERRORS)),
+            *(b"\1\0" + body for body in _dump(CREATED, READY, MODERATED, {"errors": ["KEY0"]})),
+            *(b"\1\6" + body for body in _dump({"detail": "Invalid API key format: KEY0"}, *ERRORS)),
+            *(b"\2\0" + body for body in _dump({"request_id": "task-1"}, READY)),
+            b'\1\0{"id": "task-1", "polling_url": "https://api.us1.b',
+        ],
+        owner="gateways",
+    ),
+    "references": Target(
+        run=read_references,
+        seeds=[
+            b"vtrix:task-1",
+            b"bfl:task-1@https://api.us1.bfl.ai/v1/get_result?id=1",
+            b"vtrix-queue:a%2Fb@m@https://a.example/1|https://a.example/2",
+            b"https://api.us1.bfl.ai:443/v1",
+            b"https://api.bfl.ai@evil.example/",
+            b"poll.example:8443",
+        ],
+        owner="gateways",
+    ),
     "refusals": Target(
         run=read_refusals,
         seeds=[b"\0\x90" + body for body in [*_dump(*ERRORS), b"<html>KEY0</html>", b"Fri, 09 Jan 2026 13:34:30 GMT"]],

@@ -31,13 +31,13 @@ from kontext_async import KontextSession, Limits, Settings
 from kontext_async.engine.transport import Response
 from kontext_async.engine.uploads import UploadLimiter
 from kontext_async.models import KontextRequest
-from kontext_async.protocol import encode_create
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from benchmarks.support.measure import Stopwatch
     from kontext_async.engine.uploads import Upload
+    from kontext_async.gateways import GatewayRequest
 
 __all__ = ["Sizes", "describe", "measure"]
 
@@ -122,16 +122,20 @@ async def send_by_transport(stopwatch: Stopwatch, address: str, sizes: Sizes) ->
     """Send bodies that are encoded beforehand with the transport of a session, and discard the responses."""
     async with _create_session(address) as session:
         engine = session._engine  # noqa: SLF001 # a part of it is measured alone
-        body = encode_create(KontextRequest(PROMPT), ())
+        outgoing = engine.gateway.create(KontextRequest(PROMPT), ())
         uploads = UploadLimiter(Limits())
-        return await _send_waves(stopwatch, sizes, lambda: engine.transport.create(uploads.upload(body)))
+
+        def send() -> Coroutine[Any, Any, Response]:
+            return engine.transport.create(outgoing, uploads.upload(outgoing.body))
+
+        return await _send_waves(stopwatch, sizes, send)
 
 
 async def submit_without_http(stopwatch: Stopwatch, address: str, sizes: Sizes) -> int:
     """Submit with a session whose transport responds in the next turn of the loop."""
     numbers = count()
 
-    async def respond(upload: Upload, *, before: Callable[[], Awaitable[None] | None]) -> Response:
+    async def respond(_: GatewayRequest, upload: Upload, *, before: Callable[[], Awaitable[None] | None]) -> Response:
         before()
         upload.hand_over()
         await asyncio.sleep(0)

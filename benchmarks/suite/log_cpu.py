@@ -35,8 +35,9 @@ __all__ = ["describe", "measure"]
 LOGGER = logging.getLogger("kontext_async")
 CHECK = "is_logged = LOGGER.isEnabledFor(DEBUG)"
 USES = (
-    "began = self._clock.time() if is_logged else now",
-    "log_poll(task.task_id, task.failures + 1, polled, now - began)",
+    "began = self._clock.time() if is_logged else 0.0",
+    "shown = response or (read if isinstance(read, KontextError) else None)",
+    "log_poll(task.task_id, task.failures + 1, shown, self._clock.time() - began)",
 )
 
 
@@ -90,7 +91,7 @@ def listen(level: int) -> Iterator[None]:
 @contextmanager
 def remove_logger() -> Iterator[None]:
     """Replace the worker by one whose source has no line for the logger."""
-    original = PollWorkers._work  # noqa: SLF001 # its source is edited
+    original = PollWorkers._poll  # noqa: SLF001 # its source is edited
     source = textwrap.dedent(inspect.getsource(original))
     lines = [line for line in source.splitlines() if CHECK not in line and "if is_logged:" not in line]
     assert len(lines) == len(source.splitlines()) - 2
@@ -99,11 +100,11 @@ def remove_logger() -> Iterator[None]:
         del lines[place]
     namespace: dict[str, Any] = {}
     exec("\n".join(lines), poll_workers.__dict__, namespace)  # noqa: S102 # our own source
-    PollWorkers._work = namespace["_work"]  # type: ignore[method-assign] # noqa: SLF001 # put back below
+    PollWorkers._poll = namespace["_poll"]  # type: ignore[method-assign] # noqa: SLF001 # put back below
     try:
         yield
     finally:
-        PollWorkers._work = original  # type: ignore[method-assign] # noqa: SLF001 # as above
+        PollWorkers._poll = original  # type: ignore[method-assign] # noqa: SLF001 # as above
 
 
 def _measure_one(kind: Callable[[], AbstractContextManager[None]], address: str, sizes: Sizes) -> float:

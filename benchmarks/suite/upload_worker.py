@@ -25,6 +25,7 @@ from benchmarks.support.peak_memory import PeakMemory
 from kontext_async import KontextRequest, KontextSession, Limits, Settings
 from kontext_async.engine.transport import Transport
 from kontext_async.engine.uploads import Upload
+from kontext_async.gateways import DEFAULT_GATEWAY, make_gateway
 from kontext_async.images import LoadedImage
 from kontext_async.protocol import encode_create, requests
 
@@ -128,10 +129,11 @@ async def send_encoded(address: str, images: list[bytes], *, turns: bool) -> Asy
 async def send_with_transport(address: str, images: list[bytes]) -> AsyncIterator[Send]:
     """Send our body through our transport, which encodes it while it is sent."""
     body = encode_create(KontextRequest("edit"), [LoadedImage.of_bytes(image) for image in images])
-    transport = Transport("benchmark", address, SETTINGS, None)
+    transport = Transport(make_gateway(DEFAULT_GATEWAY, "benchmark", address), "benchmark", SETTINGS, None)
     transport.open()
-    await transport.create(Upload(encode_create(KontextRequest("to open a connection"), [])))
-    yield lambda: transport.create(Upload(body))
+    request = transport.gateway.create(KontextRequest("to open a connection"), [])
+    await transport.create(request, Upload(request.body))
+    yield lambda: transport.create(request, Upload(body))
     await transport.aclose()
 
 

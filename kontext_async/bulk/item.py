@@ -181,7 +181,7 @@ class ItemRunner:
         elif item.row.state is State.SAVED:
             await self._record(item, FilesLost(attempt=item.row.attempt))
         try:
-            task = self.session.attach(item.row.task_id or "")
+            task = self.session.attach(_refer(item.row))
         except Exception as error:  # noqa: BLE001 # as in `submit`
             return await self._fail(item, to_tree(error, item.row))
         return await self._follow(item, task)
@@ -221,7 +221,7 @@ class ItemRunner:
         finally:
             item.row, item.journal = journal.row, None
         if task is None and item.row.task_id is not None:
-            return self.session.attach(item.row.task_id)
+            return self.session.attach(_refer(item.row))
         return task
 
     async def _submit_through_outages(self, item: Item, journal: ItemJournal) -> GenerationTask:
@@ -255,9 +255,11 @@ class ItemRunner:
                 raise
             except Exception as cause:  # noqa: BLE001 # as in `submit`
                 error = to_tree(cause, item.row)
+                if error.task_id is not None:
+                    error.with_task(task.id, str(task.reference))
             if not await self._can_repeat(error, openings):
                 return await self._fail(item, error, task)
-            task = self.session.attach(task.id)
+            task = self.session.attach(task.reference)
 
     async def _wait_and_save(self, item: Item, task: GenerationTask) -> None:
         generation = await task.wait()
@@ -448,6 +450,10 @@ def to_tree(error: Exception, row: Row) -> KontextError:
         made = KontextError(f"the request was not submitted: {seen}")
     made.__cause__ = error
     return made
+
+
+def _refer(row: Row) -> str:
+    return row.reference or row.task_id or ""
 
 
 def _remove(paths: list[Path]) -> None:

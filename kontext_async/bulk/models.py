@@ -108,8 +108,8 @@ class BulkReport:
         total: Requests read from the input.
         uncertain: All uncertain requests of the run, including those of earlier inputs.
         orphans: Paid requests missing from this input whose images were recovered.
-        unjournaled_task_ids: IDs of paid tasks that neither the store nor the spool beside it could record. Note them:
-            the next run does not know them.
+        unjournaled_task_ids: IDs of paid tasks that neither the store nor the spool beside it could record; references
+            where an ID is not enough. Note them: the next run does not know them.
         spent: USD spent by this run, as far as the gateway reported costs.
         cost_avoided: USD paid by earlier runs for images that this run did not have to pay for again.
         total_spent: USD spent by all executions and workers of the run.

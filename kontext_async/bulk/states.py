@@ -50,6 +50,10 @@ if TYPE_CHECKING:
 __all__ = ["Action", "Consequence", "Policy", "Viewer", "consequence_of"]
 
 
+PAID = frozenset({State.ACCEPTED, State.COMPLETED, State.SAVED})
+"""The states in which a task is paid for, and not all of it is here yet or it is lost."""
+
+
 class Action(enum.Enum):
     """The action that a run takes for a row."""
 
@@ -163,6 +167,8 @@ def consequence_of(error: KontextError, row: Row) -> Consequence:
         return Consequence.OPEN
     if isinstance(error, TaskNotFound):  # rows of version 1 have no account: another one may know the task
         return Consequence.UNCHANGED if row.account is None else Consequence.EXPIRED
+    if isinstance(error, InvalidRequest) and row.state in PAID:  # it is about the way to the task, such as its host
+        return Consequence.UNCHANGED
     if isinstance(error, TaskFailed | RequestRejected | InvalidRequest):
         return Consequence.FAILED
     return Consequence.UNCHANGED

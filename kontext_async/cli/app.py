@@ -54,6 +54,7 @@ COMMANDS: Mapping[str, str] = {
         "Wait for a task that was submitted earlier, and save its images.\n\n"
         "This costs nothing: the task was billed when the gateway accepted it."
     ),
+    "balance": ("Print the balance of the account in USD.\n\nFireworks does not state it."),
     "emulator": (
         "Run an emulator of the gateway, to try and test things without an API key and at no cost.\n\n"
         "The first line on stdout is its address. Press Ctrl-C to stop it."
@@ -70,9 +71,10 @@ app = App(
     name="kontext-async",
     help="Generate and edit images with FLUX.1 Kontext [pro].",
     help_epilogue=(
-        "The API key comes from KONTEXT_API_KEY or --key-file, the gateway's address from KONTEXT_BASE_URL or "
-        "--base-url. Exit codes: 0 all done, 1 some failed, 2 usage error, 3 API key or balance refused, 4 uncertain "
-        "whether the gateway accepted a request, 130 interrupted, 143 terminated."
+        "The API key comes from KONTEXT_API_KEY or --key-file (for bfl, BFL_API_KEY comes first), the gateway from "
+        "KONTEXT_GATEWAY or --gateway, its address from KONTEXT_BASE_URL or --base-url. Exit codes: 0 all done, 1 some "
+        "failed, 2 usage error, 3 API key or balance refused, 4 uncertain whether the gateway accepted a request, 130 "
+        "interrupted, 143 terminated."
     ),
     help_format="plaintext",
     version=__version__,

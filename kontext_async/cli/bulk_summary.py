@@ -54,7 +54,7 @@ def print_report(
         )
     _print_uncertain(report, output)
     for task_id in report.unjournaled_task_ids:
-        command = shlex.join(["kontext-async", "fetch", task_id, "--out", str(directory)])
+        command = shlex.join(["kontext-async", "fetch", task_id, "--out", str(directory), *gateway.arguments])
         output.warn(f"Billed, but not recorded. To fetch at no extra cost: {command}")
     if report.stopped and not is_interrupted:
         unsubmitted = count_of(total - report.total + report.remaining, "request")

@@ -17,12 +17,13 @@ from kontext_async.cli.passwords import contains_password
 from kontext_async.cli.secret_files import read_key_file, read_store_file
 from kontext_async.cli.values import Duration, LocalPath, to_pairs
 from kontext_async.errors import ConfigurationError
-from kontext_async.settings import Limits, Network, Settings, Timeouts, find_api_key, find_store_url
+from kontext_async.settings import Limits, Network, Settings, Timeouts, find_api_key, find_gateway_name, find_store_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from kontext_async.gateways import Gateway
     from kontext_async.settings import StoreSettings
     from kontext_async.store.base import Store
 
@@ -52,7 +53,7 @@ class RequestOptions:
         input_image: An image to edit or combine: a file, a URL or a data URI. Repeat it for up to four images.
         seed: Any integer; the gateway chooses one by default.
         aspect_ratio: Width to height, from 21:9 to 9:21.
-        output_format: The format of the image; the gateway returns JPEG by default.
+        output_format: The format of the image; the gateway returns JPEG by default. WebP is for bfl only.
         prompt_upsampling: Let the gateway enrich the prompt.
         safety_tolerance: From 0 (strictest) to 6; the gateway uses 2 by default.
         model: The model ID; flux_kontext_pro by default.
@@ -65,7 +66,7 @@ class RequestOptions:
     )
     seed: int | None = None
     aspect_ratio: Annotated[str | None, Parameter(metavar="W:H")] = None
-    output_format: Literal["jpeg", "png"] | None = None
+    output_format: Literal["jpeg", "png", "webp"] | None = None
     prompt_upsampling: Annotated[bool | None, Parameter(negative="--no-prompt-upsampling")] = None
     safety_tolerance: int | None = None
     model: Annotated[str | None, Parameter(metavar="ID")] = None
@@ -95,32 +96,60 @@ class GatewayOptions:
     """The gateway to use, the way to it, and the time limit of a task.
 
     Attributes:
-        base_url: The gateway's address; by default KONTEXT_BASE_URL, or else the public gateway.
-        key_file: A file that contains the API key; KONTEXT_API_KEY by default.
+        gateway: The gateway; by default KONTEXT_GATEWAY, or else vtrix.
+        base_url: The gateway's address; by default KONTEXT_BASE_URL, or else the public one.
+        trusted_host: A host of tasks that may see the key, as HOST or HOST:PORT, for bfl. Repeatable.
+        single_cluster: Every server behind the address knows every task, so that an ID is enough, for bfl.
+        key_file: A file that contains the API key; by default KONTEXT_API_KEY, or the gateway's own BFL_API_KEY or
+            FIREWORKS_API_KEY.
         proxy: An HTTP proxy for everything, or "none"; by default those of HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
         allow_network: A network that is not public, such as 10.0.0.0/8, to which image URLs may lead. Repeatable.
         timeout: The longest time to wait for one task: 90, 90s, 30m, 2h.
     """
 
+    gateway: Literal["vtrix", "vtrix-queue", "bfl", "fireworks"] | None = None
     base_url: Annotated[str | None, Parameter(metavar="URL")] = None
+    trusted_host: Annotated[tuple[str, ...], Parameter(metavar="HOST", show_default=False)] = ()
+    single_cluster: Annotated[bool, Parameter(show_default=False)] = False
     key_file: Annotated[LocalPath | None, Parameter(metavar="PATH")] = None
     proxy: Annotated[str | None, Parameter(metavar="URL")] = None
     allow_network: Annotated[tuple[str, ...], Parameter(metavar="NETWORK", show_default=False)] = ()
     timeout: Duration | None = None
 
     def api_key(self) -> str:
-        """Return the API key, from the file or from the environment.
+        """Return the API key, from the file or from the environment: there, the gateway's own variable comes first.
 
         Raises:
             MissingApiKey: There is no key, or it cannot be read or sent.
+            ConfigurationError: The environment names a gateway that there is not.
         """
         if self.key_file is not None:
             return read_key_file(self.key_file)
+        variables = self.dialect().key_variables
         try:
-            return find_api_key(None)
+            return find_api_key(None, variables=variables)
         except ConfigurationError as error:
             reason = str(error).partition(":")[0]
-            raise MissingApiKey(f"{reason}: set KONTEXT_API_KEY, or use --key-file PATH") from None
+            names = " or ".join((*variables, "KONTEXT_API_KEY"))
+            raise MissingApiKey(f"{reason}: set {names}, or use --key-file PATH") from None
+
+    def dialect(self) -> type[Gateway]:
+        """Return the dialect of the gateway.
+
+        Raises:
+            ConfigurationError: The environment names a gateway that there is not.
+        """
+        from kontext_async.gateways import DEFAULT_GATEWAY, find_gateway  # noqa: PLC0415 # help does without
+
+        return find_gateway(find_gateway_name(self.gateway, DEFAULT_GATEWAY))
+
+    def arguments(self) -> list[str]:
+        """Return the options that lead another command to the same gateway."""
+        given = [] if self.gateway is None else ["--gateway", self.gateway]
+        given += ["--base-url", self.base_url] if self.base_url else []
+        for host in self.trusted_host:
+            given += ["--trusted-host", host]
+        return given + ["--single-cluster"] * self.single_cluster
 
     def settings(self) -> Settings:
         """Return the session's settings.
@@ -156,9 +185,10 @@ class RunOptions(GatewayOptions):
         Raises:
             ConfigurationError: An option is out of its range, or options contradict each other.
         """
-        if self.emulator and any(each is not None for each in (self.base_url, self.key_file, self.proxy)):
+        if self.emulator and any((self.base_url, self.trusted_host, self.key_file, self.proxy)):
             raise ConfigurationError(
-                "--emulator is a gateway of its own: it cannot be combined with --base-url, --key-file or --proxy"
+                "--emulator is a gateway of its own: it cannot be combined with --base-url, --trusted-host, --key-file "
+                "or --proxy"
             )
         settings = super().settings()
         return attrs.evolve(

@@ -15,7 +15,7 @@ from kontext_async.cli.options import RunOptions
 from kontext_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
 
     from kontext_async.cli.options import GatewayOptions
     from kontext_async.cli.output import Output
@@ -31,20 +31,35 @@ class Gateway:
     """The address and the key of the gateway that a command uses.
 
     Attributes:
+        name: The name of its dialect; None for that of the environment.
         api_key: The API key.
         base_url: The address; None for that of the environment.
+        trusted_hosts: Hosts of tasks that may see the key.
+        single_cluster: True if an ID is enough.
+        arguments: The options that lead another command there.
         ledger: The ledger of a private emulator; None for any other gateway.
     """
 
+    name: str | None
     api_key: str = field(repr=False)
     base_url: str | None
+    trusted_hosts: tuple[str, ...] = ()
+    single_cluster: bool = False
+    arguments: Sequence[str] = ()
     ledger: Ledger | None = None
 
     def new_session(self, settings: Settings) -> KontextSession:
         """Create a session; the caller opens it."""
         from kontext_async.session import KontextSession  # noqa: PLC0415 # aiohttp is slow to import, and help needs none
 
-        return KontextSession(self.api_key, base_url=self.base_url, settings=settings)
+        return KontextSession(
+            self.api_key,
+            base_url=self.base_url,
+            gateway=self.name,
+            trusted_hosts=self.trusted_hosts,
+            single_cluster=self.single_cluster,
+            settings=settings,
+        )
 
     def print_ledger(self, output: Output) -> None:
         """Print the ledger of a private emulator."""
@@ -79,7 +94,14 @@ async def open_gateway(options: GatewayOptions, output: Output) -> AsyncGenerato
         if not isinstance(options, RunOptions) or not options.emulator:
             key = options.api_key()
             remember_key(key)
-            yield Gateway(api_key=key, base_url=options.base_url)
+            yield Gateway(
+                name=options.gateway,
+                api_key=key,
+                base_url=options.base_url,
+                trusted_hosts=options.trusted_host,
+                single_cluster=options.single_cluster,
+                arguments=options.arguments(),
+            )
             return
         check_pillow()
         from kontext_async.emulator import Emulator  # noqa: PLC0415 # it needs Pillow
@@ -87,7 +109,15 @@ async def open_gateway(options: GatewayOptions, output: Output) -> AsyncGenerato
         # The seed is random because a resumed run may know task IDs of an earlier private emulator: none may recur.
         async with Emulator(seed=secrets.randbits(63)) as emulator:
             key = emulator.api_key or "emulator-key"
-            yield Gateway(api_key=key, base_url=emulator.base_url, ledger=emulator.ledger)
+            dialect = options.dialect()
+            yield Gateway(
+                name=dialect.name,
+                api_key=key,
+                base_url=emulator.base_url_of(dialect.name),
+                trusted_hosts=emulator.region_hosts if dialect.features.has_addresses else (),
+                single_cluster=options.single_cluster,
+                ledger=emulator.ledger,
+            )
 
 
 @asynccontextmanager

@@ -23,28 +23,33 @@ class UnsavedTasks:
     """The IDs of accepted tasks whose images are not saved yet, in order of acceptance."""
 
     def __init__(self) -> None:
-        self._ids: dict[str, None] = {}
+        self._references: dict[str, str] = {}
 
     def __call__(self, event: Event) -> None:
         """Record an event: an accepted task is unsaved, a failed one has no images."""
         if isinstance(event, Accepted) and event.task_id:
-            self.add(event.task_id)
+            self.add(event.task_id, event.reference)
         elif isinstance(event, Failed) and isinstance(event.error, TaskFailed):
             self.discard(event.task_id)
 
-    def add(self, task_id: str) -> None:
+    def add(self, task_id: str, reference: str | None) -> None:
         """Add a task that is billed."""
-        self._ids[task_id] = None
+        self._references[task_id] = reference or task_id
 
     def discard(self, task_id: str | None) -> None:
         """Remove a task whose images are saved, or that has none."""
         if task_id is not None:
-            self._ids.pop(task_id, None)
+            self._references.pop(task_id, None)
 
     @property
     def ids(self) -> tuple[str, ...]:
         """The task IDs."""
-        return tuple(self._ids)
+        return tuple(self._references)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The texts that lead to the tasks again."""
+        return tuple(self._references.values())
 
 
 def print_resume_commands(unsaved: UnsavedTasks, options: GatewayOptions, target: Path, output: Output) -> None:
@@ -55,9 +60,8 @@ def print_resume_commands(unsaved: UnsavedTasks, options: GatewayOptions, target
         output.warn(f"Not saved, and gone with the private emulator: {', '.join(unsaved.ids)}")
         return
     output.warn(f"{count_of(len(unsaved.ids), 'task')} accepted and billed, but not saved. To fetch at no extra cost:")
-    address = ["--base-url", options.base_url] if options.base_url else []
-    for task_id in unsaved.ids:
-        output.warn(shlex.join(["kontext-async", "fetch", task_id, "--out", str(target), *address]))
+    for reference in unsaved.references:
+        output.warn(shlex.join(["kontext-async", "fetch", reference, "--out", str(target), *options.arguments()]))
 
 
 class UncertainReporter:

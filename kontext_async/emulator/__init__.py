@@ -12,9 +12,12 @@ of the two folders are pure, and get the time and random numbers as arguments:
 - `service_times`: the distributions of the seconds that tasks take.
 - `ledger`: every create request, its outcome and its cost.
 - `task_json`: the JSON about tasks and prices, in the plain and in the queue dialect.
+- `bfl_json`: the JSON of Black Forest Labs' API: tasks, refusals and webhooks.
+- `bfl_validation`: the strict reading of a create request there.
 - `error_bodies`: the bodies of HTTP errors in every shape, and Retry-After.
 - `contracts`: the JSON about models, their contracts and the balance.
 - `corruption`: odd, damaged and wrong JSON in place of a good response.
+- `odd_dialects`: odd JSON in the queue dialect and in Black Forest Labs' dialect, and odd addresses.
 - `hostile_json`: good JSON with hostile contents: keys, control characters, costs and URLs.
 - `foreign_texts`: the API key in every disguise, and control characters.
 - `file_faults`: the faults of downloads.

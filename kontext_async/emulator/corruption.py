@@ -138,6 +138,10 @@ def corrupt(value: Any, fault: Fault) -> bytes | None:
         case FaultKind.TRUNCATED_JSON:
             whole = json.dumps(value).encode()
             return whole[: len(whole) // 2]
+        case FaultKind.CUT_ADDRESS:
+            whole = json.dumps(value).encode()
+            first = whole.find(b",")  # the ID is the first member
+            return whole[: first + (len(whole) - first) // 2]
         case FaultKind.EMPTY_BODY:
             return b""
         case FaultKind.MALFORMED_JSON:

@@ -9,7 +9,7 @@ class Operation(StrEnum):
     """The kinds of request that faults are drawn for."""
 
     CREATE = "create"
-    """Create requests, in the plain dialect, to `/sync`, and in the queue dialect."""
+    """Create requests, in every dialect, and to `/sync`."""
     STATUS = "status"
     """Status and result requests."""
     STREAM = "stream"
@@ -17,6 +17,10 @@ class Operation(StrEnum):
     PRECHARGE = "precharge"
     BALANCE = "balance"
     """Requests for the account's balance."""
+    CANCEL = "cancel"
+    """Requests that cancel a task."""
+    WEBHOOK = "webhook"
+    """Deliveries of webhooks, which the emulator sends."""
     DOWNLOAD = "download"
     """Every request to the files origin."""
 
@@ -103,6 +107,12 @@ class FaultKind(StrEnum):
     """400 (or `status`) with control characters in the message: ESC, BEL, line breaks, NUL, or marks that turn text."""
     NOT_FOUND = "not-found"
     """404, for this request only."""
+    ERRORS_IN_SUCCESS = "errors-in-success"
+    """200 with `{"errors": […]}`."""
+    STATUS_IN_ERROR = "status-in-error"
+    """503 (or `status`) with the JSON of the task, which says the truth."""
+    NOT_FOUND_IN_SUCCESS = "not-found-in-success"
+    """200 with the status text `Task not found`, for this request only."""
     REDIRECT = "redirect"
     """307 (or `status`) to the same path at another origin, to another path, or to `location`."""
 
@@ -135,6 +145,15 @@ class FaultKind(StrEnum):
     """All times in milliseconds."""
     EXTRA_KEYS = "extra-keys"
     """Undocumented keys, everywhere."""
+    ODD_ADDRESS = "odd-address"
+    """The addresses of a task in the response to its create request are missing, are no URLs, or lead elsewhere; or
+    `location`."""
+    CUT_ADDRESS = "cut-address"
+    """The response to a create request ends in its middle, after the ID, and Content-Length agrees with the rest."""
+    RESULT_IN_STATUS = "result-in-status"
+    """The status of a completed task already has its outputs."""
+    FAILED_RESULT = "failed-result"
+    """The status says that a task completed, and its result says that it failed: by its status, or by an error."""
     SEVERAL_URLS = "several-urls"
     """Three images in two groups, and an item without a URL."""
     OPAQUE_URL = "opaque-url"
@@ -156,6 +175,8 @@ class FaultKind(StrEnum):
     # The outcome of the task that a create request starts.
     TASK_FAILS = "task-fails"
     """The task fails with `code` and `message`, after its service time."""
+    TASK_MODERATED = "task-moderated"
+    """The task is moderated, for the reason `message`: before the work (`request`), or after it (`content`)."""
     TASK_HANGS = "task-hangs"
     """The task never ends."""
     TASK_VANISHES = "task-vanishes"
@@ -192,6 +213,16 @@ class FaultKind(StrEnum):
     """Content-Encoding `gzip`, although the request may not accept it; or that, and cut halfway."""
     NEGOTIATED_FORMAT = "negotiated-format"
     """AVIF or HEIC if the Accept header permits it, or although it does not (`forced-…`)."""
+
+    # Webhooks.
+    WEBHOOK_LOST = "webhook-lost"
+    """The delivery is never sent."""
+    WEBHOOK_TWICE = "webhook-twice"
+    """The delivery is sent a second time, although the first one was taken."""
+    WEBHOOK_LATE = "webhook-late"
+    """The delivery is sent `seconds` late."""
+    WEBHOOK_FORGED = "webhook-forged"
+    """The delivery has a wrong secret, or a wrong signature, or neither."""
 
     # Precharge.
     COST_UNKNOWN = "cost-unknown"

@@ -39,10 +39,11 @@ CREATE_ONLY = frozenset({Operation.CREATE})
 STATUS_ONLY = frozenset({Operation.STATUS})
 DOWNLOAD_ONLY = frozenset({Operation.DOWNLOAD})
 STREAM_ONLY = frozenset({Operation.STREAM})
-READ_OPERATIONS = STATUS_ONLY | STREAM_ONLY | {Operation.PRECHARGE, Operation.BALANCE}
+WEBHOOK_ONLY = frozenset({Operation.WEBHOOK})
+READ_OPERATIONS = STATUS_ONLY | STREAM_ONLY | {Operation.PRECHARGE, Operation.BALANCE, Operation.CANCEL}
 API_OPERATIONS = CREATE_ONLY | READ_OPERATIONS
 JSON_OPERATIONS = CREATE_ONLY | STATUS_ONLY | {Operation.PRECHARGE, Operation.BALANCE}
-ALL_OPERATIONS = frozenset(Operation)
+ALL_OPERATIONS = frozenset(Operation) - WEBHOOK_ONLY
 TASK_OPERATIONS = CREATE_ONLY | STATUS_ONLY
 FRAMED_OPERATIONS = JSON_OPERATIONS | DOWNLOAD_ONLY
 
@@ -98,6 +99,9 @@ FAULT_SPECS: Mapping[FaultKind, FaultSpec] = {
         operations=ALL_OPERATIONS, accepted=False, status=400, variants=CONTROL_VARIANTS
     ),
     FaultKind.NOT_FOUND: FaultSpec(operations=ALL_OPERATIONS, accepted=False, status=404),
+    FaultKind.ERRORS_IN_SUCCESS: FaultSpec(operations=CREATE_ONLY, accepted=False),
+    FaultKind.STATUS_IN_ERROR: FaultSpec(operations=STATUS_ONLY, status=503),
+    FaultKind.NOT_FOUND_IN_SUCCESS: FaultSpec(operations=STATUS_ONLY),
     FaultKind.REDIRECT: FaultSpec(operations=ALL_OPERATIONS, accepted=False, status=307, variants=("origin", "path")),
     FaultKind.HTML_PAGE: FaultSpec(operations=ALL_OPERATIONS, accepted=False, shape=ErrorShape.HTML),
     FaultKind.TRUNCATED_JSON: FaultSpec(operations=JSON_OPERATIONS),
@@ -125,6 +129,25 @@ FAULT_SPECS: Mapping[FaultKind, FaultSpec] = {
     FaultKind.ODD_PROGRESS: FaultSpec(operations=TASK_OPERATIONS, variants=("missing", "null", "backwards", "string")),
     FaultKind.MILLISECONDS: FaultSpec(operations=TASK_OPERATIONS),
     FaultKind.EXTRA_KEYS: FaultSpec(operations=TASK_OPERATIONS),
+    FaultKind.ODD_ADDRESS: FaultSpec(
+        operations=CREATE_ONLY,
+        variants=(
+            "missing",
+            "null",
+            "relative",
+            "elsewhere",
+            "user",
+            "http",
+            "port",
+            "suffix",
+            "no-host",
+            "script",
+            "long",
+        ),
+    ),
+    FaultKind.CUT_ADDRESS: FaultSpec(operations=CREATE_ONLY),
+    FaultKind.RESULT_IN_STATUS: FaultSpec(operations=STATUS_ONLY),
+    FaultKind.FAILED_RESULT: FaultSpec(operations=STATUS_ONLY, variants=("status", "error")),
     FaultKind.SEVERAL_URLS: FaultSpec(operations=TASK_OPERATIONS),
     FaultKind.OPAQUE_URL: FaultSpec(operations=TASK_OPERATIONS),
     FaultKind.ECHOED_KEY_IN_TASK: FaultSpec(operations=JSON_OPERATIONS, variants=("texts", "url-path", "url-query")),
@@ -156,6 +179,7 @@ FAULT_SPECS: Mapping[FaultKind, FaultSpec] = {
         ),
     ),
     FaultKind.TASK_FAILS: FaultSpec(operations=CREATE_ONLY),
+    FaultKind.TASK_MODERATED: FaultSpec(operations=CREATE_ONLY, variants=("request", "content")),
     FaultKind.TASK_HANGS: FaultSpec(operations=CREATE_ONLY),
     FaultKind.TASK_VANISHES: FaultSpec(operations=CREATE_ONLY),
     FaultKind.TASK_LATE: FaultSpec(operations=CREATE_ONLY, seconds=1.0),
@@ -176,6 +200,10 @@ FAULT_SPECS: Mapping[FaultKind, FaultSpec] = {
     FaultKind.NEGOTIATED_FORMAT: FaultSpec(
         operations=DOWNLOAD_ONLY, variants=("avif", "heic", "forced-avif", "forced-heic")
     ),
+    FaultKind.WEBHOOK_LOST: FaultSpec(operations=WEBHOOK_ONLY),
+    FaultKind.WEBHOOK_TWICE: FaultSpec(operations=WEBHOOK_ONLY),
+    FaultKind.WEBHOOK_LATE: FaultSpec(operations=WEBHOOK_ONLY, seconds=1.0),
+    FaultKind.WEBHOOK_FORGED: FaultSpec(operations=WEBHOOK_ONLY, variants=("secret", "signature", "neither")),
     FaultKind.COST_UNKNOWN: FaultSpec(operations=frozenset({Operation.PRECHARGE})),
 }
 """The table of all kinds."""
@@ -188,6 +216,7 @@ OUTCOME_KINDS = frozenset(
 FIXED_ACCEPTANCE_KINDS = OUTCOME_KINDS | {kind for kind in FaultKind if kind.value.endswith("-accept")}.union(
     {
         FaultKind.CUT_BEFORE_BODY,
+        FaultKind.CUT_ADDRESS,
         FaultKind.SLOW,
         FaultKind.MILLISECONDS,
         FaultKind.EXTRA_KEYS,

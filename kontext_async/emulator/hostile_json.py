@@ -53,7 +53,22 @@ ODD_URLS = {
 }
 """The odd URLs by variant. `host`, `port` and `path` are those of the good URL that each replaces."""
 
-UNCHANGED_TEXTS = frozenset({"id", "request_id", "status", "url", "cost", "currency", "type"})
+UNCHANGED_TEXTS = frozenset(
+    {
+        "id",
+        "request_id",
+        "status",
+        "url",
+        "sample",
+        "polling_url",
+        "status_url",
+        "response_url",
+        "cancel_url",
+        "cost",
+        "currency",
+        "type",
+    }
+)
 """The texts by which a client finds its task, its image and its bill."""
 
 
@@ -93,11 +108,17 @@ def _append(value: Any, mark: str) -> Any:
 
 
 def _change_cost(value: Json, variant: str) -> Json:
+    if "cost" in value:
+        return value | {"cost": COSTS[variant]}
     changes = {"cost": COSTS[variant]} | ({"currency": "credit"} if variant == "credit" else {})
     return value | {name: value[name] | changes for name in ("usage", "data") if isinstance(value.get(name), dict)}
 
 
 def _change_urls(value: Json, change: Callable[[str], str]) -> Json:
+    if isinstance(value.get("result"), dict):
+        return value | {"result": value["result"] | {"sample": change(value["result"]["sample"])}}
+    if "outputs" in value:
+        return value | {"outputs": [item | {"url": change(item["url"])} for item in value["outputs"]]}
     if "output" not in value:
         return value
     groups = [
@@ -108,6 +129,8 @@ def _change_urls(value: Json, change: Callable[[str], str]) -> Json:
 
 
 def _multiply_urls(value: Json) -> Json:
+    if "outputs" in value:
+        return value | {"outputs": value["outputs"] * MANY}
     if "output" not in value:
         return value
     first = value["output"][0]["content"][0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kontext_async.emulator.world import CANCELLED, TaskPhase
+from kontext_async.emulator.world import CANCELLED, FAILURE, TaskPhase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,6 +146,18 @@ def build_queue_created(task: Task, base_url: str, position: int) -> Json:
         "response_url": f"{path}/response",
         "cancel_url": f"{path}/cancel",
         "queue_position": position,
+    }
+
+
+def build_failed_result(task: Task, variant: str) -> Json:
+    """Return a result that contradicts the status: failed by its status, or completed with an error."""
+    word = "failed" if variant == "status" else "COMPLETED"
+    return {
+        "request_id": task.id,
+        "status": word,
+        "error": "the worker died",
+        "error_type": "INFERENCE_FAILURE",
+        "provider_error": {"code": FAILURE[0], "message": FAILURE[1]},
     }
 
 

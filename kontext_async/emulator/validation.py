@@ -58,10 +58,12 @@ class CreateRequest:
         images: The input images in order: read ones, or the URL of one that is not fetched yet.
         seed: The requested seed, if any.
         ratio: Width and height of the requested ratio, if any.
-        output_format: `jpeg` or `png`.
+        output_format: `jpeg` or `png`; in one dialect also `webp`.
         digest: Hex digest of the model and all params; the same for the same request.
         moderation: Whether the client wants moderation, if it said so.
         metadata: The client's own texts about the request.
+        webhook_url: The address that is to get the result, if any.
+        webhook_secret: The secret by which that address knows the sender.
     """
 
     model: str
@@ -73,6 +75,8 @@ class CreateRequest:
     digest: str
     moderation: bool | None = None
     metadata: Mapping[str, str] = field(factory=dict)
+    webhook_url: str | None = None
+    webhook_secret: str | None = field(default=None, repr=False)
 
 
 def parse_create(body: bytes, model_header: str | None = None, *, for_price: bool = False) -> CreateRequest:

@@ -5,7 +5,8 @@ Every method gets `now` in unix seconds, and random numbers where it needs some.
 - A task's end is decided when it is accepted; its phase at any time follows from `now`.
 - A create request is billed when it is accepted, and only then. A task that will fail is not billed, unless
   `AccountLimits.bill_failed` says so; a cancelled task is.
-- A task belongs to the key that created it; to every other key it is unknown.
+- A moderated task is never billed.
+- A task belongs to the key that created it; to every other key it is unknown. It lives in one region.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from decimal import Decimal
 from enum import StrEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from attrs import define, evolve, field, frozen
 
@@ -24,6 +26,7 @@ from kontext_async.emulator.ledger import ZERO
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Mapping
 
     from kontext_async.emulator.faults import Fault
     from kontext_async.emulator.validation import CreateRequest
@@ -32,6 +35,7 @@ ID_LETTERS = "0123456789abcdefghijklmnopqrstuv"
 ID_LENGTH = 20
 CANCELLED = "CANCELLED"
 SEED_BITS = 32
+UUID_BITS = 128
 
 
 class TaskPhase(StrEnum):
@@ -44,12 +48,21 @@ class TaskPhase(StrEnum):
 
 @frozen(kw_only=True)
 class Refusal:
-    """An error response that refuses a request. `retry_after` is in seconds."""
+    """An error response that refuses a request.
+
+    Attributes:
+        status: The HTTP status.
+        code: The error's code.
+        message: The error's message.
+        retry_after: Seconds to wait; None for no Retry-After.
+        field: The path of the field that breaks a rule; empty for none.
+    """
 
     status: int
     code: str
     message: str
     retry_after: float | None = None
+    field: str = ""
 
 
 @frozen(kw_only=True)
@@ -58,6 +71,7 @@ class AccountLimits:
 
     Attributes:
         max_tasks: Unfinished tasks at once; None for no limit.
+        max_tasks_by_model: Unfinished tasks at once of the models that have a limit of their own.
         requests_per_second: API requests per second, with bursts of as many (of one at least); None for no
             limit.
         balance: The amount that an account can spend, in USD; None for no limit.
@@ -67,6 +81,7 @@ class AccountLimits:
     """
 
     max_tasks: int | None = None
+    max_tasks_by_model: Mapping[str, int] = field(factory=dict)
     requests_per_second: float | None = None
     balance: Decimal | None = None
     price: Decimal = Decimal("0.04")
@@ -90,6 +105,7 @@ class PlannedOutcome:
         at_once: Whether the task has ended as soon as it is accepted.
         known_after: Seconds from acceptance until the task is known.
         known_until: Seconds from acceptance until the task is forgotten.
+        moderated: The stage at which the task is moderated, `request` or `content`; empty for none.
     """
 
     failure: tuple[str, str] | None = None
@@ -98,11 +114,14 @@ class PlannedOutcome:
     at_once: bool = False
     known_after: float = 0.0
     known_until: float = math.inf
+    moderated: str = ""
 
 
 ORDINARY = PlannedOutcome()
 FAILURE = ("002014001", "generation failed")
 """The code and the message of a failed task, unless the fault sets others."""
+
+MODERATION_REASON = "Protected Content"
 
 
 def plan_outcome(fault: Fault | None) -> PlannedOutcome:
@@ -117,6 +136,11 @@ def plan_outcome(fault: Fault | None) -> PlannedOutcome:
         FaultKind.FAILED_AT_ONCE: PlannedOutcome(failure=failure, at_once=True),
         FaultKind.COMPLETED_AT_ONCE: PlannedOutcome(at_once=True),
         FaultKind.TASK_HANGS: PlannedOutcome(hangs=True),
+        FaultKind.TASK_MODERATED: PlannedOutcome(
+            failure=(fault.code or "CONTENT_POLICY", fault.message or MODERATION_REASON),
+            moderated=fault.variant or "content",
+            at_once=fault.variant == "request",
+        ),
         FaultKind.TASK_LATE: PlannedOutcome(known_after=seconds),
         FaultKind.TASK_VANISHES: PlannedOutcome(known_until=seconds),
     }
@@ -139,6 +163,7 @@ class Task:
         planned_seconds: Its planned duration in seconds.
         planned_outcome: Its planned outcome.
         cost: The amount billed for it, in USD.
+        region: The number of the region that has it.
     """
 
     id: str
@@ -152,6 +177,7 @@ class Task:
     planned_seconds: float
     planned_outcome: PlannedOutcome
     cost: Decimal
+    region: int = 0
 
     def phase_at(self, now: float) -> TaskPhase:
         """Return the phase at `now`."""
@@ -169,19 +195,12 @@ class Task:
         return self.planned_outcome.known_after <= now - self.created_at < self.planned_outcome.known_until
 
 
-@define(kw_only=True)
-class Account:
-    """The gateway's record of one key.
+class UnfinishedTasks:
+    """Counts unfinished tasks, with a heap of their finish times, so that a request costs O(log n)."""
 
-    Unfinished tasks are counted with a heap of their finish times, so that a request costs O(log n).
-    """
-
-    key: str = field(repr=False)
-    balance: Decimal | None
-    tokens: float
-    tokens_at: float
-    _finishes: list[tuple[float, str]] = field(factory=list, init=False, repr=False)
-    _cancelled: set[str] = field(factory=set, init=False, repr=False)
+    def __init__(self) -> None:
+        self._finishes: list[tuple[float, str]] = []
+        self._cancelled: set[str] = set()
 
     def add(self, task: Task) -> None:
         """Count a task until it finishes."""
@@ -191,12 +210,39 @@ class Account:
         """Stop counting an unfinished task."""
         self._cancelled.add(task_id)
 
-    def count_unfinished(self, now: float) -> int:
+    def count(self, now: float) -> int:
         """Return the number of unfinished tasks at `now`."""
         finishes = self._finishes
         while finishes and finishes[0][0] <= now:
             self._cancelled.discard(heapq.heappop(finishes)[1])
         return len(finishes) - len(self._cancelled)
+
+
+@define(kw_only=True)
+class Account:
+    """The gateway's record of one key."""
+
+    key: str = field(repr=False)
+    balance: Decimal | None
+    tokens: float
+    tokens_at: float
+    _all: UnfinishedTasks = field(factory=UnfinishedTasks, init=False, repr=False)
+    _by_model: dict[str, UnfinishedTasks] = field(factory=dict, init=False, repr=False)
+
+    def add(self, task: Task) -> None:
+        """Count a task until it finishes."""
+        self._all.add(task)
+        self._by_model.setdefault(task.request.model, UnfinishedTasks()).add(task)
+
+    def cancel(self, task: Task) -> None:
+        """Stop counting an unfinished task."""
+        self._all.cancel(task.id)
+        self._by_model[task.request.model].cancel(task.id)
+
+    def count_unfinished(self, now: float, model: str | None = None) -> int:
+        """Return the number of unfinished tasks at `now`, of all models or of one."""
+        counted = self._all if model is None else self._by_model.get(model)
+        return 0 if counted is None else counted.count(now)
 
 
 class World:
@@ -236,12 +282,12 @@ class World:
         account.tokens -= 1
         return None
 
-    def admit(self, account: Account, now: float) -> Refusal | None:
-        """Check that the account can start a task at `now`; return a refusal when it cannot."""
-        most = self.limits.max_tasks
-        if most is not None and account.count_unfinished(now) >= most:
-            message = f"too many unfinished tasks: at most {most} at once"
-            return Refusal(status=HTTPStatus.TOO_MANY_REQUESTS, code="TASK_LIMIT_EXCEEDED", message=message)
+    def admit(self, account: Account, now: float, model: str = "") -> Refusal | None:
+        """Check that the account can start a task of a model at `now`; return a refusal when it cannot."""
+        for most, counted in ((self.limits.max_tasks, None), (self.limits.max_tasks_by_model.get(model), model)):
+            if most is not None and account.count_unfinished(now, counted) >= most:
+                message = f"too many unfinished tasks: at most {most} at once"
+                return Refusal(status=HTTPStatus.TOO_MANY_REQUESTS, code="TASK_LIMIT_EXCEEDED", message=message)
         if account.balance is not None and account.balance < self.cost:
             message = f"balance too low: {account.balance} USD left, {self.cost} USD needed"
             return Refusal(status=HTTPStatus.FORBIDDEN, code="INSUFFICIENT_BALANCE", message=message)
@@ -257,11 +303,14 @@ class World:
         outcome: PlannedOutcome,
         now: float,
         rng: random.Random,
+        region: int = 0,
+        has_uuid: bool = False,
     ) -> Task:
         """Create a task of `seconds` duration, and bill it. Call `admit` before."""
         planned_seconds = 0.0 if outcome.at_once else seconds
+        is_free = outcome.moderated or (outcome.failure is not None and not self.limits.bill_failed)
         task = Task(
-            id=self._generate_id(rng),
+            id=self._generate_id(rng, has_uuid=has_uuid),
             key=account.key,
             request=request,
             seed=rng.getrandbits(SEED_BITS) if request.seed is None else request.seed,
@@ -271,7 +320,8 @@ class World:
             finish_at=math.inf if outcome.hangs else now + planned_seconds,
             planned_seconds=planned_seconds,
             planned_outcome=outcome,
-            cost=ZERO if outcome.failure is not None and not self.limits.bill_failed else self.cost,
+            cost=ZERO if is_free else self.cost,
+            region=region,
         )
         self._tasks[task.id] = task
         if task.finish_at > now:
@@ -290,10 +340,13 @@ class World:
         if account.balance is not None:
             account.balance -= cost
 
-    def _generate_id(self, rng: random.Random) -> str:
-        bits = rng.getrandbits(5 * ID_LENGTH)
-        task_id = "".join([ID_LETTERS[bits >> shift & 31] for shift in range(0, 5 * ID_LENGTH, 5)])
-        return task_id if task_id not in self._tasks else self._generate_id(rng)
+    def _generate_id(self, rng: random.Random, *, has_uuid: bool) -> str:
+        if has_uuid:
+            task_id = str(UUID(int=rng.getrandbits(UUID_BITS), version=4))
+        else:
+            bits = rng.getrandbits(5 * ID_LENGTH)
+            task_id = "".join([ID_LETTERS[bits >> shift & 31] for shift in range(0, 5 * ID_LENGTH, 5)])
+        return task_id if task_id not in self._tasks else self._generate_id(rng, has_uuid=has_uuid)
 
     def find(self, task_id: str, key: str, now: float) -> Task | None:
         """Return the task of that ID, when it is known at `now` and belongs to `key`."""
@@ -315,7 +368,7 @@ class World:
         """End a task as failed; return False when it has already ended. Its bill stays."""
         if task.phase_at(now) is not TaskPhase.IN_PROGRESS:
             return False
-        self._accounts[task.key].cancel(task.id)
+        self._accounts[task.key].cancel(task)
         task.finish_at = now
         task.planned_outcome = evolve(task.planned_outcome, failure=(CANCELLED, "the task was cancelled"))
         return True

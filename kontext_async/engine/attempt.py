@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kontext_async.engine.slots import Slot
     from kontext_async.engine.submission import Submission
     from kontext_async.engine.uploads import RequestImages, Upload
+    from kontext_async.gateways import GatewayRequest
 
 __all__ = ["Attempt", "AttemptResult", "FailedAttempt"]
 
@@ -39,7 +40,8 @@ class Attempt:
 
     Attributes:
         submission: The submission.
-        upload: The body on its way.
+        outgoing: The request in the dialect of the gateway.
+        upload: Its body on its way.
         images: The images of the body: the caller may leave while the request is in flight.
         slot: The slot, unless the accepted task has it.
         done: The result, for the caller; cancelled if the caller has left.
@@ -48,6 +50,7 @@ class Attempt:
     """
 
     submission: Submission
+    outgoing: GatewayRequest
     upload: Upload
     images: RequestImages
     slot: Slot

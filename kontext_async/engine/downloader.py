@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
 
 from kontext_async.decisions.downloads import Verdict, Version
 from kontext_async.decisions.resend import backoff
-from kontext_async.decisions.urls import UnusableURL, resolve_reference, to_request_url
+from kontext_async.decisions.urls import UnusableURL, resolve_reference
 from kontext_async.engine.clock import cancel_at, sleep_until
 from kontext_async.engine.fetch import ACCEPT_ANY, Fetch, Interrupted, Verified
 from kontext_async.engine.image_paths import adapt_extension, choose_path
@@ -20,6 +20,7 @@ from kontext_async.engine.sinks import FileSink, MemorySink, Sink
 from kontext_async.engine.transport import TransportError
 from kontext_async.errors import DownloadFailed, KontextError
 from kontext_async.events import Downloaded, Retrying
+from kontext_async.gateways import find_reference, plain_reference
 from kontext_async.images.data_uris import decode_payload, is_data_uri, parse_data_uri
 from kontext_async.redaction import strip_query
 
@@ -47,9 +48,9 @@ RESUMES = 2
 class Downloader:
     """Downloads the images of a session."""
 
-    def __init__(self, transport: Transport, poll_loop: PollLoop, context: Context, base_url: str) -> None:
+    def __init__(self, transport: Transport, poll_loop: PollLoop, context: Context) -> None:
         self._transport = transport
-        self._base_url = to_request_url(base_url)
+        self._gateway = transport.gateway
         self._poll_loop = poll_loop
         settings = context.settings
         self._timeout = settings.timeouts.download
@@ -90,11 +91,11 @@ class Downloader:
             DownloadFailed: The download failed, or the file cannot be written.
         """
         name = re.sub(r"[^A-Za-z0-9_-]", "_", image.task_id or "image")
-        with _translate_path_errors(image):
+        with _translate_path_errors(image, self._refer(image)):
             path = await anyio.to_thread.run_sync(choose_path, path, name, place)
         sink = FileSink(path.parent, path.name, durable=durable, writers=self._writers)
         try:
-            with _translate_disk_errors(image):
+            with _translate_disk_errors(image, self._refer(image)):
                 verified = await self._fetch(image, sink)
                 target = adapt_extension(path, verified.image_format)
                 await sink.commit(target)
@@ -117,7 +118,14 @@ class Downloader:
                     return verified
             raise fetch.failed(f"it was not finished within {self._timeout:g} s")
         except DownloadFailed as error:
+            error.reference = self._refer(image)
             raise self._transport.redact(error) from error.__cause__
+
+    def _refer(self, image: GeneratedImage) -> str | None:
+        """Return the reference of an image's task as text."""
+        if image.reference is None and image.task_id is not None and self._gateway.id_is_enough:
+            return plain_reference(self._gateway.name, image.task_id)
+        return image.reference
 
     def _resolve(self, fetch: Fetch, url: str) -> str:
         """Return the URL to request: as it came, or resolved against the gateway's address if it is relative."""
@@ -126,7 +134,7 @@ class Downloader:
         if not url.strip():
             raise fetch.failed("the URL is empty", retryable=False)
         try:
-            return str(resolve_reference(self._base_url, url))
+            return str(resolve_reference(self._gateway.base, url))
         except UnusableURL as error:
             raise fetch.failed(f"the URL is unusable: {error}", retryable=False) from None
 
@@ -180,11 +188,19 @@ class Downloader:
                 self._report_retry(fetch, interrupted)
                 await self._wait_for_image(fetch)
             case Verdict.EXPIRED if not fetch.refreshed:
-                await self._refresh(fetch, interrupted)
+                await self._refresh(fetch, self._with_expiry(fetch, interrupted))
             case Verdict.TRANSIENT:
                 await self._retry(fetch, interrupted)
             case _:
-                raise fetch.failed(str(interrupted), interrupted.status)
+                raise fetch.failed(str(self._with_expiry(fetch, interrupted)), interrupted.status)
+
+    def _with_expiry(self, fetch: Fetch, interrupted: Interrupted) -> Interrupted:
+        """Return the same with the time at which the URL expires, if it was refused and states one."""
+        expiry = self._gateway.read_expiry(fetch.url) if interrupted.verdict is Verdict.EXPIRED else None
+        if expiry is None:
+            return interrupted
+        text = f"{interrupted}; its URL is valid until {expiry:%Y-%m-%d %H:%M:%S} UTC"
+        return Interrupted(text, interrupted.status, interrupted.verdict)
 
     async def _retry(self, fetch: Fetch, cut: Interrupted | TransportError) -> None:
         """Pause before another attempt, unless too many brought nothing more."""
@@ -203,9 +219,9 @@ class Downloader:
 
     def _report_retry(self, fetch: Fetch, cut: Interrupted | TransportError) -> None:
         error = self._transport.redact(fetch.failed(str(cut), getattr(cut, "status", None)))
-        now = self._clock.utcnow()
-        task_id = fetch.image.task_id
-        self._hub.emit(Retrying(at=now, task_id=task_id, operation="download", attempt=fetch.attempts, error=error))
+        error.reference = self._refer(fetch.image)
+        fields = self._event_fields(fetch.image)
+        self._hub.emit(Retrying(**fields, operation="download", attempt=fetch.attempts, error=error))
 
     def _is_within_grace(self, fetch: Fetch) -> bool:
         """Return True if the image may not be there yet: not every server may know a new image at once."""
@@ -227,7 +243,8 @@ class Downloader:
         if image.task_id is None:
             raise fetch.failed(f"{expired}, and its task is unknown", expired.status)
         try:
-            status = await self._poll_loop.fetch_status(image.task_id)
+            reference = find_reference(self._gateway, image.reference or image.task_id)
+            status = await self._poll_loop.fetch_status(reference)
         except KontextError as error:
             raise fetch.failed(f"{expired}, and there is no fresh URL: {error}", expired.status) from error
         fresh = _same_image(image, status.images)
@@ -237,10 +254,11 @@ class Downloader:
         await fetch.restart()
 
     def _report(self, image: GeneratedImage, path: Path | None, sink: Sink, verified: Verified) -> None:
-        now = self._clock.utcnow()
-        self._hub.emit(
-            Downloaded(at=now, task_id=image.task_id, image=image, path=path, size=sink.size, note=verified.note)
-        )
+        fields = self._event_fields(image)
+        self._hub.emit(Downloaded(**fields, image=image, path=path, size=sink.size, note=verified.note))
+
+    def _event_fields(self, image: GeneratedImage) -> dict[str, Any]:
+        return {"at": self._clock.utcnow(), "task_id": image.task_id, "reference": self._refer(image)}
 
 
 def _decode_data_uri(uri: str) -> bytes:
@@ -259,25 +277,26 @@ def _same_image(image: GeneratedImage, candidates: tuple[GeneratedImage, ...]) -
 
 
 @contextmanager
-def _translate_path_errors(image: GeneratedImage) -> Iterator[None]:
+def _translate_path_errors(image: GeneratedImage, reference: str | None) -> Iterator[None]:
     """Translate the errors of a path that cannot be used; a NUL or a lone surrogate is a ValueError."""
     try:
         yield
     except (OSError, ValueError) as error:
-        failed = _make_disk_error(image, getattr(error, "strerror", None) or str(error))
+        failed = _make_disk_error(image, getattr(error, "strerror", None) or str(error), reference)
         failed.retryable = False
         raise failed from error
 
 
 @contextmanager
-def _translate_disk_errors(image: GeneratedImage) -> Iterator[None]:
+def _translate_disk_errors(image: GeneratedImage, reference: str | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _make_disk_error(image, str(error)) from error
+        raise _make_disk_error(image, str(error), reference) from error
 
 
-def _make_disk_error(image: GeneratedImage, reason: str) -> DownloadFailed:
-    return DownloadFailed(
-        url=strip_query(image.url), reason=f"the file cannot be written: {reason}", task_id=image.task_id
-    )
+def _make_disk_error(image: GeneratedImage, reason: str, reference: str | None) -> DownloadFailed:
+    reason = f"the file cannot be written: {reason}"
+    error = DownloadFailed(url=strip_query(image.url), reason=reason, task_id=image.task_id)
+    error.reference = reference
+    return error

@@ -57,14 +57,12 @@ if TYPE_CHECKING:
     from kontext_async.engine.clock import Clock
     from kontext_async.engine.submission import Submission
     from kontext_async.engine.task_record import TaskRecord
+    from kontext_async.gateways import Gateway
     from kontext_async.settings import Settings, StoreSettings
     from kontext_async.store.base import Store
     from kontext_async.store.rows import Account
 
 __all__ = ["Engine"]
-
-GATEWAY = "vtrix"
-"""The dialect that rows of the store are paid in."""
 
 
 class Life(enum.Enum):
@@ -102,6 +100,7 @@ class Engine:
     """Joins the engine's parts, and owns every task of theirs.
 
     Attributes:
+        gateway: The dialect of the gateway.
         on_end: Callbacks for the end of the engine, called with the error that its waiters get.
         on_new_ceiling: Callbacks for a change of `Limits.max_in_flight`.
         stored: The requests whose rows are in the session's store; None without a store, and before `start`.
@@ -109,8 +108,8 @@ class Engine:
 
     def __init__(
         self,
+        gateway: Gateway,
         api_key: str,
-        base_url: str,
         settings: Settings,
         http: aiohttp.ClientSession | None,
         clock: Clock,
@@ -119,12 +118,13 @@ class Engine:
         account: str | None = None,
     ) -> None:
         self.settings = settings
-        self._payer = partial(_start_worker, base_url=base_url, api_key=api_key, account=account)
+        self.gateway = gateway
+        self._payer = partial(_start_worker, gateway=gateway, api_key=api_key, account=account)
         self._store = store
         self.clock = clock
         self.hub = EventHub()
-        self._log = SessionLog(base_url)
-        self.transport = Transport(api_key, base_url, settings, http)
+        self._log = SessionLog(gateway.base_url)
+        self.transport = Transport(gateway, api_key, settings, http)
         context = Context(
             settings=settings,
             clock=clock,
@@ -144,7 +144,7 @@ class Engine:
             self.transport, uploads, self.slots, self.gate, poll_loop=self.poll_loop, context=context
         )
         self.estimator = Estimator(self.transport, uploads, context)
-        self.downloader = Downloader(self.transport, self.poll_loop, context, base_url)
+        self.downloader = Downloader(self.transport, self.poll_loop, context)
         self.on_end: set[Callable[[SessionError], object]] = set()
         self.on_new_ceiling: set[Callable[[], object]] = set()
         self.stored: StoredCalls | None = None
@@ -213,6 +213,7 @@ class Engine:
         Raises:
             KontextError: The gateway or the store refused it, or its outcome is unknown.
         """
+        self.gateway.check(submission.request)
         if self.stored and submission.journal is None:
             return await self.stored.submit(submission.request, StoreCall())
         return await self.scheduler.submit(submission)
@@ -379,11 +380,11 @@ class Engine:
 
 
 async def _start_worker(
-    store: Store, settings: StoreSettings, *, base_url: str, api_key: str, account: str | None
+    store: Store, settings: StoreSettings, *, gateway: Gateway, api_key: str, account: str | None
 ) -> tuple[Worker, Account]:
     """Start a worker at a store, and return it with the account that it pays with."""
     worker = Worker(store, settings)
-    await worker.start(gateway=GATEWAY, base_url=base_url, api_key=api_key, account=account)
+    await worker.start(gateway=gateway.name, base_url=gateway.base_url, api_key=api_key, account=account)
     try:
         return worker, (await store.accounts())[worker.account]
     except BaseException:

@@ -9,6 +9,7 @@ import anyio
 from attrs import define, field, frozen
 
 from kontext_async.errors import KontextError, SessionClosed, SubmissionUncertain
+from kontext_async.gateways import plain_reference
 from kontext_async.store.base import DEFAULT_RUN
 from kontext_async.store.steps import State
 
@@ -91,12 +92,18 @@ class Flight:
     done: asyncio.Future[FlightResult] = field(factory=lambda: asyncio.get_running_loop().create_future())
     scope: anyio.CancelScope = field(factory=anyio.CancelScope)
 
-    def cancelled_error(self) -> KontextError:
-        """Return what it means that the flight was cancelled, because the session closes or nobody waits any longer."""
+    def cancelled_error(self, gateway: str) -> KontextError:
+        """Return what it means that the flight was cancelled, because the session closes or nobody waits any longer.
+
+        Args:
+            gateway: The name of the gateway.
+        """
         submission = self.submission
         if submission and submission.task:
             error = SessionClosed("the session was closed while the task was running")
-            return error.with_task(submission.task.task_id, may_be_charged=True)
+            task_id = submission.task.task_id
+            reference = submission.task.stored_reference or plain_reference(gateway, task_id)
+            return error.with_task(task_id, reference, may_be_charged=True)
         if submission and submission.may_be_billed:
             seen = "the session was closed before the gateway responded"
             return SubmissionUncertain(request=self.request, fingerprint=self.fingerprint, seen=seen)

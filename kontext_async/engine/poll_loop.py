@@ -15,7 +15,7 @@ from kontext_async.decisions.polling.failures import FailureAction, PollFailure,
 from kontext_async.decisions.polling.queue import GRAIN, PollQueue
 from kontext_async.decisions.resend import retry_delay
 from kontext_async.engine.poll_workers import PollWorkers
-from kontext_async.engine.task_record import TaskRecord, result_of
+from kontext_async.engine.task_record import TaskRecord, refer, reference_text, result_of
 from kontext_async.errors import (
     AuthenticationFailed,
     GatewayError,
@@ -26,20 +26,20 @@ from kontext_async.errors import (
     TaskTimeout,
 )
 from kontext_async.events import Abandoned, Completed, Failed, Retrying, StatusReceived, Throttled
+from kontext_async.gateways import Purpose
 from kontext_async.models import Generation, TaskStatus
-from kontext_async.protocol import InProgress, read_poll, read_status, retry_after
+from kontext_async.protocol import InProgress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
-    from typing import Any, TypeVar
+    from collections.abc import Hashable
+    from typing import Any
 
     from kontext_async.engine.context import Context
     from kontext_async.engine.poll_workers import Polled
     from kontext_async.engine.slots import ConcurrencySlots
     from kontext_async.engine.submission_gate import SubmissionGate
     from kontext_async.engine.transport import Response, Transport
-
-    T = TypeVar("T")
+    from kontext_async.gateways import Reference
 
 __all__ = ["PollLoop"]
 
@@ -55,6 +55,7 @@ class PollLoop:
     def __init__(self, transport: Transport, gate: SubmissionGate, slots: ConcurrencySlots, context: Context) -> None:
         settings = context.settings
         self._transport = transport
+        self._gateway = transport.gateway
         self._gate = gate
         self._slots = slots
         self._retries = settings.retries
@@ -71,7 +72,7 @@ class PollLoop:
         self._judged = 0
         self._workers = PollWorkers(self._queue, transport, self._handle_response, context)
         self._tasks: dict[str, TaskRecord] = {}
-        self._urgent: dict[TaskRecord, asyncio.Future[Polled]] = {}
+        self._urgent: dict[TaskRecord, asyncio.Future[Polled | KontextError]] = {}
 
     @property
     def pending(self) -> int:
@@ -126,16 +127,28 @@ class PollLoop:
             self._wake_workers(self._clock.time(), task.due)
             return await change
 
-    def finish(self, task: TaskRecord, status: TaskStatus, body: bytes) -> None:
-        """End a task with its terminal status."""
+    def finish(self, task: TaskRecord, status: TaskStatus, last: bytes | TaskStatus) -> None:
+        """End a task with its terminal status.
+
+        Args:
+            task: The task.
+            status: The status.
+            last: The status as the record keeps it: the body of a 200 to a create or status request, or the status.
+        """
         self._untrack(task)
-        task.record_status(body)
+        task.record_status(last)
         result = result_of(task, status, self._clock.time())
         if isinstance(result, Generation):
             self._hub.emit(Completed(**self._event_fields(task), generation=result))
         else:
-            self._hub.emit(Failed(**self._event_fields(task), error=self._transport.redact(result)))
+            self._transport.redact(result).reference = self._refer(task)
+            self._hub.emit(Failed(**self._event_fields(task), error=result))
         task.set_result(result)
+
+    def fail(self, task: TaskRecord, error: KontextError) -> None:
+        """End a task that cannot be polled with an error, which it keeps. It keeps running and is billed."""
+        task.result = error
+        self._fail(task, error)
 
     def fail_all(self, error: KontextError) -> None:
         """End every wait with `error`, which then names the task. The tasks keep running and are billed."""
@@ -143,7 +156,7 @@ class PollLoop:
             self._fail(task, error.copy())
         for task, polled in self._urgent.items():
             if not polled.done():
-                polled.set_result(error.copy().with_task(task.task_id))
+                polled.set_result(error.copy().with_task(task.task_id, self._refer(task)))
 
     def abandon(self, task: TaskRecord, reason: str) -> None:
         """Report a task that nobody waits for any longer. It is still polled, because it still holds its slot."""
@@ -156,26 +169,26 @@ class PollLoop:
         Raises:
             KontextError: The poll failed; it is not repeated.
         """
-        response, status = await self._poll_immediately(task)
-        self._on_status(task, status, response.body)
+        status = await self._poll_immediately(task)
+        self._on_status(task, status, status)
         return status
 
-    async def fetch_status(self, task_id: str) -> TaskStatus:
+    async def fetch_status(self, reference: Reference) -> TaskStatus:
         """Poll a task immediately, without any effect on those who wait for it.
 
         Raises:
             KontextError: The poll failed; it is not repeated.
         """
-        task = TaskRecord(task_id, self._clock.time())
-        _, status = await self._poll_immediately(task)
+        task = TaskRecord(reference.task_id, self._clock.time(), reference=reference)
+        status = await self._poll_immediately(task)
         self._hub.emit(StatusReceived(**self._event_fields(task), status=status))
         return status
 
-    async def _poll_immediately(self, task: TaskRecord) -> tuple[Response, TaskStatus]:
+    async def _poll_immediately(self, task: TaskRecord) -> TaskStatus:
         """Poll before all scheduled tasks, under the same limits, by an entry of its own in the queue."""
         now = self._clock.time()
-        entry = TaskRecord(task.task_id, now)
-        future: asyncio.Future[Polled] = asyncio.get_running_loop().create_future()
+        entry = TaskRecord(task.task_id, now, reference=refer(task, self._gateway))
+        future: asyncio.Future[Polled | KontextError] = asyncio.get_running_loop().create_future()
         self._urgent[entry] = future
         self._queue.expedite(entry, now)
         self._wake_workers(now, now)
@@ -186,11 +199,14 @@ class PollLoop:
             self._queue.remove(entry)
         if isinstance(polled, KontextError):
             raise polled
-        status = self._parse(task, polled, read_status)
+        status = polled.read
         if isinstance(status, KontextError):
+            if polled.response is None:
+                raise status
+            self._pause_if_throttled(task, polled.response)
             self._report_refusal(status)
-            raise _not_found(task) if _failure_of(status) is PollFailure.NOT_FOUND else status
-        return polled, status
+            raise self._not_found(task) if _failure_of(status) is PollFailure.NOT_FOUND else status
+        return self._read_in_full(task, polled)
 
     def _wake_workers(self, now: float, due: float) -> None:
         self._workers.ensure(len(self._tasks) + len(self._urgent), now, due)
@@ -201,10 +217,7 @@ class PollLoop:
             if not future.done():
                 future.set_result(polled)
             return
-        if isinstance(polled, KontextError):
-            self._on_poll_failed(task, polled, now)
-        else:
-            self._handle_status(task, polled, now)
+        self._handle_status(task, polled, now)
         if now - task.since >= self._wait:
             self._expire_unwatched(task, polled, now)
         if len(self._tasks) != self._judged:
@@ -219,51 +232,67 @@ class PollLoop:
                 self._queue.replan(task, now, self._random.random())
             self._wake_workers(now, now)
 
-    def _handle_status(self, task: TaskRecord, response: Response, now: float) -> None:
-        status = self._parse(task, response, read_poll)
+    def _handle_status(self, task: TaskRecord, polled: Polled, now: float) -> None:
+        status = polled.read
         if isinstance(status, InProgress):
             self._queue.reschedule(task, status.progress, now, self._random.random())
-            self._hub.emit_if_wanted(StatusReceived, task.task_id, self._status_received, task, response.body)
-            task.record_status(response.body)
+            self._hub.emit_if_wanted(StatusReceived, task.task_id, self._status_received, task, polled)
+            if task.retains_status:
+                task.record_status(self._retained(task, polled))
         elif isinstance(status, KontextError):
-            self._on_poll_failed(task, status, now)
+            if polled.response is not None:
+                self._pause_if_throttled(task, polled.response)
+            if polled.request is None:  # nothing may be sent, now or later
+                self._fail(task, status)
+            else:
+                self._on_poll_failed(task, status, now)
         else:
             self._queue.status_received(task, status, now, self._random.random())
-            self._on_status(task, status, response.body)
+            self._on_status(task, status, self._retained(task, polled) if task.retains_status else status)
 
-    def _parse(self, task: TaskRecord, response: Response, read: Callable[[bytes, str, int], T]) -> T | KontextError:
-        if response.ok:
-            try:
-                return read(response.body, task.task_id, response.status)
-            except KontextError as invalid:
-                return self._transport.redact(invalid).with_task(task.task_id)
-        self._pause_if_throttled(task, response)
-        return self._transport.read_refusal(response, task.task_id)
+    def _retained(self, task: TaskRecord, polled: Polled) -> bytes | TaskStatus:
+        """Return a status as a record keeps it: the body alone, if that says it all, because it is smaller."""
+        request, response = polled.request, polled.response
+        if request and response and request.purpose is Purpose.STATUS and response.status == HTTPStatus.OK:
+            return response.body
+        return self._read_in_full(task, polled)
+
+    def _read_in_full(self, task: TaskRecord, polled: Polled) -> TaskStatus:
+        """Return the whole status of a poll that succeeded."""
+        if isinstance(polled.read, TaskStatus):
+            return polled.read
+        request, response = polled.request, polled.response
+        status = self._gateway.read_status(task, request, response) if request and response else None
+        if not isinstance(status, TaskStatus):
+            raise TypeError(f"a poll without a status: {status!r}")
+        return status
 
     def _pause_if_throttled(self, task: TaskRecord, response: Response) -> None:
-        requested = retry_after(response.retry_after, self._clock.utcnow())
+        if response.ok:
+            return
+        requested = self._gateway.retry_after(response, self._clock.utcnow())
         if response.status not in THROTTLING and requested is None:
             return
         seconds = retry_delay(requested, task.failures + 1, self._retries, self._random.random())
         self._queue.pause_until(self._clock.time() + seconds)
         self._hub.emit(Throttled(**self._event_fields(task), seconds=seconds, scope="poll"))
 
-    def _on_status(self, task: TaskRecord, status: TaskStatus, body: bytes) -> None:
+    def _on_status(self, task: TaskRecord, status: TaskStatus, last: bytes | TaskStatus) -> None:
         self._hub.emit(StatusReceived(**self._event_fields(task), status=status))
         if not status.state.is_terminal:
-            task.record_status(body)
+            task.record_status(last)
         elif task.result is None:
-            self.finish(task, status, body)
+            self.finish(task, status, last)
 
-    def _status_received(self, task: TaskRecord, body: bytes) -> StatusReceived:
-        return StatusReceived(**self._event_fields(task), status=read_status(body, task.task_id))
+    def _status_received(self, task: TaskRecord, polled: Polled) -> StatusReceived:
+        return StatusReceived(**self._event_fields(task), status=self._read_in_full(task, polled))
 
     def _on_poll_failed(self, task: TaskRecord, error: KontextError, now: float) -> None:
         self._report_refusal(error)
         failure = _failure_of(error)
         action = record_failure(task, failure, now, self._retries)
         if action is FailureAction.FAIL_TASK:
-            self._fail(task, _not_found(task) if failure is PollFailure.NOT_FOUND else error)
+            self._fail(task, self._not_found(task) if failure is PollFailure.NOT_FOUND else error)
         else:
             self._report_retry(task, error)
             self._queue.retry_later(task, now, self._retries, self._random.random())
@@ -285,11 +314,14 @@ class PollLoop:
         if self._tasks.get(task.task_id) is task and not task.has_waiters:
             self._hub.emit(Abandoned(**self._event_fields(task), reason="not finished within Timeouts.wait"))
             self._untrack(task)
-            last = _last_known_status(task, polled)
-            task.set_result(TaskTimeout(task_id=task.task_id, waited=now - task.since, last_status=last))
+            has_failed = isinstance(polled.read, KontextError)
+            last = task.read_status(self._gateway) if has_failed else self._read_in_full(task, polled)
+            waited = now - task.since
+            timeout = TaskTimeout(task_id=task.task_id, waited=waited, last_status=last, reference=self._refer(task))
+            task.set_result(timeout)
 
     def _fail(self, task: TaskRecord, error: KontextError) -> None:
-        error.task_id = task.task_id
+        error.task_id, error.reference = task.task_id, self._refer(task)
         error.may_be_charged = True
         self._untrack(task)
         self._hub.emit(Failed(**self._event_fields(task), error=error))
@@ -300,8 +332,21 @@ class PollLoop:
             del self._tasks[task.task_id]
         self._queue.remove(task)
 
+    def _refer(self, task: TaskRecord) -> str:
+        return reference_text(task, self._gateway)
+
+    def _not_found(self, task: TaskRecord) -> TaskNotFound:
+        error = TaskNotFound("the gateway does not know this task, or no longer keeps it", task_id=task.task_id)
+        error.reference = self._refer(task)
+        return error
+
     def _event_fields(self, task: TaskRecord) -> dict[str, Any]:
-        return {"at": self._clock.utcnow(), "task_id": task.task_id, "fingerprint": task.fingerprint}
+        return {
+            "at": self._clock.utcnow(),
+            "task_id": task.task_id,
+            "reference": self._refer(task),
+            "fingerprint": task.fingerprint,
+        }
 
 
 def _kind_of(task: TaskRecord) -> Hashable | None:
@@ -312,20 +357,8 @@ def _kind_of(task: TaskRecord) -> Hashable | None:
     return task.request_kind
 
 
-def _last_known_status(task: TaskRecord, polled: Polled) -> TaskStatus | None:
-    if isinstance(polled, KontextError) or not polled.ok:
-        return task.status
-    try:
-        return read_status(polled.body, task.task_id)
-    except KontextError:
-        return task.status
-
-
-def _not_found(task: TaskRecord) -> TaskNotFound:
-    return TaskNotFound("the gateway does not know this task, or no longer keeps it", task_id=task.task_id)
-
-
 def _failure_of(error: KontextError) -> PollFailure:
-    if isinstance(error, GatewayError) and error.status == HTTPStatus.NOT_FOUND:
+    is_missing = isinstance(error, GatewayError) and error.status == HTTPStatus.NOT_FOUND
+    if is_missing or isinstance(error, TaskNotFound):
         return PollFailure.NOT_FOUND
     return PollFailure.TRANSIENT

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from logging import DEBUG
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
+
+from attrs import define, field
 
 from kontext_async.engine.request_log import LOGGER, log_poll
-from kontext_async.engine.transport import Response, TransportError
+from kontext_async.engine.task_record import reference_text
+from kontext_async.engine.transport import TransportError
 from kontext_async.errors import GatewayUnavailable, KontextError
+from kontext_async.gateways import GatewayRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,12 +25,31 @@ if TYPE_CHECKING:
     from kontext_async.engine.clock import Timer
     from kontext_async.engine.context import Context
     from kontext_async.engine.task_record import TaskRecord
-    from kontext_async.engine.transport import Transport
+    from kontext_async.engine.transport import Response, Transport
+    from kontext_async.models import TaskStatus
+    from kontext_async.protocol import InProgress
+
+    Read = InProgress | TaskStatus | GatewayRequest | KontextError
 
 __all__ = ["PollWorkers", "Polled"]
 
-Polled: TypeAlias = Response | KontextError
-"""A response to a status request, or the error that stands for none."""
+MAX_FOLLOWED = 5
+"""The most requests that one poll sends after its first: for a result, and for redirects."""
+
+
+@define  # a frozen class would take four times as long to create
+class Polled:
+    """One poll of a task.
+
+    Attributes:
+        request: The last request that was sent; None if there was none.
+        response: The response to it; None if none came.
+        read: What it says, or the error that stands for it.
+    """
+
+    request: GatewayRequest | None
+    response: Response | None
+    read: InProgress | TaskStatus | KontextError = field(repr=False)
 
 
 class PollWorkers:
@@ -35,7 +58,8 @@ class PollWorkers:
     Args:
         queue: Says which task is due, and when.
         transport: Sends the requests.
-        handle: Handles a response, with the time at which it came. Not called for a task that left the queue meanwhile.
+        handle: Handles a poll, with the time at which its response came. Not called for a task that left the queue
+            meanwhile.
         context: The engine's surroundings; `Limits.max_polls_in_flight` bounds the number of workers.
     """
 
@@ -87,20 +111,48 @@ class PollWorkers:
             if following is None or task is None or task.due < self._wakes_at:
                 self._dispatch_and_arm(now)
             task = following or await self._next_assignment()
-            polled: Polled
-            is_logged = LOGGER.isEnabledFor(DEBUG)
-            began = self._clock.time() if is_logged else now
             try:
-                polled = await self._transport.status(task.task_id)
-            except TransportError as error:
-                polled = _no_response(task, error)
+                polled = await self._poll(task)
             finally:
                 counts = self._queue.poll_done(task)
             now = self._clock.time()
-            if is_logged:
-                log_poll(task.task_id, task.failures + 1, polled, now - began)
             if counts:
                 self._handle(task, polled, now)
+
+    async def _poll(self, task: TaskRecord) -> Polled:
+        """Send a status request, and whatever requests its response leads to."""
+        try:
+            request = self._transport.gateway.status(task)
+        except KontextError as error:
+            return Polled(None, None, self._with_task(error, task))
+        response: Response | None = None
+        read: Read
+        for _ in range(1 + MAX_FOLLOWED):
+            is_logged = LOGGER.isEnabledFor(DEBUG)
+            began = self._clock.time() if is_logged else 0.0
+            try:
+                response = await self._transport.poll(request)
+            except TransportError as lost:
+                response, read = None, self._with_task(_no_response(lost), task)
+            else:
+                read = self._read(task, request, response)
+            if is_logged:
+                shown = response or (read if isinstance(read, KontextError) else None)
+                log_poll(task.task_id, task.failures + 1, shown, self._clock.time() - began)
+            if not isinstance(read, GatewayRequest):
+                return Polled(request, response, read)
+            request = read
+        text = f"a poll leads to more than {MAX_FOLLOWED} further requests"
+        return Polled(request, response, self._with_task(GatewayUnavailable(text), task))
+
+    def _read(self, task: TaskRecord, request: GatewayRequest, response: Response) -> Read:
+        try:
+            return self._transport.gateway.read_poll(task, request, response)
+        except KontextError as error:
+            return self._with_task(self._transport.redact(error.with_traceback(None)), task)
+
+    def _with_task(self, error: KontextError, task: TaskRecord) -> KontextError:
+        return error.with_task(task.task_id, reference_text(task, self._transport.gateway))
 
     async def _next_assignment(self) -> TaskRecord:
         """Idle until a task is assigned."""
@@ -135,7 +187,7 @@ class PollWorkers:
             self._crash(error)
 
 
-def _no_response(task: TaskRecord, lost: TransportError) -> GatewayUnavailable:
-    error = GatewayUnavailable(f"no response to a status request: {lost}", task_id=task.task_id)
+def _no_response(lost: TransportError) -> GatewayUnavailable:
+    error = GatewayUnavailable(f"no response to a status request: {lost}")
     error.__cause__ = lost.__cause__
     return error

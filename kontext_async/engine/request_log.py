@@ -101,7 +101,8 @@ def _log_event(event: Event) -> None:
     if isinstance(event, Failed) and isinstance(event.error, SessionClosed):  # the user closed it
         level = logging.INFO
     if LOGGER.isEnabledFor(level):
-        _log(level, describe(event), task_id=event.task_id, fingerprint=event.fingerprint)
+        text = describe(event)
+        _log(level, text, task_id=event.task_id, reference=event.reference, fingerprint=event.fingerprint)
 
 
 def _log(level: int, text: str, **attributes: object) -> None:
@@ -130,14 +131,19 @@ def describe(event: Event) -> str:
         case Failed(error=error):
             text = f"failed: {type(error).__name__}: {error}"
         case Abandoned(reason=reason):
-            state = "it keeps running and is billed" if event.task_id else "it may have been accepted and billed"
-            text = f"abandoned, {state}: {reason}"
+            text = f"abandoned, {_describe_abandoned(event)}: {reason}"
         case CircuitOpened(error=error, seconds=seconds):
             probe = "for good" if seconds == math.inf else f"next probe in {seconds:.0f} s"
             return f"submitting has stopped, {probe}: {type(error).__name__}: {error}"
         case CircuitClosed(seconds=seconds):
             return f"submitting continues after {seconds:.0f} s"
     return f"{subject}: {text}"
+
+
+def _describe_abandoned(event: Event) -> str:
+    if event.task_id is None:
+        return "it may have been accepted and billed"
+    return f"it keeps running and is billed (to resume it, attach {event.reference or event.task_id})"
 
 
 class LoggedRequest:
@@ -189,7 +195,7 @@ class LoggedRequest:
             )
 
 
-def log_poll(task_id: str, attempt: int, polled: Response | KontextError, seconds: float) -> None:
+def log_poll(task_id: str, attempt: int, polled: Response | KontextError | None, seconds: float) -> None:
     """Log one status request, at DEBUG. Call it only if the logger is enabled for that."""
     error = polled if isinstance(polled, Exception) else None
     status = getattr(polled, "status", None)

@@ -133,10 +133,10 @@ class RowJournal:
         if not self.worker.is_fresh():
             raise LeaseExpired("the process was stopped before the request was sent")
 
-    async def accepted(self, task_id: str) -> None:
-        """Record the task ID before anything else happens."""
+    async def accepted(self, task_id: str, reference: str | None) -> None:
+        """Record the task ID, and the reference where there is one, before anything else happens."""
         self._is_intended = False
-        step = Accepted(attempt=self.row.attempt, task_id=task_id, at=time.time())
+        step = Accepted(attempt=self.row.attempt, task_id=task_id, reference=reference, at=time.time())
         before, self.row = self.row, advance(self.row, step, self.worker.number)
         if self.on_accepted:
             self.on_accepted(self.row, task_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from http import HTTPStatus
 from logging import DEBUG
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from kontext_async.engine.request_log import LOGGER, LoggedRequest
 from kontext_async.engine.row_journal import NotSubmitted
 from kontext_async.engine.submission import not_sent
 from kontext_async.engine.submission_gate import StoppedAtGate
-from kontext_async.engine.task_record import TaskRecord, TaskRecordWithDigest
+from kontext_async.engine.task_record import TaskRecord, TaskRecordWithDigest, reference_text
 from kontext_async.engine.transport import TransportError
 from kontext_async.errors import (
     AuthenticationFailed,
@@ -42,13 +43,6 @@ from kontext_async.errors import (
     SubmissionUncertain,
 )
 from kontext_async.events import Abandoned, Accepted, Failed, Retrying, Submitting, Throttled
-from kontext_async.protocol import (
-    accepted_despite_error,
-    encode_create,
-    read_accepted,
-    read_created,
-    retry_after,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -62,8 +56,7 @@ if TYPE_CHECKING:
     from kontext_async.engine.submission_journal import SubmissionJournal
     from kontext_async.engine.transport import Response, Transport
     from kontext_async.engine.uploads import RequestImages, UploadLimiter
-    from kontext_async.models import TaskStatus
-    from kontext_async.protocol import CreateBody
+    from kontext_async.gateways import Acceptance, GatewayRequest
 
 __all__ = ["Scheduler"]
 
@@ -86,6 +79,7 @@ class Scheduler:
         context: Context,
     ) -> None:
         self._transport = transport
+        self._gateway = transport.gateway
         self._uploads = uploads
         self._slots = slots
         self._gate = gate
@@ -172,10 +166,10 @@ class Scheduler:
 
     async def _send(self, submission: Submission, images: RequestImages) -> TaskRecord:
         submission.identify(images.images)
-        body = encode_create(submission.request, images.images)
+        outgoing = self._gateway.create(submission.request, images.images)
         while True:
             slot = await self._acquire_slot(submission)
-            result = await self._await_attempt(submission, body, images, slot)
+            result = await self._await_attempt(submission, outgoing, images, slot)
             if isinstance(result, TaskRecord):
                 return result
             if isinstance(result.error, RateLimited | StoppedAtGate):
@@ -213,16 +207,16 @@ class Scheduler:
             await self._gate.wait(deadline)
 
     async def _await_attempt(
-        self, submission: Submission, body: CreateBody, images: RequestImages, slot: Slot
+        self, submission: Submission, outgoing: GatewayRequest, images: RequestImages, slot: Slot
     ) -> TaskRecord | FailedAttempt:
         """Run one attempt in a task of its own, and wait for its result."""
         if self._end_error:
             self._release(submission, slot)
             raise self._end_error.copy()
         submission.attempt += 1
-        upload = self._uploads.upload(body, partial(self._start_sending, submission))
+        upload = self._uploads.upload(outgoing.body, partial(self._start_sending, submission))
         images.acquire()
-        attempt = Attempt(submission, upload, images, slot, asyncio.get_running_loop().create_future())
+        attempt = Attempt(submission, outgoing, upload, images, slot, asyncio.get_running_loop().create_future())
         task = attempt.task = asyncio.get_running_loop().create_task(self._attempt(attempt))
         self._in_flight[task] = attempt
         try:
@@ -302,7 +296,8 @@ class Scheduler:
     async def _try(self, attempt: Attempt, logged: LoggedRequest | None = None) -> TaskRecord | FailedAttempt:
         submission, slot = attempt.submission, attempt.slot
         try:
-            response = await self._transport.create(attempt.upload, before=partial(self._before_send, submission))
+            before = partial(self._before_send, submission)
+            response = await self._transport.create(attempt.outgoing, attempt.upload, before=before)
         except StoppedAtGate as stopped:
             return FailedAttempt(AttemptOutcome.STOPPED, stopped)
         except TransportError as lost:
@@ -312,12 +307,12 @@ class Scheduler:
         if not response.ok:
             return await self._handle_refusal(submission, response, slot)
         try:
-            accepted = read_accepted(response.body, status=response.status)
+            accepted = self._gateway.read_accepted(response, model=submission.request.model)
         except InvalidResponse as invalid:
             return self._fail(FailedAttempt(AttemptOutcome.UNKNOWN, self._transport.redact(invalid)))
         except GatewayError as refusal:  # despite the HTTP status
             return self._fail(FailedAttempt(AttemptOutcome.REJECTED, self._transport.redact(refusal)))
-        return self._accept(submission, accepted, response.body, slot)
+        return self._accept(submission, accepted, response, slot)
 
     def _before_send(self, submission: Submission) -> Awaitable[None] | None:
         """Let the journal record the attempt; the first byte goes out after this."""
@@ -353,13 +348,15 @@ class Scheduler:
     async def _handle_refusal(
         self, submission: Submission, response: Response, slot: Slot
     ) -> TaskRecord | FailedAttempt:
-        requested = retry_after(response.retry_after, self._clock.utcnow())
+        requested = self._gateway.retry_after(response, self._clock.utcnow())
         error = self._transport.read_refusal(response)
         outcome = outcome_of_response(
             response.status, has_retry_after=requested is not None, from_gateway=error.from_gateway
         )
-        if outcome is AttemptOutcome.UNKNOWN and (status := accepted_despite_error(response.body)):
-            return self._accept(submission, status, response.body, slot)
+        if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:  # with Retry-After too: another one is billed too
+            acceptance = self._gateway.accepted_despite_error(response, model=submission.request.model)
+            if acceptance:
+                return self._accept(submission, acceptance, response, slot)
         if isinstance(error, AuthenticationFailed) and error.from_gateway:
             submission.advance(Step.END_ATTEMPT)  # the gateway refused it: nothing is in flight any longer
             outcome = AttemptOutcome.REJECTED if await self._gate.confirm_key(error) else AttemptOutcome.NOT_ACCEPTED
@@ -370,29 +367,35 @@ class Scheduler:
             self._hub.emit(Throttled(**self._event_fields(submission), seconds=pause, scope="submit"))
         return self._fail(FailedAttempt(outcome, error, requested))
 
-    def _accept(self, submission: Submission, accepted: str | TaskStatus, body: bytes, slot: Slot) -> TaskRecord:
-        """Record the accepted task: its status or, if it is in progress, its ID."""
-        if isinstance(accepted, str):
-            task_id = accepted
-        else:
-            task_id, submission.status = accepted.task_id, accepted
+    def _accept(self, submission: Submission, accepted: str | Acceptance, response: Response, slot: Slot) -> TaskRecord:
+        """Record the accepted task: what the response says or, if that is only that it is in progress, its ID."""
+        acceptance = None if isinstance(accepted, str) else accepted
+        task_id = accepted if isinstance(accepted, str) else accepted.status.task_id
         task = _make_record(submission, task_id, self._clock.time(), slot.accepted())
+        if acceptance:
+            submission.acceptance = acceptance
+            task.reference = None if acceptance.reference.is_plain else acceptance.reference
+            task.price = acceptance.status.usage if self._gateway.features.price_at_create else None
         submission.task = task
         submission.advance(Step.ACCEPT)
         self._gate.record_accepted()
-        submission.accept_body = body
-        self._hub.emit_if_wanted(Accepted, task_id, self._accepted, submission, body)
+        submission.accept_body = response.body
+        self._hub.emit_if_wanted(Accepted, task_id, self._accepted, submission, response)
         return task
 
-    def _accepted(self, submission: Submission, body: bytes) -> Accepted:
-        return Accepted(**self._event_fields(submission), status=submission.status or read_created(body))
+    def _accepted(self, submission: Submission, response: Response) -> Accepted:
+        model = submission.request.model
+        acceptance = submission.acceptance or self._gateway.read_created(response, model=model)
+        return Accepted(**self._event_fields(submission), status=acceptance.status)
 
     def _follow(self, submission: Submission, task: TaskRecord) -> None:
-        """Poll an accepted task, unless its create request returned the end of it."""
-        status, body = submission.status, submission.accept_body
-        if status and body is not None and status.state.is_terminal:
+        """Poll an accepted task, unless its create request returned the end of it, or it must not be polled."""
+        acceptance = submission.acceptance
+        if acceptance and acceptance.status.state.is_terminal:
             submission.accept_body = None
-            self._poll_loop.finish(task, status, body)
+            self._poll_loop.finish(task, acceptance.status, acceptance.status)
+        elif acceptance and acceptance.problem:
+            self._poll_loop.fail(task, self._transport.redact(acceptance.problem))
         else:
             self._poll_loop.track(task)
 
@@ -403,7 +406,7 @@ class Scheduler:
         if submission.journal is None:
             return
         if isinstance(result, TaskRecord):
-            await submission.journal.accepted(result.task_id)  # nothing cancels an attempt in this phase
+            await submission.journal.accepted(result.task_id, result.stored_reference)  # nothing cancels it now
         elif result.outcome is AttemptOutcome.UNKNOWN:
             submission.journal.uncertain(self._uncertain(submission, result.error))
         else:
@@ -412,7 +415,8 @@ class Scheduler:
     def _not_accepted(self, submission: Submission, error: KontextError) -> KontextError:
         """Record an error of the attempt itself. If the gateway had accepted the task before, the error names it."""
         if submission.task:
-            return error.with_task(submission.task.task_id, may_be_charged=True)
+            reference = reference_text(submission.task, self._gateway)
+            return error.with_task(submission.task.task_id, reference, may_be_charged=True)
         if submission.journal:
             submission.journal.not_accepted()
         return error
@@ -455,6 +459,7 @@ class Scheduler:
         return {
             "at": self._clock.utcnow(),
             "task_id": task.task_id if task else None,
+            "reference": reference_text(task, self._gateway) if task else None,
             "fingerprint": submission.fingerprint,
         }
 

@@ -21,7 +21,7 @@ from attrs import evolve
 from kontext_async.engine.flight import Flight, FlightResult, Followed, StoreCall
 from kontext_async.engine.row_journal import LeaseExpired, RowJournal, RowTaken
 from kontext_async.engine.submission import Submission
-from kontext_async.engine.task_record import TaskRecord
+from kontext_async.engine.task_record import TaskRecord, read_reference
 from kontext_async.errors import (
     InvalidRequest,
     KontextError,
@@ -31,6 +31,7 @@ from kontext_async.errors import (
     TaskNotFound,
 )
 from kontext_async.events import Completed as CompletedEvent, Failed as FailedEvent
+from kontext_async.gateways import plain_reference
 from kontext_async.models import Generation
 from kontext_async.protocol import fingerprint
 from kontext_async.shared_timeout import SharedTimeout
@@ -156,7 +157,8 @@ class StoredCalls:
 
     def follow(self, row: Row, request: KontextRequest | None, *, is_private: bool = False) -> TaskRecord:
         """Return the task of an accepted or completed row, and poll it unless its result is known."""
-        record = TaskRecord(row.task_id or "", self._clock.time(), request=request)
+        reference = read_reference(row.reference)
+        record = TaskRecord(row.task_id or "", self._clock.time(), request=request, reference=reference)
         if row.state is State.ACCEPTED or row.result is None:  # version 1 recorded no results
             followed = self._remember(row, row.task_id or "", is_private=is_private)
             record = self._poll_loop.track(record, at_once=True)
@@ -184,7 +186,9 @@ class StoredCalls:
                     yield found.key, names[found.run], found.state, self._task_of(found)
         for second in await self.worker.store.second_tasks(number):
             if second.received_at is None and second.account in (None, self.worker.account):
-                yield second.key, second.run, second.state, TaskRecord(second.task_id, self._clock.time())
+                reference = read_reference(second.reference)
+                task = TaskRecord(second.task_id, self._clock.time(), reference=reference)
+                yield second.key, second.run, second.state, task
 
     async def forget(self, before: float, run: str | None) -> int:
         """Delete the rows of a run that ended before a time, in Unix seconds, and return their number."""
@@ -257,7 +261,7 @@ class StoredCalls:
         except Exception as error:  # noqa: BLE001 # the session ends with it
             self._crash(error)
         finally:
-            result = result or flight.cancelled_error()
+            result = result or flight.cancelled_error(self._account.gateway)
             del self._flights[name]
             images.release()
             if not isinstance(result, TaskRecord):
@@ -298,7 +302,8 @@ class StoredCalls:
             case Access.FOLLOW | Access.RETURN:
                 return self.follow(row, flight.request, is_private=flight.call.key is None)
             case Access.RAISE:
-                return error_from_row(row, flight.request)
+                plain = plain_reference(self._account.gateway, row.task_id) if row.task_id else None
+                return error_from_row(row, flight.request, plain_reference=plain)
         return None
 
     async def _plan(self, flight: Flight, name: tuple[str, str]) -> Row:

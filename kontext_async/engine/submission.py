@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     from kontext_async.engine.submission_journal import SubmissionJournal
     from kontext_async.engine.task_record import TaskRecord
+    from kontext_async.gateways import Acceptance
     from kontext_async.images import LoadedImage
-    from kontext_async.models import KontextRequest, TaskStatus
+    from kontext_async.models import KontextRequest
 
 __all__ = ["Submission", "not_sent"]
 
@@ -37,7 +38,7 @@ class Submission:
         is_trial: True if the current attempt is the trial of the circuit breaker.
         task: The accepted task; None before.
         accept_body: The body of the response that accepted it.
-        status: The status in that response, unless it is only known to be in progress; None before.
+        acceptance: What that response says, unless it only says that the task is in progress; None before.
     """
 
     request: KontextRequest
@@ -52,7 +53,7 @@ class Submission:
     is_trial: bool = field(default=False, init=False)
     task: TaskRecord | None = field(default=None, init=False)
     accept_body: bytes | None = field(default=None, init=False, repr=False)
-    status: TaskStatus | None = field(default=None, init=False, repr=False)
+    acceptance: Acceptance | None = field(default=None, init=False, repr=False)
 
     @property
     def fingerprint(self) -> str | None:

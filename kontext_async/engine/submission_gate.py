@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from kontext_async.decisions.circuit_breaker import Admission, Cause, CircuitBreaker, CircuitState
@@ -24,14 +23,12 @@ from kontext_async.errors import (
     PermissionDenied,
 )
 from kontext_async.events import CircuitClosed, CircuitOpened
-from kontext_async.models import KontextRequest
-from kontext_async.protocol import encode_create
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kontext_async.engine.context import Context
-    from kontext_async.engine.transport import Response, Transport
+    from kontext_async.engine.transport import Transport
     from kontext_async.engine.uploads import UploadLimiter
 
 __all__ = ["StoppedAtGate", "SubmissionGate"]
@@ -41,8 +38,6 @@ CAUSES = {
     TransportFailure.DNS: Cause.UNREACHABLE,
     TransportFailure.REFUSED: Cause.UNREACHABLE,
 }
-PROBE = KontextRequest("a probe")
-"""The request whose price is the probe: nothing is generated or billed."""
 
 
 class StoppedAtGate(GatewayUnavailable):
@@ -219,21 +214,17 @@ class SubmissionGate:
         return self._breaker.state is CircuitState.OPEN and self._openings == opening
 
     async def _probe(self) -> KontextError | None:
-        """Ask for a price. Return None if the gateway itself responded, whatever it said, except for a 401."""
+        """Send a free request. Return None if the gateway itself responded, whatever it said, except about the key."""
+        request = self._transport.gateway.probe()
+        upload = self._uploads.upload(request.body)
         try:
-            with LoggedRequest("price", self._clock, attempt=1) as logged:
-                response = await self._transport.precharge(self._uploads.upload(encode_create(PROBE, ())))
+            with LoggedRequest(request.purpose.value, self._clock, attempt=1) as logged:
+                response = await self._transport.exchange(request, upload)
                 logged.responded(response.status)
         except TransportError as lost:
             return GatewayOutage(str(lost), retry_after=0.0)
-        if response.ok:
-            return None if response.body.lstrip()[:1] == b"{" else GatewayOutage("not the gateway", retry_after=0.0)
-        return self._read_refusal(response)
-
-    def _read_refusal(self, response: Response) -> KontextError | None:
-        error = self._transport.read_refusal(response)
-        works = error.from_gateway and response.status < HTTPStatus.INTERNAL_SERVER_ERROR
-        return None if works and not isinstance(error, AuthenticationFailed) else error
+        error = self._transport.gateway.read_probe(response)
+        return error and self._transport.redact(error)
 
     async def _wait_for_change(self, deadline: float | None) -> bool:
         changed = self._changed

@@ -36,10 +36,14 @@ class SubmissionJournal(Protocol):
         """
         ...
 
-    async def accepted(self, task_id: str) -> None:
+    async def accepted(self, task_id: str, reference: str | None) -> None:
         """Record that the gateway accepted the task. Awaited in a task of the session, even after the caller left.
 
         Must not raise: the task is billed whether or not it is recorded.
+
+        Args:
+            task_id: The task ID.
+            reference: The text that leads to the task again, where the ID alone does not; None where it does.
         """
         ...
 

@@ -10,16 +10,18 @@ from attrs import define, evolve, field
 
 from kontext_async.decisions.polling.entry import PollEntry
 from kontext_async.decisions.polling.watching import UNWATCHED, shortest_interval
-from kontext_async.errors import KontextError, TaskFailed
-from kontext_async.models import Generation, KontextRequest, TaskState, TaskStatus, Usage
-from kontext_async.protocol import fingerprint, read_status
+from kontext_async.errors import KontextError, TaskFailed, TaskModerated
+from kontext_async.gateways import GATEWAYS, Reference, plain_reference
+from kontext_async.models import FailureKind, Generation, KontextRequest, TaskState, TaskStatus, Usage
+from kontext_async.protocol import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from kontext_async.engine.slots import ConcurrencySlots
+    from kontext_async.gateways import Gateway
 
-__all__ = ["Result", "TaskRecord", "TaskRecordWithDigest", "result_of"]
+__all__ = ["Result", "TaskRecord", "TaskRecordWithDigest", "read_reference", "refer", "reference_text", "result_of"]
 
 Result: TypeAlias = Generation | KontextError
 Change: TypeAlias = "asyncio.Future[KontextError | None]"
@@ -39,16 +41,21 @@ class TaskRecord(PollEntry):
 
     Attributes:
         slots: Where the task's slot is released once the task ends, or is no longer polled.
+        reference: The task's reference, where more than its ID is needed to find it.
+        price: The price in the response to the create request, if it had one.
         retains_status: True if somebody holds the task and may ask for its status.
-        last_body: The body of the last response, if `retains_status`; None before the first one.
+        last: The last status, if `retains_status`: the body of a response that says it all, or the status itself; None
+            before the first one.
         result: The task's result; None until it has one. Other errors of a wait are not kept.
         receipt: Notes in the store that a caller has the result; None without a store.
     """
 
     _request: KontextRequest | str | None = field(default=None, alias="request")
     slots: ConcurrencySlots | None = None
+    reference: Reference | None = field(default=None, kw_only=True)
+    price: Usage | None = field(default=None, kw_only=True)
     retains_status: bool = field(default=False, init=False)
-    last_body: bytes | None = field(default=None, init=False, repr=False)
+    last: bytes | TaskStatus | None = field(default=None, init=False, repr=False)
     result: Result | None = field(default=None, init=False)
     receipt: object | None = field(default=None, init=False, repr=False)
     _waiters: list[asyncio.Future[Result]] | None = field(default=None, init=False)
@@ -64,8 +71,13 @@ class TaskRecord(PollEntry):
     @property
     def request_kind(self) -> tuple[str, int] | None:
         """The model and the number of input images; None if the task was attached."""
-        request = PROMPT_ONLY if isinstance(self._request, str) else self._request
+        request = self._known
         return None if request is None else (request.model, len(request.input_images))
+
+    @property
+    def _known(self) -> KontextRequest | None:
+        """A request that differs from the task's in the prompt at most; no other is made for that."""
+        return PROMPT_ONLY if isinstance(self._request, str) else self._request
 
     @property
     def fingerprint(self) -> str | None:
@@ -74,9 +86,25 @@ class TaskRecord(PollEntry):
         return None if request is None else fingerprint(request, ())
 
     @property
-    def status(self) -> TaskStatus | None:
-        """The last status, if it was retained."""
-        return read_status(self.last_body, self.task_id) if self.last_body else None
+    def model(self) -> str | None:
+        """The model; None if it is not known."""
+        known = self._known or self.reference
+        return None if known is None else known.model
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The task's own addresses, if it has any."""
+        return () if self.reference is None else self.reference.addresses
+
+    @property
+    def stored_reference(self) -> str | None:
+        """The text of the reference, where more than the ID is needed to find the task."""
+        return None if self.reference is None else str(self.reference)
+
+    def read_status(self, gateway: Gateway) -> TaskStatus | None:
+        """Return the last status, if it was retained."""
+        last = self.last
+        return gateway.read_retained(self, last) if isinstance(last, bytes) else last
 
     @property
     def has_waiters(self) -> bool:
@@ -98,7 +126,13 @@ class TaskRecord(PollEntry):
         self.retains_status = True
 
     async def wait(self) -> Result:
-        """Wait for the task's result, or for the error that ends the wait. A cancelled waiter affects no other."""
+        """Wait for the task's result, or for the error that ends the wait. A cancelled waiter affects no other.
+
+        Returns:
+            The result, at once if there is one; an error as the caller's own copy.
+        """
+        if self.result is not None:
+            return _copy(self.result)
         if self._waiters is None:
             self._waiters = []
         waiters = self._waiters
@@ -152,10 +186,10 @@ class TaskRecord(PollEntry):
             return
         self._twins = [*(self._twins or ()), twin]
 
-    def record_status(self, body: bytes) -> None:
-        """Record a response, if anybody may ask for it; wake the watchers if it is a new one."""
-        if self.retains_status and body != self.last_body:
-            self.last_body = body
+    def record_status(self, last: bytes | TaskStatus) -> None:
+        """Record a status, if anybody may ask for it; wake the watchers if it is a new one."""
+        if self.retains_status and last != self.last:
+            self.last = last
             self._wake_watchers(None)
 
     def set_result(self, result: Result) -> None:
@@ -201,16 +235,35 @@ class TaskRecordWithDigest(TaskRecord):
         return self.digest.hex()
 
 
+def refer(task: TaskRecord, gateway: Gateway) -> Reference:
+    """Return the reference of a task."""
+    return task.reference or gateway.refer(task.task_id, task.model)
+
+
+def reference_text(task: TaskRecord, gateway: Gateway) -> str:
+    """Return the reference of a task as text."""
+    return task.stored_reference or plain_reference(gateway.name, task.task_id)
+
+
+def read_reference(text: str | None) -> Reference | None:
+    """Return the reference that a row has; None if the ID is enough. Its hosts are checked before they are polled.
+
+    Raises:
+        InvalidRequest: It is not one that this library wrote.
+    """
+    return None if text is None else Reference.parse(text, GATEWAYS)
+
+
 def result_of(task: TaskRecord, status: TaskStatus, now: float) -> Generation | TaskFailed:
     """Return what a task's terminal status means."""
     if status.state is TaskState.COMPLETED and status.images:
-        request = task.request
+        request, reference = task.request, task.stored_reference
         return Generation(
             task_id=task.task_id,
             model=status.model or (request.model if request else None),
             request=request,
-            images=status.images,
-            usage=status.usage or Usage(),
+            images=tuple(evolve(each, reference=reference) for each in status.images) if reference else status.images,
+            usage=status.usage or task.price or Usage(),
             created_at=status.created_at,
             elapsed=max(0.0, now - task.since),
             metadata=status.metadata,
@@ -219,7 +272,8 @@ def result_of(task: TaskRecord, status: TaskStatus, now: float) -> Generation | 
     if status.state is TaskState.COMPLETED:
         return TaskFailed(task_id=task.task_id, code=None, message="it completed without an image")
     detail = status.error
-    return TaskFailed(
+    is_moderated = detail is not None and detail.kind is FailureKind.MODERATED
+    return (TaskModerated if is_moderated else TaskFailed)(
         task_id=task.task_id,
         code=detail.code if detail else None,
         message=detail.message if detail else "no reason was given",

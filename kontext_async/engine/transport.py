@@ -27,10 +27,11 @@ from kontext_async.engine.lenient_protocol import LenientConnector, refused_byte
 from kontext_async.engine.pools import PARSER_LIMITS, REPEATABLE_KEEP_ALIVE, make_pool
 from kontext_async.engine.transport_errors import LIBRARY_ERRORS, TransportError, chain, translate
 from kontext_async.engine.whole_body import WholeBody
-from kontext_async.errors import ConfigurationError, GatewayError, KontextError, SessionClosed
-from kontext_async.protocol import clean_body, create_url, error_from_response, precharge_url, status_url
+from kontext_async.errors import ConfigurationError, KontextError, SessionClosed
+from kontext_async.protocol import clean_body
 from kontext_async.protocol.framing import find_response, is_whole
-from kontext_async.redaction import clean_text, strip_query
+from kontext_async.protocol.http import Response
+from kontext_async.redaction import clean_text
 from kontext_async.settings import ENVIRONMENT, check_proxy, find_proxy_variables
 from kontext_async.shared_timeout import SharedTimeout
 from kontext_async.version import __version__
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from kontext_async.engine.uploads import Upload
+    from kontext_async.errors import GatewayError
+    from kontext_async.gateways import Gateway, GatewayRequest
     from kontext_async.settings import Network, Settings
 
     ErrorT = TypeVar("ErrorT", bound=KontextError)
@@ -60,30 +63,6 @@ MAX_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 OK = HTTPStatus.OK.value
-
-
-@define  # a frozen class would take four times as long to create
-class Response:
-    """A complete HTTP response of the API.
-
-    Attributes:
-        status: The HTTP status.
-        body: The body.
-        retry_after: The ``Retry-After`` header.
-        request_id: The ``X-Request-Id`` header.
-        location: The ``Location`` header of a redirect, without its query.
-    """
-
-    status: int
-    body: bytes = field(repr=False)
-    retry_after: str | None = None
-    request_id: str | None = None
-    location: str | None = None
-
-    @property
-    def ok(self) -> bool:
-        """True for a 2xx status."""
-        return 200 <= self.status < 300  # noqa: PLR2004 # that is what 2xx means
 
 
 class Download:
@@ -136,29 +115,32 @@ class _Received:
 
 
 class Transport:
-    """The connections of a session: one pool for create requests, one for status requests, one for downloads.
+    """The connections of a session: pools for create requests, for status requests, and for downloads.
 
-    Connections for create requests are never old, and connections for downloads never see the key. The engine keeps to
+    Connections for create requests are never old, and connections for downloads never see the key. Requests with the
+    key go where the gateway says, and nowhere else: no redirect of theirs is followed here. The engine keeps to
     `Limits.max_connections` before the pools: the poll loop bounds status requests, and `connection_slots` bounds
     create requests and downloads, so that neither starves the other.
 
+    Args:
+        gateway: Says what to send, and which part of a response is enough.
+        api_key: The key, which is removed from whatever comes.
+        settings: The user's settings.
+        http: The user's own session, if there is one.
+
     Attributes:
+        gateway: The gateway.
         connection_slots: One slot for each connection that create requests and downloads share. The transport holds
             one for a create request; the downloader holds one for all requests of a download.
     """
 
-    def __init__(self, api_key: str, base_url: str, settings: Settings, http: aiohttp.ClientSession | None) -> None:
+    def __init__(self, gateway: Gateway, api_key: str, settings: Settings, http: aiohttp.ClientSession | None) -> None:
         limits = settings.limits
+        self.gateway = gateway
         self._key = api_key
-        self._headers = {"Authorization": f"Bearer {api_key}", "Accept": "application/json"}
-        try:
-            base = to_request_url(base_url)
-        except UnusableURL as unusable:
-            raise ConfigurationError(f"the base URL cannot be used: {unusable}") from None
-        self._base = base
-        self._base_url = str(base).rstrip("/")
-        self._create_url = URL(create_url(self._base_url), encoded=True)
-        self._precharge_url = URL(precharge_url(self._base_url), encoded=True)
+        self._key_headers = gateway.headers
+        self._base = base = gateway.base
+        self._authority = base.raw_authority
         self._timeouts = settings.timeouts
         self._network = settings.network
         self._no_total = aiohttp.ClientTimeout(total=None, sock_connect=settings.timeouts.connect)
@@ -169,10 +151,11 @@ class Transport:
         self._given = http
         # our own pools have these as their defaults
         self._foreign: dict[str, Any] = {**PARSER_LIMITS, **_given_proxy(settings.network)} if http else {}
-        foreign = {"headers": self._headers, "timeout": self._no_total, "raise_for_status": False, **self._foreign}
+        foreign = {"headers": gateway.headers, "timeout": self._no_total, "raise_for_status": False, **self._foreign}
         self._options: dict[str, Any] = foreign if http else {}
         self._creates = http
         self._statuses = http
+        self._elsewhere = http
         self._downloads = http
         self._proxied_downloads = http
         self._status_timeout = SharedTimeout(settings.timeouts.status)
@@ -196,20 +179,21 @@ class Transport:
         self._proxies = _find_proxies(self._network)
         proxy = self._base_proxy = self._find_proxy(self._base)
         agent = {"User-Agent": user_agent()}
-        always = {**agent, **self._headers}
+        always = {**agent, **self.gateway.headers}
         if proxy:  # aiohttp sends what a pool always sends to the proxy, too
             always = agent
-            self._options = {"headers": self._headers}
+            self._options = {"headers": self.gateway.headers}
         timeout = self._no_total
         self._creates = make_pool(pools.CREATE_KEEP_ALIVE, always, timeout, proxy=proxy, connector=LenientConnector)
         self._statuses = make_pool(REPEATABLE_KEEP_ALIVE, always, timeout, proxy=proxy)
+        self._elsewhere = make_pool(REPEATABLE_KEEP_ALIVE, agent, timeout)
         self._downloads = make_pool(REPEATABLE_KEEP_ALIVE, agent, timeout, socket_factory=self._guard.open_socket)
         self._proxied_downloads = make_pool(REPEATABLE_KEEP_ALIVE, agent, timeout)
 
     async def aclose(self) -> None:
         """Close the pools, unless they are the user's."""
         if self._given is None:
-            for pool in (self._creates, self._statuses, self._downloads, self._proxied_downloads):
+            for pool in (self._creates, self._statuses, self._elsewhere, self._downloads, self._proxied_downloads):
                 if pool is not None:
                     await pool.close()
 
@@ -219,23 +203,16 @@ class Transport:
 
     def read_refusal(self, response: Response, task_id: str | None = None) -> GatewayError:
         """Return the error for a response other than success, without the API key."""
-        return self.redact(
-            error_from_response(
-                response.status,
-                response.body,
-                request_id=response.request_id,
-                location=response.location,
-                task_id=task_id,
-            )
-        )
+        return self.redact(self.gateway.read_refusal(response, task_id))
 
     def create(
-        self, upload: Upload, *, before: Callable[[], Awaitable[None] | None] | None = None
+        self, request: GatewayRequest, upload: Upload, *, before: Callable[[], Awaitable[None] | None] | None = None
     ) -> Coroutine[Any, Any, Response]:
         """Send one create request.
 
         Args:
-            upload: The body.
+            request: The request.
+            upload: Its body.
             before: Called when everything is ready, before the first byte goes out, and awaited if it has to wait.
 
         Raises:
@@ -243,61 +220,90 @@ class Transport:
             InvalidRequest: An image changed during the upload, so that the body could not be completed.
             KontextError: The error that `before` raised; nothing was sent.
         """
-        return self._post(self._create_url, upload, before)
+        return self._post(request, upload, before)
 
-    async def precharge(self, upload: Upload) -> Response:
-        """Ask for the price of a create request with this body. It can be repeated.
+    async def exchange(self, request: GatewayRequest, upload: Upload) -> Response:
+        """Send a request that can be repeated: for a price or the balance, or to cancel a task.
+
+        Args:
+            request: The request.
+            upload: Its body, which may be empty.
 
         Raises:
             TransportError: No response came.
         """
-        return await self._post(self._precharge_url, upload, None)
+        return await (self._post(request, upload, None) if upload.length else self.poll(request))
 
-    async def _post(self, url: URL, upload: Upload, before: Callable[[], Awaitable[None] | None] | None) -> Response:
+    async def _post(
+        self, request: GatewayRequest, upload: Upload, before: Callable[[], Awaitable[None] | None] | None
+    ) -> Response:
         options = self._options
         body: WholeBody | Upload = upload
-        if upload.whole is not None:
+        if upload.whole is not None:  # the headers of all of these are in `options`, or the pool's
             body = WholeBody(upload, upload.whole)
         else:
-            headers = {**self._headers, "Content-Type": "application/json", "Content-Length": str(upload.length)}
-            options = {**options, "headers": headers}
+            options = {**options, "headers": {**request.headers, "Content-Length": str(upload.length)}}
         received = _Received()
         async with self.connection_slots:
             if before and (steps := before()):
                 await steps
             try:
                 with self._submit_timeout:
-                    response = await _usable(self._creates).post(url, data=body, allow_redirects=False, **options)
+                    response = await _usable(self._creates).post(
+                        request.url, data=body, allow_redirects=False, **options
+                    )
                     try:
                         return await self._read(response, received)
                     finally:
                         if body is upload:
                             await response.wait_for_close()  # the response may come before the end of the body is sent
             except LIBRARY_ERRORS as error:
-                if salvaged := self._salvage(received, error):
+                if salvaged := self._salvage(request, received, error):
                     return salvaged
                 failure = self._translate(error, self._timeouts.submit, handed_over=upload.handed_over)
         if isinstance(upload.failure, KontextError):
             raise upload.failure from upload.failure.__cause__
         raise failure
 
-    async def status(self, task_id: str) -> Response:
-        """Send one status request. The caller bounds how many are in flight.
+    async def poll(self, request: GatewayRequest) -> Response:
+        """Send one status or result request, or another one without a large body. The caller bounds how many.
 
         Raises:
             TransportError: No response came.
         """
-        url = URL(status_url(self._base_url, task_id), encoded=True)
+        pool, url, options = self._statuses, request.url, self._options
+        if request.headers is not self._key_headers or url.raw_authority != self._authority:
+            pool, options = self._prepare(request)
         received = _Received()
         try:
             with self._status_timeout:
-                response = await _usable(self._statuses).get(url, allow_redirects=False, **self._options)
+                send = _usable(pool).request
+                response = await send(request.method, url, allow_redirects=False, **options)
                 return await self._read(response, received)
         except LIBRARY_ERRORS as error:
-            if received.response and (whole := self._salvage(received, error)):
+            if received.response and (whole := self._salvage(request, received, error)):
                 return whole
             failure = self._translate(error, self._timeouts.status)
         raise failure
+
+    def _prepare(self, request: GatewayRequest) -> tuple[aiohttp.ClientSession | None, dict[str, Any]]:
+        """Return the pool and the options of a request that has a body, or that goes to another host than the base's.
+
+        Raises:
+            TransportError: The environment's proxy for that host cannot be used.
+        """
+        options = {**self._options, "headers": request.headers}
+        if request.body.length:
+            options["data"] = b"".join(request.body.pieces())
+        if self._given is not None or request.url.raw_authority == self._authority:
+            return self._statuses, options
+        try:
+            proxy = self._find_proxy(request.url)
+        except ConfigurationError as error:
+            raise TransportError(str(error), kind=TransportFailure.CONFIGURATION) from None
+        if proxy:
+            options["proxy"] = proxy
+        return self._elsewhere, options
 
     async def _read(self, response: aiohttp.ClientResponse, received: _Received) -> Response:
         """Read a response in full, and release its connection. What has come of a broken one stays in `received`."""
@@ -385,20 +391,19 @@ class Transport:
         body = clean_body(body, self._key)
         if response.status == OK:
             return Response(OK, body)
-        location = self._header(response, "Location")
         return Response(
             response.status,
             body,
             self._header(response, "Retry-After"),
             self._header(response, "X-Request-Id"),
-            strip_query(location) if location else None,
+            self._header(response, "Location"),
         )
 
     def _header(self, response: aiohttp.ClientResponse, name: str) -> str | None:
         value = response.headers.get(name)
         return None if value is None else clean_text(value, self._key)
 
-    def _salvage(self, received: _Received, error: Exception) -> Response | None:
+    def _salvage(self, request: GatewayRequest, received: _Received, error: Exception) -> Response | None:
         """Return the response that came although its framing is broken; None if what came cannot be read."""
         refused = next(filter(None, map(refused_bytes, chain(error))), b"")
         response = received.response
@@ -407,7 +412,7 @@ class Transport:
             return found and Response(found[0], clean_body(found[1], self._key))
         body = b"".join([*received.chunks, _take_rest(response.content)])
         for candidate in (body, body + refused):
-            if is_whole(response.status, candidate):
+            if self.gateway.is_readable(request, response.status, candidate):
                 return self._make_response(response, candidate)
         return None
 

@@ -1,12 +1,14 @@
-"""The wire protocol as pure functions: models to bytes, and bytes and status codes to models and errors.
+"""The parts that all gateways share, as pure functions: models to bytes, and bytes to values and errors.
 
 No I/O (but an image's own), no await, no clock. PROTOCOL.md describes the wire. The modules, in the order in which a
 request passes them:
 
-``endpoints``
-    URLs, and the rules for a task ID in a URL.
+``task_ids``
+    The rules for a task ID in a URL.
 ``requests``
     The create request: its body and its fingerprint.
+``http``
+    A complete HTTP response.
 ``framing``
     A response whose end is missing.
 ``cleaning``
@@ -15,44 +17,25 @@ request passes them:
     JSON bytes to Python values.
 ``values``
     Python values to money, numbers and times.
-``responses``
-    A task: the response to a create request or a status request.
-``estimates``
-    A price: the response to a precharge request.
+``tasks``
+    The parts of a task that all dialects share.
 ``errors``
     Every other HTTP response, as an error; and the ``Retry-After`` header.
 """
 
 from kontext_async.protocol.cleaning import clean_body
-from kontext_async.protocol.endpoints import check_task_id, create_url, precharge_url, status_url
 from kontext_async.protocol.errors import error_from_response, retry_after
-from kontext_async.protocol.estimates import read_estimate
 from kontext_async.protocol.requests import CreateBody, encode_create, fingerprint
-from kontext_async.protocol.responses import (
-    InProgress,
-    accepted_despite_error,
-    read_accepted,
-    read_created,
-    read_poll,
-    read_status,
-)
+from kontext_async.protocol.task_ids import check_task_id
+from kontext_async.protocol.tasks import InProgress
 
 __all__ = [
     "CreateBody",
     "InProgress",
-    "accepted_despite_error",
     "check_task_id",
     "clean_body",
-    "create_url",
     "encode_create",
     "error_from_response",
     "fingerprint",
-    "precharge_url",
-    "read_accepted",
-    "read_created",
-    "read_estimate",
-    "read_poll",
-    "read_status",
     "retry_after",
-    "status_url",
 ]

@@ -20,7 +20,7 @@ from kontext_async.errors import (
 )
 from kontext_async.protocol.decoding import loads_lenient
 from kontext_async.protocol.values import read_integer
-from kontext_async.redaction import clean_text, truncate, truncate_body
+from kontext_async.redaction import clean_text, strip_query, truncate, truncate_body
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -62,6 +62,7 @@ def error_from_response(
     request_id: str | None = None,
     task_id: str | None = None,
     location: str | None = None,
+    error_class: type[GatewayError] | None = None,
 ) -> GatewayError:
     """Return the error for an HTTP response other than success.
 
@@ -70,9 +71,10 @@ def error_from_response(
         body: The response body: any of the shapes in PROTOCOL.md, HTML, or nothing.
         request_id: The request ID from a header, if there was one; an ID in the body takes precedence.
         task_id: The ID of the polled task, if it was a status request.
-        location: The target of a redirect, without its query.
+        location: The target of a redirect. The text of the error has it without its query.
+        error_class: The class of the error; None if the status and the body decide it.
     """
-    error = _make_error(status, body, _parse_explanation(body), location)
+    error = _make_error(status, body, _parse_explanation(body), location, error_class)
     error.request_id = error.request_id or request_id
     error.task_id = task_id
     return error
@@ -91,11 +93,17 @@ def refusal_despite_success(status: int, body: bytes) -> GatewayError | None:
     return None  # such as a failure of the gateway, which may have accepted the request all the same
 
 
-def _make_error(status: int, body: bytes, explanation: _Explanation, location: str | None = None) -> GatewayError:
+def _make_error(
+    status: int,
+    body: bytes,
+    explanation: _Explanation,
+    location: str | None = None,
+    error_class: type[GatewayError] | None = None,
+) -> GatewayError:
     reason = explanation.message or truncate_body(body, 100) or "no reason was given"
     if location:
-        reason = f"it redirects to {truncate(location)}, which is not followed: check the base URL"
-    return _class_of(status, explanation)(
+        reason = f"it redirects to {truncate(strip_query(location))}, which is not followed: check the base URL"
+    return (error_class or _class_of(status, explanation))(
         f"the gateway returned HTTP {status}: {truncate(reason)}",
         status=status,
         code=explanation.code,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 from kontext_async.protocol.decoding import loads_lenient
 
-__all__ = ["find_response", "is_whole"]
+__all__ = ["find_response", "is_whole", "read_cut_object"]
 
 FIRST_REFUSAL = 300
 STATUS_LINE = re.compile(rb"HTTP/\d\.\d (\d{3})[ \r\n]")
 DECODER = json.JSONDecoder()
+LENIENT_DECODER = json.JSONDecoder(strict=False)
+NAME = re.compile(r'\s*"([^"\\]{1,80})"\s*:\s*')
+MEMBER_END = re.compile(r"\s*[,}]")
 
 
 def is_whole(status: int, body: bytes) -> bool:
@@ -57,3 +61,29 @@ def find_response(received: bytes) -> tuple[int, bytes] | None:
     if isinstance(found, dict):
         return status, body[start:end].encode()
     return (status, b"") if status >= FIRST_REFUSAL else None
+
+
+def read_cut_object(body: bytes) -> dict[str, Any]:
+    """Return the members of a JSON object that came complete, although its end is missing.
+
+    A number counts only with what follows it: ``4`` may be the start of ``40``.
+
+    Args:
+        body: The bytes of the body that came.
+    """
+    text = body.decode("utf-8", "replace").lstrip()
+    members: dict[str, Any] = {}
+    position = 1
+    while text.startswith("{") and (name := NAME.match(text, position)):
+        try:
+            value, end = LENIENT_DECODER.raw_decode(text, name.end())
+        except (ValueError, RecursionError):
+            break
+        following = MEMBER_END.match(text, end)
+        if following is None and not isinstance(value, str):
+            break
+        members[name[1]] = value
+        if following is None or following[0][-1] == "}":
+            break
+        position = following.end()
+    return members

@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from kontext_async.images import LoadedImage
     from kontext_async.models import KontextRequest
 
-__all__ = ["CreateBody", "ImagePart", "TextPart", "encode_create", "fingerprint"]
+__all__ = [
+    "NO_BODY",
+    "CreateBody",
+    "ImagePart",
+    "TextPart",
+    "collect_params",
+    "encode_body",
+    "encode_create",
+    "fingerprint",
+]
 
 PIECE = 48 * 1024
 """Bytes of an image that are encoded at once: divisible by three, and few enough not to block the event loop
@@ -96,6 +105,8 @@ class ImagePart:
 
 
 Part: TypeAlias = TextPart | ImagePart
+InlineImage: TypeAlias = "tuple[str, LoadedImage]"
+"""An image whose bytes are sent, with its field."""
 
 
 @frozen
@@ -122,24 +133,48 @@ class CreateBody:
             yield from part.pieces()
 
 
+NO_BODY = CreateBody((), 0)
+"""The body of a request that has none."""
+
+
 def encode_create(request: KontextRequest, images: Sequence[LoadedImage]) -> CreateBody:
     """Return the body of the create request for `request`, with its loaded input images."""
+    params, inline = collect_params(request, images)
+    content = {"model": request.model, **_collect_top_level(request), "input": [{"params": params}]}
+    return encode_body(content, inline, CLOSING)
+
+
+def collect_params(
+    request: KontextRequest, images: Sequence[LoadedImage]
+) -> tuple[dict[str, object], list[InlineImage]]:
+    """Return the given fields of the model, image URLs among them, and the images whose bytes are sent."""
     params = _collect_params(request)
-    inline: list[tuple[str, LoadedImage]] = []
+    inline: list[InlineImage] = []
     for name, image in zip(IMAGE_FIELDS, images, strict=False):
         if image.url is None:
             inline.append((name, image))
         else:
             params[name] = image.url
-    text = _dump({"model": request.model, **_collect_top_level(request), "input": [{"params": params}]})
+    return params, inline
+
+
+def encode_body(content: dict[str, object], inline: Sequence[InlineImage] = (), closing: bytes = b"}") -> CreateBody:
+    """Return a body: JSON, with images in base64 as further fields of its last object.
+
+    Args:
+        content: The JSON object.
+        inline: The images, each with its field.
+        closing: The end of the JSON text, before which the images stand.
+    """
+    text = _dump(content)
     if not inline and len(text) <= TEXT_PIECE:
         return CreateBody((), len(text), text)
     parts: list[Part] = []
-    before = text.removesuffix(CLOSING)
+    before = text.removesuffix(closing)
     for name, image in inline:
         parts += [TextPart(before + f',"{name}":"'.encode()), ImagePart(image)]
         before = b'"'
-    parts.append(TextPart(before + CLOSING))
+    parts.append(TextPart(before + closing))
     return CreateBody(tuple(parts), sum(part.length for part in parts))
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kontext_async.engine.flight import StoreCall
 from kontext_async.engine.submission import Submission
+from kontext_async.engine.task_record import reference_text
 from kontext_async.errors import ConfigurationError, GatewayUnavailable, SubmissionUncertain, TaskTimeout
 from kontext_async.models import Generation, KontextRequest, RequestFields
 from kontext_async.session.task import last_status, unwrap
@@ -44,6 +45,7 @@ class Call:
         store_options = {name: fields.pop(name) for name in STORE_OPTIONS if name in fields} if fields else fields
         self._engine = engine
         self._request = KontextRequest.of(given, **fields)
+        engine.gateway.check(self._request)
         self._is_prompt_only = isinstance(given, str) and not fields
         self._submission: Submission | None = None
         self._flight: Flight | None = None
@@ -81,8 +83,14 @@ class Call:
         submission = self._submission or (self._flight and self._flight.submission)
         task = self._task or (submission.task if submission else None)
         if task:
-            last = last_status(task, self.accept_body)
-            return unwrap(task.copy_result() or TaskTimeout(task_id=task.task_id, waited=waited, last_status=last))
+            gateway = self._engine.gateway
+            timeout = TaskTimeout(
+                task_id=task.task_id,
+                waited=waited,
+                last_status=last_status(gateway, task, self.accept_body),
+                reference=reference_text(task, gateway),
+            )
+            return unwrap(task.copy_result() or timeout)
         if self._flight and (error := self._flight.deadline_error(waited)):
             raise error
         if submission and submission.may_be_billed:

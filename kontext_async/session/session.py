@@ -16,16 +16,18 @@ from kontext_async.errors import (
     InvalidRequest,
     KontextError,
 )
+from kontext_async.gateways import DEFAULT_GATEWAY, GatewayOptions, find_gateway, find_reference
 from kontext_async.models import GeneratedImage, Generation, KontextRequest, RequestFields
 from kontext_async.protocol import check_task_id
 from kontext_async.session.call import Call, CallOptions
 from kontext_async.session.task import GenerationTask, RecoveredTask, deadline_of
-from kontext_async.settings import Settings, find_api_key, find_base_url
+from kontext_async.settings import Settings, find_api_key, find_base_url, find_gateway_name
 from kontext_async.store.access import check_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Collection
     from datetime import datetime
+    from decimal import Decimal
     from os import PathLike
     from types import TracebackType
     from typing import Self, TypeVar, Unpack
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from kontext_async.engine.stored_calls import StoredCalls
     from kontext_async.engine.submission_journal import SubmissionJournal
     from kontext_async.events import Event
+    from kontext_async.gateways import Reference
     from kontext_async.models import Estimate, Outcome, RequestLike, SessionStatistics
     from kontext_async.settings import Limits, Network, Outages, Polling, Retries, StoreSettings, Timeouts
     from kontext_async.store.base import Store
@@ -53,8 +56,16 @@ class KontextSession:
     Use it with ``async with``, or call `start` and `aclose` from any tasks of one event loop.
 
     Args:
-        api_key: The API key; None reads ``KONTEXT_API_KEY``.
-        base_url: The gateway's address; None reads ``KONTEXT_BASE_URL``, and falls back to the public gateway.
+        api_key: The API key; None reads the gateway's own variable (``BFL_API_KEY`` for `bfl`, ``FIREWORKS_API_KEY``
+            for `fireworks`, each for that gateway only), or else ``KONTEXT_API_KEY``.
+        base_url: The gateway's address; None reads ``KONTEXT_BASE_URL``, and falls back to the gateway's own. The
+            variable belongs to the gateway that ``KONTEXT_GATEWAY`` names, or else to ``vtrix``: a session with another
+            `gateway` refuses it, so that no gateway sees the key of another.
+        gateway: The gateway whose dialect is spoken: ``vtrix``, the same in its queue dialect (``vtrix-queue``), Black
+            Forest Labs' own API (``bfl``), or Fireworks (``fireworks``); None reads ``KONTEXT_GATEWAY``, and falls back
+            to ``vtrix``.
+        trusted_hosts: Hosts of tasks that may see the key, beside the gateway's own: each as ``HOST`` or ``HOST:PORT``.
+        single_cluster: True says that every server behind the base URL knows every task, so that an ID is enough.
         settings: The settings as one bundle.
         limits: How much at once; replaces `settings.limits`.
         timeouts: Deadlines; replaces `settings.timeouts`.
@@ -82,6 +93,9 @@ class KontextSession:
         api_key: str | None = None,
         *,
         base_url: str | None = None,
+        gateway: str | None = None,
+        trusted_hosts: Collection[str] = (),
+        single_cluster: bool = False,
         settings: Settings = Settings(),  # noqa: B008 # frozen
         limits: Limits | None = None,
         timeouts: Timeouts | None = None,
@@ -103,10 +117,13 @@ class KontextSession:
             network=settings.network if network is None else network,
             store=settings.store,
         )
-        self._base_url = find_base_url(base_url)
+        dialect = find_gateway(find_gateway_name(gateway, DEFAULT_GATEWAY))
+        owner = find_gateway_name(None, DEFAULT_GATEWAY)
+        base_url = find_base_url(base_url, dialect.default_base_url, gateway=dialect.name, owner=owner)
+        key = find_api_key(api_key, variables=dialect.key_variables)
         self._engine = Engine(
-            find_api_key(api_key),
-            self._base_url,
+            dialect(base_url, key, GatewayOptions(trusted_hosts=trusted_hosts, single_cluster=single_cluster)),
+            key,
             settings,
             http,
             clock or LoopClock(),
@@ -254,17 +271,34 @@ class KontextSession:
         self._engine.ensure_running()
         return await self._engine.estimator.estimate(made)
 
-    def attach(self, task_id: str) -> GenerationTask:
-        """Resume a task that was submitted earlier, by this session or elsewhere. Sends nothing yet.
+    async def balance(self) -> Decimal:
+        """Return the balance of the account in USD, as the gateway states it. It costs nothing.
 
         Raises:
-            InvalidRequest: The ID is not a task ID.
+            ConfigurationError: The gateway does not state it: `fireworks`.
+            GatewayError: The gateway refused, was unreachable, or its response is unreadable.
             SessionError: The session is not running.
         """
-        checked = check_task_id(task_id)
         self._engine.ensure_running()
-        known = self._engine.poll_loop.find(checked)
-        return GenerationTask(self._engine, known or TaskRecord(checked, self._engine.clock.time()))
+        return await self._engine.estimator.balance()
+
+    def attach(self, task_id: str | Reference) -> GenerationTask:
+        """Resume a task that was submitted earlier, by this session or elsewhere. Sends nothing yet.
+
+        Args:
+            task_id: The task ID, or the task's reference as a value or as text.
+
+        Raises:
+            InvalidRequest: It is neither, is of another gateway, or is not enough to find the task.
+            SessionError: The session is not running.
+        """
+        reference = find_reference(self._engine.gateway, task_id)
+        self._engine.ensure_running()
+        known = self._engine.poll_loop.find(reference.task_id)
+        if known is None:
+            now = self._engine.clock.time()
+            known = TaskRecord(reference.task_id, now, reference=None if reference.is_plain else reference)
+        return GenerationTask(self._engine, known)
 
     async def generate_many(self, requests: Requests, *, fail_fast: bool = False) -> AsyncGenerator[Outcome, None]:
         """Generate many images. Read the requests lazily and yield outcomes in order of completion.
@@ -455,7 +489,8 @@ class KontextSession:
     def __repr__(self) -> str:
         state = "running" if self._engine.is_running else "not running"
         figures = self.statistics()
-        return f"<KontextSession {self._base_url} {state}, {figures.in_flight} in flight, {figures.pending} pending>"
+        gateway = self._engine.gateway.base_url
+        return f"<KontextSession {gateway} {state}, {figures.in_flight} in flight, {figures.pending} pending>"
 
     def __del__(self) -> None:
         engine: Engine | None = getattr(self, "_engine", None)

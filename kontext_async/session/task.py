@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
 from kontext_async.engine.clock import cancel_at
-from kontext_async.errors import InvalidRequest, KontextError, TaskTimeout
+from kontext_async.engine.task_record import refer
+from kontext_async.errors import InvalidRequest, KontextError, TaskFailed, TaskTimeout
 from kontext_async.models import Generation, TaskStatus  # noqa: TC001 # attrs and users resolve them
-from kontext_async.protocol import read_created
+from kontext_async.protocol.http import Response
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from kontext_async.engine.clock import Clock
     from kontext_async.engine.engine import Engine
     from kontext_async.engine.task_record import Result, TaskRecord
+    from kontext_async.gateways import Gateway, Reference
     from kontext_async.models import KontextRequest
 
 __all__ = ["GenerationTask", "RecoveredTask", "deadline_of", "last_status", "unwrap"]
@@ -37,8 +40,16 @@ class GenerationTask:
 
     @property
     def id(self) -> str:
-        """The task ID. Pass it to `KontextSession.attach` to resume the task anywhere."""
+        """The task ID. Where it is not enough to find the task, `reference` is."""
         return self._record.task_id
+
+    @property
+    def reference(self) -> Reference:
+        """The task's reference. Pass it, or its text, to `KontextSession.attach` to resume the task anywhere.
+
+        Errors and events have its text.
+        """
+        return refer(self._record, self._engine.gateway)
 
     @property
     def request(self) -> KontextRequest | None:
@@ -48,7 +59,7 @@ class GenerationTask:
     @property
     def last_status(self) -> TaskStatus | None:
         """The last known status; None before the first response. Sends nothing."""
-        return last_status(self._record, self._accept_body)
+        return last_status(self._engine.gateway, self._record, self._accept_body)
 
     async def wait(self, timeout: float | None = None) -> Generation:  # noqa: ASYNC109 # the clock is a port
         """Wait until the task completes. Several callers may wait for one task; cancelling one affects no other.
@@ -76,7 +87,7 @@ class GenerationTask:
         if result is None:  # it may still have come in the moment of the deadline
             waited = clock.time() - began
             result = self._record.copy_result() or TaskTimeout(
-                task_id=self.id, waited=waited, last_status=self.last_status
+                task_id=self.id, waited=waited, last_status=self.last_status, reference=str(self.reference)
             )
         if self._engine.stored:
             await self._engine.stored.receive(self._record, result)
@@ -119,7 +130,9 @@ class GenerationTask:
                 shown = status
                 yield status
                 continue
-            if self._record.result is not None:
+            if (result := self._record.copy_result()) is not None:
+                if isinstance(result, KontextError) and not isinstance(result, TaskFailed):
+                    raise result
                 return
             self._ensure_running()
             self._track()  # a poll that failed while nobody listened is repeated
@@ -137,11 +150,11 @@ class GenerationTask:
         try:
             self._engine.ensure_running()
         except KontextError as error:
-            raise error.with_task(self.id, may_be_charged=True) from error.__cause__
+            raise error.with_task(self.id, str(self.reference), may_be_charged=True) from error.__cause__
 
     async def _result(self) -> Result:
         self._track()
-        return self._record.copy_result() or await self._record.wait()
+        return await self._record.wait()
 
     async def _wait_or_abandon(self) -> Generation:
         """Wait as `wait` does, for the only caller that knows of this task."""
@@ -182,9 +195,12 @@ def unwrap(result: Result) -> Generation:
     return result
 
 
-def last_status(record: TaskRecord, accept_body: bytes | None) -> TaskStatus | None:
+def last_status(gateway: Gateway, record: TaskRecord, accept_body: bytes | None) -> TaskStatus | None:
     """Return the last known status: before the first poll, that of the response that accepted the task."""
-    return record.status or (None if accept_body is None else read_created(accept_body))
+    status = record.read_status(gateway)
+    if status is not None or accept_body is None:
+        return status
+    return gateway.read_created(Response(HTTPStatus.OK, accept_body), model=record.model or "").status
 
 
 def deadline_of(clock: Clock, timeout: Any) -> float | None:

@@ -17,6 +17,7 @@ from kontext_async.errors import (
     RequestRejected,
     SubmissionUncertain,
     TaskFailed,
+    TaskModerated,
     TaskNotFound,
 )
 from kontext_async.models import Generation
@@ -31,7 +32,19 @@ if TYPE_CHECKING:
 
 __all__ = ["error_from_row", "error_to_dict", "generation_from_dict", "generation_to_dict", "new_row"]
 
-ERROR_DETAILS = ("status", "code", "retry_after", "field", "value", "rule", "fingerprint", "waited", "reason", "seen")
+ERROR_DETAILS = (
+    "reference",
+    "status",
+    "code",
+    "retry_after",
+    "field",
+    "value",
+    "rule",
+    "fingerprint",
+    "waited",
+    "reason",
+    "seen",
+)
 
 PLAIN_FIELDS = ("seed", "aspect_ratio", "output_format", "prompt_upsampling", "safety_tolerance", "moderation")
 
@@ -41,6 +54,9 @@ UNCERTAIN = re.compile(
     r"it was not resent, because a second request may be billed too",
     re.DOTALL,
 )
+FAILURES: Mapping[str, type[TaskFailed]] = {each.__name__: each for each in (TaskFailed, TaskModerated)}
+"""The errors of a task that ended without an image, by the name that a row has."""
+
 OWNER_DIED = "its worker ended while the request was being sent"
 
 
@@ -131,16 +147,29 @@ def error_to_dict(error: KontextError) -> dict[str, Any]:
     } | {name: value for name, value in details.items() if value is not None}
 
 
-def error_from_row(row: Row, request: KontextRequest | None) -> KontextError:
-    """Return the error of an uncertain, failed or expired row, as an error of the same kind."""
+def error_from_row(row: Row, request: KontextRequest | None, *, plain_reference: str | None = None) -> KontextError:
+    """Return the error of an uncertain, failed or expired row, as an error of the same kind.
+
+    Args:
+        row: The row.
+        request: The request of the caller.
+        plain_reference: The text that leads to its task where the row has the ID alone; None if unknown.
+    """
+    error = _rebuild_error(row, request)
+    if error.task_id is not None and row.task_id is not None:
+        error.with_task(row.task_id, row.reference or plain_reference)
+    return error
+
+
+def _rebuild_error(row: Row, request: KontextRequest | None) -> KontextError:
     known: Mapping[str, Any] = row.error or {}
     if row.state == "uncertain":
         return SubmissionUncertain(request=request, fingerprint=row.digest.hex(), seen=_seen_in(known))
     message = _message_in(known)
     if row.state == "expired":
         return TaskNotFound(message, task_id=row.task_id)
-    if known.get("type") == "TaskFailed" and row.task_id:
-        failed = TaskFailed(task_id=row.task_id, code=_text_in(known, "code"), message="")
+    if (failed_class := FAILURES.get(str(known.get("type")))) and row.task_id:
+        failed = failed_class(task_id=row.task_id, code=_text_in(known, "code"), message="")
         failed.args = (message,)
         failed.message = message
         return failed

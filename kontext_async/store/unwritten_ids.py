@@ -51,8 +51,8 @@ class UnwrittenIds:
 
     @property
     def task_ids(self) -> list[str]:
-        """The IDs that neither the store nor the spool could take yet."""
-        return [kept.spooled.task_id for kept in self._exposed]
+        """The IDs that neither the store nor the spool could take yet; references where an ID is not enough."""
+        return [kept.spooled.reference or kept.spooled.task_id for kept in self._exposed]
 
     def add(self, row: int, step: Accepted, written: asyncio.Future[StepResult | StoreError]) -> asyncio.Future[None]:
         """Keep the ID of a step until it is written; return a future that is done when the ID is durable."""

@@ -148,7 +148,7 @@ class Worker:
 
     @property
     def unwritten_task_ids(self) -> list[str]:
-        """The IDs of paid tasks that neither the store nor the spool could take yet."""
+        """The IDs of paid tasks, or their references, that neither the store nor the spool could take yet."""
         return self._parts.ids.task_ids if self._parts else []
 
     async def start(self, *, gateway: str, base_url: str, api_key: str, account: str | None) -> None:

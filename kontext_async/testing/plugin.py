@@ -38,6 +38,7 @@ def kontext_emulator(kontext_emulator_options: dict[str, Any], monkeypatch: pyte
     ):
         monkeypatch.setenv("KONTEXT_API_KEY", emulator.api_key or "any-key")
         monkeypatch.setenv("KONTEXT_BASE_URL", emulator.base_url)
+        monkeypatch.delenv("KONTEXT_GATEWAY", raising=False)  # the base URL is that of the default
         for name in ("NO_PROXY", "no_proxy"):  # a proxy of the machine does not reach its loopback
             monkeypatch.setenv(name, emulator.host)
         yield emulator

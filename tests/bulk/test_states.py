@@ -72,6 +72,12 @@ def test_a_task_that_is_not_found_stays_accepted_while_nobody_knows_its_account(
     assert consequence_of(TaskNotFound("no"), make_row(State.ACCEPTED, account=None)) is Consequence.UNCHANGED
 
 
+def test_a_paid_task_whose_address_is_refused_is_left_as_it_is() -> None:
+    refused = InvalidRequest("reference", "https://poll.example", "its host is not trusted")
+    assert consequence_of(refused, make_row(State.ACCEPTED)) is Consequence.UNCHANGED
+    assert consequence_of(refused, make_row(State.PLANNED)) is Consequence.FAILED
+
+
 @pytest.mark.parametrize("owner", [None, ME, OTHER], ids=["nobody", "itself", "a dead worker"])
 def test_a_run_takes_the_right_action_for_a_row_that_no_other_live_worker_owns(owner: int | None) -> None:
     table = {

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("KONTEXT_API_KEY", raising=False)
     monkeypatch.delenv("KONTEXT_BASE_URL", raising=False)
-    monkeypatch.delenv("KONTEXT_STORE", raising=False)
+    for name in ("KONTEXT_STORE", "KONTEXT_GATEWAY", "BFL_API_KEY", "FIREWORKS_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
 

@@ -182,7 +182,7 @@ def test_command_line_has_no_password() -> None:
         (["bulk", "p.xls", "--out", "out"], "extension must be one of"),
         (["bulk", "gone.txt", "--out", "out"], "must be readable"),
         (["bulk", "p.txt"], "--out"),
-        (["status"], "ID requires an argument"),
+        (["status"], "REFERENCE requires an argument"),
         (["status", "x", "--emulator"], "Unknown option"),
         (["fetch", "..", "--out", "x", "--key-file", "key"], "task_id: '..' is not allowed"),
         (["emulator", "--service-time", "often"], "the emulator cannot start"),

@@ -68,6 +68,16 @@ def test_port_in_use_is_reported(command: RunCommand) -> None:
     assert ran.err.startswith(f"error: the emulator cannot listen on 127.0.0.1:{port}: ")
 
 
+@pytest.mark.parametrize("name", ["vtrix", "bfl", "fireworks"])
+def test_the_emulator_prints_the_address_of_a_gateway(name: str, command: RunCommand, signal_when: SignalWhen) -> None:
+    end = time.monotonic() + 0.7
+    signal_when(signal.SIGTERM, lambda: time.monotonic() > end)
+    ran = command("emulator", "--gateway", name)
+    assert f"KONTEXT_BASE_URL={ran.lines[0]} " in ran.err
+    assert (f"KONTEXT_GATEWAY={name} " in ran.err) is (name != "vtrix")
+    assert ("--trusted-host localhost:" in ran.err) is (name == "bfl")
+
+
 def test_quiet_emulator_prints_only_its_address(command: RunCommand, signal_when: SignalWhen) -> None:
     end = time.monotonic() + 0.7
     signal_when(signal.SIGTERM, lambda: time.monotonic() > end)

@@ -100,7 +100,7 @@ def test_failed_download_prints_the_command_that_fetches_it(serve: Serve, comman
     assert (result["paths"], result["cost"]) == ([], "0.04")
     assert ran.messages[-2:] == [
         "1 task accepted and billed, but not saved. To fetch at no extra cost:",
-        f"kontext-async fetch {task_id} --out .",
+        f"kontext-async fetch vtrix:{task_id} --out .",
     ]
 
 
@@ -109,9 +109,9 @@ def test_timeout_prints_the_command_that_fetches_the_image(serve: Serve, command
     ran = command("generate", "a fox", "--timeout", "0.3")
     (task_id,) = emulator.ledger.task_ids
     assert ran.code == 1
-    assert f"the task keeps running and is billed: resume it with attach('{task_id}')" in ran.err
+    assert f"the task keeps running and is billed: resume it with attach('vtrix:{task_id}')" in ran.err
     assert ran.out == ""
-    assert ran.messages[-1] == f"kontext-async fetch {task_id} --out ."
+    assert ran.messages[-1] == f"kontext-async fetch vtrix:{task_id} --out ."
 
 
 def test_uncertain_submission_sets_the_exit_code_even_if_another_request_failed(
@@ -186,7 +186,7 @@ def test_interrupt_waits_for_the_responses_to_create_requests_in_flight(
     ran = command("generate", "a fox")
     assert ran.code == 130
     assert "Stopping: no new submissions, waiting for the responses to requests in flight." in ran.err
-    assert f"kontext-async fetch {emulator.ledger.task_ids[0]} --out ." in ran.err
+    assert f"kontext-async fetch vtrix:{emulator.ledger.task_ids[0]} --out ." in ran.err
 
 
 def test_termination_reports_which_create_requests_are_uncertain(

@@ -91,4 +91,4 @@ def test_interrupted_fetch_prints_how_to_resume(serve: Serve, command: RunComman
     signal_when(signal.SIGINT, lambda: len(emulator.requests) > earlier)
     ran = command("fetch", task_id, "--out", "a fox.jpg")
     assert ran.code == 130
-    assert f"kontext-async fetch {task_id} --out 'a fox.jpg'" in ran.err
+    assert f"kontext-async fetch vtrix:{task_id} --out 'a fox.jpg'" in ran.err

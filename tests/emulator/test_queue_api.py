@@ -8,7 +8,7 @@ from emulator_support import QUEUE_PATH
 from kontext_async.emulator import Fault
 
 if TYPE_CHECKING:
-    from emulator_support import ManualTime, Serve
+    from emulator_support import Caller, ManualTime, Serve
 
 pytestmark = pytest.mark.anyio
 
@@ -63,3 +63,93 @@ async def test_a_cancelled_task_fails_and_stays_billed(serve: Serve) -> None:
     assert status["error"] == "the task was cancelled"
     assert (await caller.request("GET", f"{path}/response")).json["provider_error"]["code"] == "CANCELLED"
     assert caller.emulator.ledger.billed == 1
+
+
+class TestFaults:
+    @pytest.mark.parametrize(
+        ("variant", "start"),
+        [
+            ("missing", None),
+            ("relative", "/model/v1/queue/"),
+            ("elsewhere", "https://polls.invalid/model/v1/queue/"),
+            ("user", "http://user:password@127.0.0.1"),
+            ("script", "javascript:"),
+        ],
+    )
+    async def test_odd_addresses(self, serve: Serve, variant: str, start: str | None) -> None:
+        caller = await serve()
+        caller.emulator.faults.script("create", [Fault(kind="odd-address", variant=variant)])
+        created = (await caller.request("POST", QUEUE_PATH, json={"prompt": "x"})).json
+        for name in ("status_url", "response_url", "cancel_url"):
+            assert name not in created if start is None else created[name].startswith(start)
+
+    async def test_a_status_may_have_the_result(self, serve: Serve) -> None:
+        caller = await serve()
+        path, _ = await complete(caller)
+        caller.emulator.faults.script("status", ["result-in-status"])
+        status = (await caller.request("GET", f"{path}/status")).json
+        assert status["status"] == "COMPLETED"
+        assert (await caller.request("GET", status["outputs"][0]["url"])).status == 200
+
+    @pytest.mark.parametrize(("variant", "word"), [("status", "failed"), ("error", "COMPLETED")])
+    async def test_a_result_may_say_that_the_task_failed(self, serve: Serve, variant: str, word: str) -> None:
+        caller = await serve()
+        path, _ = await complete(caller)
+        caller.emulator.faults.script("status", [None, Fault(kind="failed-result", variant=variant)])
+        assert (await caller.request("GET", f"{path}/status")).json["error"] is None
+        result = (await caller.request("GET", f"{path}/response")).json
+        assert (result["status"], result["error_type"]) == (word, "INFERENCE_FAILURE")
+        assert "outputs" not in result
+
+    @pytest.mark.parametrize(
+        ("fault", "field", "value"),
+        [
+            (Fault(kind="odd-status", variant="done"), "status", "success"),
+            (Fault(kind="odd-status", variant="running"), "status", "succeeded"),
+            (Fault(kind="extra-keys"), "object", "generation"),
+        ],
+    )
+    async def test_odd_statuses(self, serve: Serve, fault: Fault, field: str, value: str) -> None:
+        caller = await serve()
+        path, _ = await complete(caller)
+        caller.emulator.faults.script("status", [fault])
+        assert (await caller.request("GET", f"{path}/status")).json[field] == value
+
+    @pytest.mark.parametrize(
+        ("variant", "outputs"),
+        [("null", None), ("empty", []), ("no-content", [{}, None]), ("no-url", [{"type": "image", "url": ""}])],
+    )
+    async def test_odd_outputs(self, serve: Serve, variant: str, outputs: list[object] | None) -> None:
+        caller = await serve()
+        path, _ = await complete(caller)
+        caller.emulator.faults.script("status", [Fault(kind="odd-output", variant=variant)])
+        assert (await caller.request("GET", f"{path}/response")).json["outputs"] == outputs
+
+    @pytest.mark.parametrize("variant", ["string", "integer-code", "error_message", "message-only", "null", "missing"])
+    async def test_odd_errors_still_say_that_the_task_failed(self, serve: Serve, variant: str) -> None:
+        caller = await serve()
+        caller.emulator.faults.script("create", ["task-fails"])
+        path, _ = await complete(caller)
+        caller.emulator.faults.script("status", [Fault(kind="odd-error", variant=variant)])
+        assert (await caller.request("GET", f"{path}/status")).json["error"] is not None
+
+    async def test_a_cancel_request_has_faults_of_its_own(self, serve: Serve) -> None:
+        caller = await serve(service_time=100)
+        path, _ = await complete(caller)
+        caller.emulator.faults.script("cancel", [Fault(kind="http-status", status=500), None])
+        statuses = [(await caller.request("PUT", f"{path}/cancel")).status for _ in range(3)]
+        assert statuses == [500, 202, 400]
+
+    async def test_hostile_contents(self, serve: Serve) -> None:
+        caller = await serve()
+        path, _ = await complete(caller)
+        caller.emulator.faults.script("status", [Fault(kind="odd-url", location="https://evil.example/"), "many-urls"])
+        odd = (await caller.request("GET", f"{path}/response")).json
+        assert odd["outputs"][0]["url"] == "https://evil.example/"
+        assert len((await caller.request("GET", f"{path}/response")).json["outputs"]) == 100_000
+
+
+async def complete(caller: Caller) -> tuple[str, str]:
+    """Create a task, and return its path and its ID."""
+    created = (await caller.request("POST", QUEUE_PATH, json={"prompt": "x"})).json
+    return f"{QUEUE_PATH}/requests/{created['request_id']}", created["request_id"]

@@ -13,6 +13,7 @@ from kontext_async import ConfigurationError, SessionClosed, SessionCrashed, Ses
 from kontext_async.base_errors import unwrap_group
 from kontext_async.engine.clock import LoopClock
 from kontext_async.engine.engine import TRANSITIONS, Engine, Life, Signal
+from kontext_async.gateways import make_gateway
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,7 +31,8 @@ LIVES = {
 
 
 def new_engine(http: aiohttp.ClientSession | None = None) -> Engine:
-    return Engine("key", "http://127.0.0.1:9", Settings(), http, LoopClock())
+    gateway = make_gateway("vtrix", "key", "http://127.0.0.1:9")
+    return Engine(gateway, "key", Settings(), http, LoopClock())
 
 
 @pytest.fixture

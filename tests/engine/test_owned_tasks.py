@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 from session_support import new_session
 
-from kontext_async import KontextRequest, SessionClosed
+from kontext_async import KontextRequest, SessionClosed, TaskFailed
 from kontext_async.engine.owned_tasks import OwnedTasks
 from kontext_async.engine.submission import Submission
 from kontext_async.engine.task_record import TaskRecord
@@ -84,7 +85,18 @@ def test_a_record_of_a_mere_prompt_returns_its_request() -> None:
     assert given.request is request
     assert packed.request_kind == given.request_kind == ("flux_kontext_pro", 0)
     assert packed.fingerprint == given.fingerprint == fingerprint(request, ())
+    assert packed.model == given.model == "flux_kontext_pro"
     assert TaskRecord("task-1", 0.0).request_kind is None
+
+
+async def test_a_record_with_a_result_is_waited_for_no_longer() -> None:
+    record = TaskRecord("task-1", 0.0)
+    error = TaskFailed(task_id="task-1", code=None, message="generation failed")
+    record.set_result(error)
+    with anyio.fail_after(5):
+        found = await record.wait()
+    assert str(found) == str(error)
+    assert found is not error
 
 
 def test_the_fingerprint_of_a_submission_without_images_needs_no_images() -> None:

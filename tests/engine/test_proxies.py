@@ -23,6 +23,7 @@ from http_support import (
 from kontext_async import (
     ConfigurationError,
     DownloadFailed,
+    GatewayUnavailable,
     GeneratedImage,
     KontextError,
     KontextSession,
@@ -143,6 +144,61 @@ async def test_a_tunnel_sees_no_key_of_a_status_request(proxy: ProxyServer, monk
             await session.attach("task-1").status()
     assert proxy.requests[0].method == "CONNECT"
     assert KEY.encode() not in proxy.requests[0].head
+
+
+def created_at(address: str) -> bytes:
+    return http_response(json.dumps({"id": "task-1", "polling_url": f"{address}/v1/get_result?id=task-1"}).encode())
+
+
+async def test_a_tunnel_to_the_host_of_a_task_sees_no_key(proxy: ProxyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+    proxy.refusal = http_response(status="502 Bad Gateway")
+    options: dict[str, Any] = {"gateway": "bfl", "settings": ONCE, "trusted_hosts": ["poll.example:443"]}
+    async with (
+        scripted_server(lambda _: created_at("https://poll.example")) as server,
+        KontextSession(KEY, base_url=server.url, **options) as session,
+    ):
+        task = await session.submit("a fox")
+        with pytest.raises(KontextError, match="no response"):
+            await task.status()
+    assert {(request.method, request.target) for request in proxy.requests} == {("CONNECT", "poll.example:443")}
+    assert not [request for request in proxy.requests if KEY.encode() in request.head]
+
+
+async def test_a_proxy_that_cannot_be_used_for_the_host_of_a_task_fails_the_poll_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    options: dict[str, Any] = {"gateway": "bfl", "settings": ONCE, "trusted_hosts": ["poll.example:443"]}
+    async with (
+        scripted_server(lambda _: created_at("https://poll.example")) as server,
+        KontextSession(KEY, base_url=server.url, **options) as session,
+    ):
+        task = await session.submit("a fox")
+        with pytest.raises(GatewayUnavailable, match="SOCKS"):
+            await task.status()
+        assert (await session.submit("a wolf")).id == task.id
+
+
+async def test_the_host_of_a_task_is_reached_directly_although_the_base_url_is_not(
+    proxy: ProxyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy.url)
+    monkeypatch.setenv("NO_PROXY", "localhost")
+
+    def respond(request: Request) -> bytes:
+        if "get_result" not in request.target:
+            return created_at(running.url.replace("127.0.0.1", "localhost"))
+        return http_response(json.dumps({"id": "task-1", "status": "Pending"}).encode())
+
+    options: dict[str, Any] = {"gateway": "bfl", "settings": ONCE, "trusted_hosts": ["localhost"]}
+    async with (
+        scripted_server(respond) as running,
+        KontextSession(KEY, base_url=running.url, **options) as session,
+    ):
+        assert (await (await session.submit("a fox")).status()).raw_status == "Pending"
+    assert paths(proxy, running) == ["/v1/flux-kontext-pro"]
 
 
 async def test_the_proxys_credentials_go_to_the_proxy_and_into_no_text(

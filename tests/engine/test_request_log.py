@@ -13,7 +13,7 @@ from session_support import new_session, raw_server
 
 from kontext_async import GatewayError, KontextSession, SessionCrashed, SubmissionUncertain, TaskFailed
 from kontext_async.emulator import Emulator, ErrorShape, Fault, FaultKind
-from kontext_async.protocol import read_status
+from kontext_async.gateways.vtrix_tasks import read_status
 from kontext_async.testing import FAST
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ async def test_listening_at_warning_parses_no_poll_in_full(
         read.append(given)
         return read_status(*given)
 
-    monkeypatch.setattr("kontext_async.engine.poll_loop.read_status", read_and_count)
+    monkeypatch.setattr("kontext_async.gateways.vtrix.read_status", read_and_count)
     async with Emulator(service_time=0.3, pixels=4096) as emulator:
         with caplog.at_level(logging.WARNING, NAME):
             async with new_session(emulator) as session:

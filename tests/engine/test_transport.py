@@ -314,8 +314,9 @@ class TestCertificates:
 class TestKindsOfFailure:
     async def failure_of(self, base_url: str, **options: Any) -> TransportError:
         async with KontextSession(KEY, base_url=base_url, settings=ONCE, **options) as session:
+            engine = session._engine
             with pytest.raises(TransportError) as caught:
-                await session._engine.transport.status("task-1")
+                await engine.transport.poll(engine.gateway.status(engine.gateway.refer("task-1")))
         return caught.value
 
     async def test_a_name_without_address(self) -> None:

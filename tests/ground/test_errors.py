@@ -35,6 +35,7 @@ from kontext_async.errors import (
     SubmissionUncertain,
     TaskError,
     TaskFailed,
+    TaskModerated,
     TaskNotFound,
     TaskTimeout,
     UsageError,
@@ -63,6 +64,7 @@ TREE: dict[type[KontextError], type[Exception]] = {
     SubmissionUncertain: KontextError,
     TaskError: KontextError,
     TaskFailed: TaskError,
+    TaskModerated: TaskFailed,
     TaskNotFound: TaskError,
     TaskTimeout: TaskError,
     DownloadFailed: KontextError,
@@ -132,6 +134,7 @@ def build_full_error(error_class: type[KontextError]) -> KontextError:
             request_id="r1",
         ),
         TaskFailed: lambda: TaskFailed(task_id="t1", code="002", message="no"),
+        TaskModerated: lambda: TaskModerated(task_id="t1", code="Request Moderated", message="no"),
         TaskTimeout: lambda: TaskTimeout(task_id="t1", waited=12.34, last_status=STATUS),
         DownloadFailed: lambda: DownloadFailed(url="https://cdn/a.jpg", reason="cut", status=206, task_id="t1"),
         GatewayOutage: lambda: GatewayOutage("words", retry_after=1.5),
@@ -329,6 +332,13 @@ def test_only_a_402_a_code_or_the_gateways_words_are_about_the_balance() -> None
     assert PermissionDenied("insufficient balance", status=403, from_gateway=True).concerns_balance
     assert not PermissionDenied("insufficient balance", status=403).concerns_balance
     assert not PermissionDenied("no", status=403, from_gateway=True).concerns_balance
+
+
+def test_with_task_sets_the_reference_of_its_own_task_only() -> None:
+    error = TaskNotFound("words", task_id="t1")
+    assert error.with_task("t2", "vtrix:t2").reference is None
+    assert error.with_task("t1", "vtrix:t1").with_task("t1", "bfl:t1").reference == "vtrix:t1"
+    assert error.copy().reference == "vtrix:t1"
 
 
 def test_with_task_keeps_an_earlier_task_id() -> None:

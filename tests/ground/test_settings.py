@@ -11,7 +11,6 @@ from hypothesis import given, strategies as st
 
 from kontext_async.errors import ConfigurationError
 from kontext_async.settings import (
-    DEFAULT_BASE_URL,
     Limits,
     Network,
     Outages,
@@ -22,9 +21,12 @@ from kontext_async.settings import (
     Timeouts,
     find_api_key,
     find_base_url,
+    find_gateway_name,
     find_proxy_variables,
     find_spool_folder,
 )
+
+DEFAULT = "https://gateway.example"
 
 COUNTS: list[tuple[type[Any], str]] = [
     (Limits, "max_in_flight"),
@@ -211,6 +213,22 @@ def test_a_given_api_key_takes_precedence_over_the_environment() -> None:
     assert find_api_key(None, {"KONTEXT_API_KEY": "found"}) == "found"
 
 
+def test_the_key_of_the_gateways_own_variable_comes_before_the_common_one() -> None:
+    both = {"KONTEXT_API_KEY": "common", "BFL_API_KEY": "own"}
+    assert find_api_key(None, both, variables=("BFL_API_KEY",)) == "own"
+    assert find_api_key("given", both, variables=("BFL_API_KEY",)) == "given"
+    assert find_api_key(None, {**both, "BFL_API_KEY": " "}, variables=("BFL_API_KEY",)) == "common"
+    assert find_api_key(None, both) == "common"
+    with pytest.raises(ConfigurationError, match="set BFL_API_KEY or KONTEXT_API_KEY"):
+        find_api_key(None, {}, variables=("BFL_API_KEY",))
+
+
+def test_the_gateway_is_the_given_one_or_that_of_the_environment_or_the_default() -> None:
+    assert find_gateway_name("bfl", "vtrix", {"KONTEXT_GATEWAY": "fireworks"}) == "bfl"
+    assert find_gateway_name(None, "vtrix", {"KONTEXT_GATEWAY": " fireworks\n"}) == "fireworks"
+    assert find_gateway_name(None, "vtrix", {"KONTEXT_GATEWAY": ""}) == "vtrix"
+
+
 def test_an_api_key_is_stripped_of_surrounding_blanks() -> None:
     assert find_api_key(" key\n", {}) == "key"
     assert find_api_key(None, {"KONTEXT_API_KEY": "key\r\n"}) == "key"
@@ -241,11 +259,24 @@ def test_any_api_key_is_refused_or_valid_in_a_header(given: str) -> None:
     assert " " not in key
 
 
+def find_own_base_url(given: Any, environment: dict[str, str] | None = None) -> str:
+    return find_base_url(given, DEFAULT, environment, gateway="vtrix", owner="vtrix")
+
+
 def test_the_base_url_is_the_given_one_or_from_the_environment_or_the_default() -> None:
-    assert find_base_url("https://given", {"KONTEXT_BASE_URL": "https://found"}) == "https://given"
-    assert find_base_url(None, {"KONTEXT_BASE_URL": "https://found"}) == "https://found"
-    assert find_base_url(None, {"KONTEXT_BASE_URL": ""}) == DEFAULT_BASE_URL
-    assert find_base_url(None, {}) == DEFAULT_BASE_URL == "https://cloud.vtrix.ai"
+    assert find_own_base_url("https://given", {"KONTEXT_BASE_URL": "https://found"}) == "https://given"
+    assert find_own_base_url(None, {"KONTEXT_BASE_URL": "https://found"}) == "https://found"
+    assert find_own_base_url(None, {"KONTEXT_BASE_URL": ""}) == DEFAULT
+    assert find_own_base_url(None, {}) == DEFAULT
+
+
+def test_the_base_url_of_the_environment_belongs_to_one_gateway() -> None:
+    found = {"KONTEXT_BASE_URL": "https://found"}
+    assert find_base_url(None, DEFAULT, found, gateway="bfl", owner="bfl") == "https://found"
+    assert find_base_url("https://given", DEFAULT, found, gateway="bfl", owner="vtrix") == "https://given"
+    assert find_base_url(None, DEFAULT, {}, gateway="bfl", owner="vtrix") == DEFAULT
+    with pytest.raises(ConfigurationError, match=r"belongs to the gateway 'vtrix', and not to 'bfl'.*GATEWAY=bfl"):
+        find_base_url(None, DEFAULT, found, gateway="bfl", owner="vtrix")
 
 
 @pytest.mark.parametrize(
@@ -260,7 +291,7 @@ def test_the_base_url_is_the_given_one_or_from_the_environment_or_the_default() 
     ],
 )
 def test_a_base_url_is_stripped_of_blanks_and_trailing_slashes(given: str, expected: str) -> None:
-    assert find_base_url(given, {}) == expected
+    assert find_own_base_url(given, {}) == expected
 
 
 @pytest.mark.parametrize(
@@ -294,14 +325,14 @@ def test_a_base_url_is_stripped_of_blanks_and_trailing_slashes(given: str, expec
 )
 def test_an_invalid_base_url_is_refused(given: Any) -> None:
     with pytest.raises(ConfigurationError, match="base URL must be"):
-        find_base_url(given, {})
+        find_own_base_url(given, {})
 
 
 def test_the_environment_of_the_process_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KONTEXT_API_KEY", "found")
     monkeypatch.setenv("KONTEXT_BASE_URL", "http://found")
     assert find_api_key(None) == "found"
-    assert find_base_url(None) == "http://found"
+    assert find_own_base_url(None) == "http://found"
 
 
 def test_creating_settings_does_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

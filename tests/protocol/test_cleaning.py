@@ -11,20 +11,15 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from gateways_support import new_gateway
 from hypothesis import example, given, strategies as st
 from response_support import ID, encode_response
 
 from kontext_async.errors import GatewayError, KontextError
-from kontext_async.protocol import (
-    accepted_despite_error,
-    clean_body,
-    error_from_response,
-    read_created,
-    read_estimate,
-    read_poll,
-    read_status,
-)
+from kontext_async.gateways.vtrix_tasks import read_created, read_poll, read_status
+from kontext_async.protocol import clean_body, error_from_response
 from kontext_async.protocol.cleaning import MAX_DEPTH, TEXT_BYTES
+from kontext_async.protocol.http import Response
 
 KEY = "sk-0123456789abcdefghij"
 PIECE = KEY[:8]
@@ -211,8 +206,7 @@ READERS = [
     lambda body: read_status(body, ID),
     lambda body: read_poll(body, ID),
     read_created,
-    read_estimate,
-    accepted_despite_error,
+    lambda body: new_gateway("vtrix").accepted_despite_error(Response(500, body), model="flux_kontext_pro"),
     *(lambda body, status=status: error_from_response(status, body) for status in (200, 301, 400, 401, 403, 429, 502)),
 ]
 

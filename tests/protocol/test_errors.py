@@ -22,7 +22,8 @@ from kontext_async.errors import (
     RateLimited,
     RequestRejected,
 )
-from kontext_async.protocol import clean_body, error_from_response, read_created, read_poll, retry_after
+from kontext_async.gateways.vtrix_tasks import read_created, read_poll
+from kontext_async.protocol import clean_body, error_from_response, retry_after
 from kontext_async.protocol.errors import refusal_despite_success
 
 NOW = datetime(2026, 1, 9, 12, 0, 0, tzinfo=UTC)

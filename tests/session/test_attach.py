@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from decimal import Decimal
 
 import attrs
@@ -45,6 +46,30 @@ class TestSubmitAndAttach:
     ) -> None:
         with pytest.raises(InvalidRequest):
             session.attach("")
+        assert not emulator.requests
+
+    async def test_another_session_resumes_a_task_by_its_reference(
+        self, session: KontextSession, emulator: Emulator
+    ) -> None:
+        task = await session.submit("a blue fox")
+        reference = task.reference
+        assert str(reference) == f"vtrix:{task.id}"
+        assert pickle.loads(pickle.dumps(reference)) == reference  # noqa: S301 # pickled on this line
+        async with new_session(emulator) as other:
+            for given in (reference, str(reference), f" {reference}\n", task.id):
+                attached = other.attach(given)
+                assert attached.reference == reference
+                assert (await attached.wait(timeout=5)).task_id == task.id
+
+    @pytest.mark.parametrize(
+        "text", ["bfl:b9b1@https://api.us1.bfl.ai/v1/get_result?id=b9b1", "vtrix-queue:d8ej@m", "vtrix:"]
+    )
+    async def test_a_reference_of_another_gateway_is_refused_before_a_byte_is_sent(
+        self, session: KontextSession, emulator: Emulator, text: str
+    ) -> None:
+        with pytest.raises(InvalidRequest) as caught:
+            session.attach(text)
+        assert caught.value.field == "reference"
         assert not emulator.requests
 
     async def test_waiters_of_one_task_share_its_polls(self, session: KontextSession, emulator: Emulator) -> None:

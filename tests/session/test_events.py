@@ -11,7 +11,7 @@ from session_support import encode_png, events_of
 from kontext_async import InvalidRequest
 from kontext_async.emulator import Emulator, FaultKind
 from kontext_async.events import Accepted, Completed, Event, Failed, StatusReceived, Submitting
-from kontext_async.protocol import read_status
+from kontext_async.gateways.vtrix_tasks import read_status
 
 if TYPE_CHECKING:
     from kontext_async import KontextSession, TaskStatus
@@ -31,7 +31,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(task_id)
         return read_status(body, task_id, status)
 
-    monkeypatch.setattr("kontext_async.engine.poll_loop.read_status", record)
+    monkeypatch.setattr("kontext_async.gateways.vtrix.read_status", record)
     return seen
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from kontext_async.protocol import read_status
+from kontext_async.gateways.vtrix_tasks import read_status
 
 if TYPE_CHECKING:
     from kontext_async.models import TaskStatus

@@ -96,7 +96,7 @@ async def use_the_wrapper(session: KontextSession) -> None:
 async def refuse_wrong_keywords(session: KontextSession) -> None:
     await session.generate("a fox", sed=7)  # type: ignore[call-arg]
     await session.generate("a fox", seed="7")  # type: ignore[arg-type]
-    await session.generate("a fox", output_format="webp")  # type: ignore[arg-type]
+    await session.generate("a fox", output_format="gif")  # type: ignore[arg-type]
     await session.generate("a fox", prompt_upsampling="yes")  # type: ignore[arg-type]
     await session.generate("a fox", input_images=7)  # type: ignore[arg-type]
     await session.generate("a fox", model=None)  # type: ignore[arg-type]
@@ -199,7 +199,7 @@ def build_requests(file: io.BytesIO, image: Image.Image, path: Path, like: Reque
     assert_type(request.input_images, tuple[ImageSource, ...])
     assert_type(request.seed, int | None)
     assert_type(request.aspect_ratio, str | None)
-    assert_type(request.output_format, Literal["jpeg", "png"] | None)
+    assert_type(request.output_format, Literal["jpeg", "png", "webp"] | None)
     assert_type(request.prompt_upsampling, bool | None)
     assert_type(request.safety_tolerance, int | None)
     assert_type(request.model, str)
@@ -212,7 +212,7 @@ def build_requests(file: io.BytesIO, image: Image.Image, path: Path, like: Reque
     KontextRequest()  # type: ignore[call-arg]
     KontextRequest("a fox", 7)  # type: ignore[call-arg, arg-type]
     KontextRequest("a fox", seed="7")  # type: ignore[arg-type]
-    KontextRequest("a fox", output_format="webp")  # type: ignore[arg-type]
+    KontextRequest("a fox", output_format="gif")  # type: ignore[arg-type]
     KontextRequest("a fox", input_images=7)  # type: ignore[arg-type]
     KontextRequest.of(7)  # type: ignore[arg-type]
     request.seed = 8  # type: ignore[misc]

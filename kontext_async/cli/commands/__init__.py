@@ -5,5 +5,6 @@
 - `report`: regenerates the reports of a bulk run
 - `status`: prints the status of tasks
 - `fetch`: saves the images of an earlier task
+- `balance`: prints the balance of the account
 - `emulator`: runs the emulator
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import anyio
 from attrs import frozen
@@ -28,13 +28,14 @@ FAULT_KINDS = (
     "cut-before-body, cut, cut-after-accept, cut-halfway, slow, slow-after-accept, stall, stall-after-accept, "
     "stall-halfway, trickle, echoed-head, large-header, many-headers, missing-last-chunk, length-too-long, "
     "rate-limited, http-status, http-status-after-accept, unavailable, bad-gateway, gateway-timeout, unauthorized, "
-    "forbidden, balance-too-low, echoed-key, control-characters, not-found, redirect, html-page, truncated-json, "
-    "short-body, malformed-json, wrong-types, empty-body, odd-status, odd-error, odd-cost, odd-output, "
-    "odd-progress, milliseconds, extra-keys, several-urls, opaque-url, echoed-key-in-task, "
-    "control-characters-in-task, nonsense-cost, many-urls, odd-url, task-fails, task-hangs, task-vanishes, "
-    "task-late, completed-at-once, failed-at-once, task-ends-oddly, repeated-id, url-expired, truncated-file, "
-    "empty-file, no-ranges, range-refused, range-of-another-file, trailing-bytes, encoded-file, negotiated-format, "
-    "cost-unknown"
+    "forbidden, balance-too-low, echoed-key, control-characters, not-found, errors-in-success, status-in-error, "
+    "not-found-in-success, redirect, html-page, truncated-json, short-body, malformed-json, wrong-types, "
+    "empty-body, odd-status, odd-error, odd-cost, odd-output, odd-progress, milliseconds, extra-keys, odd-address, "
+    "cut-address, result-in-status, failed-result, several-urls, opaque-url, echoed-key-in-task, "
+    "control-characters-in-task, nonsense-cost, many-urls, odd-url, task-fails, task-moderated, task-hangs, "
+    "task-vanishes, task-late, completed-at-once, failed-at-once, task-ends-oddly, repeated-id, url-expired, "
+    "truncated-file, empty-file, no-ranges, range-refused, range-of-another-file, trailing-bytes, encoded-file, "
+    "negotiated-format, webhook-lost, webhook-twice, webhook-late, webhook-forged, cost-unknown"
 )
 """The kinds of the emulator's faults, written out: to import them needs Pillow, and ``--help`` must not."""
 
@@ -90,6 +91,7 @@ class BehaviorOptions:
 
 async def emulator(
     *,
+    gateway: Literal["vtrix", "vtrix-queue", "bfl", "fireworks"] = "vtrix",
     host: str = "127.0.0.1",
     port: Annotated[int, Parameter(metavar="N")] = 0,
     account: AccountOptions | None = None,
@@ -99,6 +101,7 @@ async def emulator(
     """Run the emulator until it is interrupted.
 
     Args:
+        gateway: The gateway whose address is printed. The emulator speaks the dialects of all of them.
         host: The address to listen on.
         port: The port to listen on; 0 chooses a free one.
         account: The emulated account.
@@ -109,7 +112,7 @@ async def emulator(
         created = _create_emulator(host, port, account or AccountOptions(), behavior or BehaviorOptions())
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"the emulator cannot start: {error}") from None
-    return await run_with_signals(_serve(created, Output(OutputOptions(quiet=quiet))))
+    return await run_with_signals(_serve(created, gateway, Output(OutputOptions(quiet=quiet))))
 
 
 def _create_emulator(host: str, port: int, account: AccountOptions, behavior: BehaviorOptions) -> Emulator:
@@ -148,18 +151,23 @@ def _parse_rates(given: tuple[str, ...]) -> Mapping[str, float]:
     return rates
 
 
-async def _serve(emulator: Emulator, output: Output) -> int:
+async def _serve(emulator: Emulator, gateway: str, output: Output) -> int:
     try:
         await emulator.start()
     except OSError as error:
         where = f"{emulator.host}:{emulator.port}"
         raise ConfigurationError(f"the emulator cannot listen on {where}: {error.strerror}") from None
     try:
-        output.out(emulator.base_url)
+        base_url = emulator.base_url_of(gateway)
+        output.out(base_url)
+        name = "" if gateway == "vtrix" else f"KONTEXT_GATEWAY={gateway} "
         output.note(
             "The emulator is running. To use it in another terminal: "
-            f"export KONTEXT_BASE_URL={emulator.base_url} KONTEXT_API_KEY={emulator.api_key}"
+            f"export {name}KONTEXT_BASE_URL={base_url} KONTEXT_API_KEY={emulator.api_key}"
         )
+        if gateway == "bfl":
+            hosts = " ".join(f"--trusted-host {host}" for host in emulator.region_hosts)
+            output.note(f"Its tasks have another host: {hosts}")
         with suppress(asyncio.CancelledError):  # a signal ends the emulator
             await anyio.sleep_forever()
     finally:

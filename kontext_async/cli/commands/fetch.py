@@ -20,7 +20,7 @@ __all__ = ["fetch"]
 
 
 async def fetch(
-    task_id: Annotated[str, Parameter(name="ID")],
+    reference: Annotated[str, Parameter(name="REFERENCE")],
     /,
     *,
     out: Annotated[str, Parameter(alias="-o", metavar="PATH")],
@@ -30,26 +30,28 @@ async def fetch(
     """Wait for a task that was submitted earlier, and save its images.
 
     Args:
-        task_id: The task ID.
+        reference: The task ID, or the reference of the task as an error or another command shows it.
         out: The file for the image, or a directory. Several images are numbered.
         gateway: The gateway to use.
         output: The output options.
     """
-    return await run_with_signals(_fetch(task_id, out, gateway or GatewayOptions(), Output(output or OutputOptions())))
+    return await run_with_signals(
+        _fetch(reference, out, gateway or GatewayOptions(), Output(output or OutputOptions()))
+    )
 
 
-async def _fetch(task_id: str, out: str, options: GatewayOptions, output: Output) -> int:
+async def _fetch(reference: str, out: str, options: GatewayOptions, output: Output) -> int:
     target = to_path(out)
     unsaved = UnsavedTasks()
     async with open_session(options, output) as session:
-        task = session.attach(task_id)
+        task = session.attach(reference)
         create_directory(target if out.endswith(("/", os.sep)) else target.parent)
-        unsaved.add(task.id)
+        unsaved.add(task.id, str(task.reference))
         try:
             generation = await task.wait(options.timeout)
             paths = await session.save(generation, target)
         except KontextError as error:
-            output.result(Result(index=0, task_id=task.id, error=error.with_task(task.id)))
+            output.result(Result(index=0, task_id=task.id, error=error.with_task(task.id, str(task.reference))))
             return exit_code_for(error)
         except BaseException:
             print_resume_commands(unsaved, options, target, output)

@@ -27,7 +27,7 @@ POLLS_AT_ONCE = 16
 
 
 async def status(
-    ids: Annotated[list[str], Parameter(name="ID", required=True)],
+    ids: Annotated[list[str], Parameter(name="REFERENCE", required=True)],
     /,
     *,
     gateway: GatewayOptions | None = None,
@@ -36,7 +36,7 @@ async def status(
     """Print the current status of each task.
 
     Args:
-        ids: The task IDs.
+        ids: The task IDs, or the references of the tasks as errors or other commands show them.
         gateway: The gateway to use.
         output: The output options.
     """

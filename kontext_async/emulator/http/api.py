@@ -1,4 +1,4 @@
-"""The handlers of the API origin: the plain dialect, the queue dialect, and the addresses around them."""
+"""The handlers of the vendor's gateway: the plain dialect, the queue dialect, and the addresses around them."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from attrs import evolve
 
 from kontext_async.emulator import contracts, task_json
 from kontext_async.emulator.corruption import apply_odd_shape
 from kontext_async.emulator.fault_kinds import FaultKind, Operation
 from kontext_async.emulator.hostile_json import apply_hostile_shape
-from kontext_async.emulator.http.creation import CreateHandler
-from kontext_async.emulator.http.request_body import RequestBodyReader
+from kontext_async.emulator.http.dialects import PLAIN, QUEUE
 from kontext_async.emulator.http.responder import PreparedResponse, perform_fault, prepare_refusal, send
 from kontext_async.emulator.http.streams import stream_task, wait_for_end
+from kontext_async.emulator.odd_dialects import apply_odd_queue_shape
 from kontext_async.emulator.validation import MODELS, parse_create, parse_queue_create
 from kontext_async.emulator.world import Refusal, TaskPhase
 
 if TYPE_CHECKING:
     from kontext_async.emulator.faults import Fault
-    from kontext_async.emulator.http.creation import Respond
+    from kontext_async.emulator.http.creation import CreateHandler, Respond
+    from kontext_async.emulator.http.dialects import Dialect
     from kontext_async.emulator.http.request_body import Parse
     from kontext_async.emulator.http.state import GatewayState
     from kontext_async.emulator.world import Task
 
-BEARER = ("bearer",)
-BEARER_OR_KEY = ("bearer", "key")
 UNKNOWN_TASK = Refusal(status=HTTPStatus.NOT_FOUND, code="TASK_NOT_FOUND", message="no such task")
 UNKNOWN_MODEL = Refusal(status=HTTPStatus.NOT_FOUND, code="MODEL_NOT_FOUND", message="no such model")
 BAD_CURSOR = Refusal(
@@ -36,12 +36,12 @@ BAD_CURSOR = Refusal(
 
 
 class Api:
-    """The handlers of the API origin, over the shared `state`."""
+    """The handlers of the vendor's gateway, over the shared `state`."""
 
-    def __init__(self, state: GatewayState) -> None:
+    def __init__(self, state: GatewayState, create_handler: CreateHandler) -> None:
         self.state = state
-        self.body_reader = RequestBodyReader(state)
-        self.create_handler = CreateHandler(state, self.body_reader)
+        self.body_reader = create_handler.body_reader
+        self.create_handler = create_handler
 
     def list_routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -67,13 +67,13 @@ class Api:
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Handle `POST /model/v1/generation`."""
-        return await self.create_handler.handle(request, _create_parser(request), self._send_task, BEARER)
+        return await self.create_handler.handle(request, _create_parser(request), self._send_task, PLAIN)
 
     async def create_and_wait(self, request: web.Request) -> web.StreamResponse:
         """Handle `POST /model/v1/generation/sync`."""
         wants_stream = "text/event-stream" in request.headers.get("Accept", "")
         respond = self._stream_created_task if wants_stream else self._send_ended_task
-        return await self.create_handler.handle(request, _create_parser(request), respond, BEARER)
+        return await self.create_handler.handle(request, _create_parser(request), respond, PLAIN)
 
     async def get_status(self, request: web.Request) -> web.StreamResponse:
         """Handle `GET /model/v1/generation/task/{id}`."""
@@ -87,7 +87,7 @@ class Api:
         """Handle `POST /model/v1/generation/precharge`."""
         state = self.state
         fault = state.draw_fault(Operation.PRECHARGE)
-        account = state.authenticate(request.headers.get("Authorization"), BEARER)
+        account = state.authenticate(PLAIN.read_key(request))
         if isinstance(account, Refusal):
             return prepare_refusal(state, account).build()
         parsed = await self.body_reader.read(request, _create_parser(request, for_price=True))
@@ -142,35 +142,48 @@ class Api:
     async def create_queued(self, request: web.Request) -> web.StreamResponse:
         """Handle `POST /model/v1/queue/{model}`."""
         parse = partial(parse_queue_create, model=request.match_info["model"])
-        return await self.create_handler.handle(request, parse, self._send_queue_created, BEARER_OR_KEY)
+        return await self.create_handler.handle(request, parse, self._send_queue_created, QUEUE)
 
     async def get_queue_status(self, request: web.Request) -> web.StreamResponse:
         """Handle `GET /model/v1/queue/{model}/requests/{id}/status`."""
-        return await self._respond_about_task(request, self._send_queue_status, schemes=BEARER_OR_KEY)
+        return await self._respond_about_task(request, self._send_queue_status, dialect=QUEUE)
 
     async def get_queue_result(self, request: web.Request) -> web.StreamResponse:
         """Handle `GET /model/v1/queue/{model}/requests/{id}/response`."""
-        return await self._respond_about_task(request, self._send_queue_result, schemes=BEARER_OR_KEY)
+        return await self._respond_about_task(request, self._send_queue_result, dialect=QUEUE)
 
     async def cancel_queued(self, request: web.Request) -> web.StreamResponse:
         """Handle `PUT /model/v1/queue/{model}/requests/{id}/cancel`."""
-        return await self._respond_about_task(request, self._cancel_task, schemes=BEARER_OR_KEY)
+        return await self._respond_about_task(request, self._cancel_task, Operation.CANCEL, QUEUE)
 
     async def _send_queue_created(self, request: web.Request, task: Task, fault: Fault | None) -> web.StreamResponse:
         now = self.state.clock()
         unfinished = self.state.world.get_account(task.key, now).count_unfinished(now)
         value = task_json.build_queue_created(task, self.state.base_url, max(0, unfinished - 1))
-        return await send(request, PreparedResponse(value=value), fault)
+        return await self._send_queue_json(request, PreparedResponse(value=value), fault, task)
 
     async def _send_queue_status(self, request: web.Request, task: Task, fault: Fault | None) -> web.StreamResponse:
-        value = task_json.build_queue_status(task, self.state.clock())
-        return await send(request, PreparedResponse(value=value), fault)
+        now = self.state.clock()
+        value = task_json.build_queue_status(task, now)
+        if fault is not None and fault.kind is FaultKind.RESULT_IN_STATUS:
+            value = {**task_json.build_queue_result(task, now, self.state.create_url), **value}
+        return await self._send_queue_json(request, PreparedResponse(value=value), fault, task)
 
     async def _send_queue_result(self, request: web.Request, task: Task, fault: Fault | None) -> web.StreamResponse:
         now = self.state.clock()
         status = HTTPStatus.ACCEPTED if task.phase_at(now) is TaskPhase.IN_PROGRESS else HTTPStatus.OK
         value = task_json.build_queue_result(task, now, self.state.create_url)
-        return await send(request, PreparedResponse(status=status, value=value), fault)
+        if fault is not None and fault.kind is FaultKind.FAILED_RESULT:
+            value = task_json.build_failed_result(task, fault.variant or "")
+        return await self._send_queue_json(request, PreparedResponse(status=status, value=value), fault, task)
+
+    async def _send_queue_json(
+        self, request: web.Request, prepared: PreparedResponse, fault: Fault | None, task: Task
+    ) -> web.StreamResponse:
+        if fault is not None:
+            odd = apply_hostile_shape(apply_odd_queue_shape(prepared.value, fault), fault, task.key)
+            prepared = evolve(prepared, value=odd)
+        return await send(request, prepared, fault)
 
     async def _cancel_task(self, request: web.Request, task: Task, fault: Fault | None) -> web.StreamResponse:
         if self.state.world.cancel(task, self.state.clock()):
@@ -186,7 +199,7 @@ class Api:
         """Handle `GET /api/v1/user/balance`."""
         state = self.state
         fault = state.draw_fault(Operation.BALANCE)
-        account = state.authenticate(request.headers.get("Authorization"), BEARER)
+        account = state.authenticate(PLAIN.read_key(request))
         if isinstance(account, Refusal):
             return prepare_refusal(state, account).build()
         replacement = await perform_fault(state, request, fault)
@@ -224,12 +237,12 @@ class Api:
         request: web.Request,
         respond: Respond,
         operation: Operation = Operation.STATUS,
-        schemes: tuple[str, ...] = BEARER,
+        dialect: Dialect = PLAIN,
     ) -> web.StreamResponse:
         """Find the task of a request, and `respond` with it."""
         state = self.state
         fault = state.draw_fault(operation)
-        account = state.authenticate(request.headers.get("Authorization"), schemes)
+        account = state.authenticate(dialect.read_key(request))
         if isinstance(account, Refusal):
             return prepare_refusal(state, account).build()
         replacement = await perform_fault(state, request, fault)

@@ -8,18 +8,24 @@ import time
 from collections import deque
 from decimal import Decimal
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 from weakref import WeakSet
 
 import anyio
 from aiohttp import web
 from attrs import converters, define, evolve, field, validators
 
+from kontext_async.emulator.bfl_json import WEBHOOK_FORMS
 from kontext_async.emulator.fault_kinds import ErrorShape
 from kontext_async.emulator.faults import Faults
 from kontext_async.emulator.http.api import Api
+from kontext_async.emulator.http.bfl_api import FIREWORKS_PATH, BflApi
+from kontext_async.emulator.http.creation import CreateHandler
 from kontext_async.emulator.http.error_handling import LOGGER, create_error_handler
 from kontext_async.emulator.http.files import Files
+from kontext_async.emulator.http.request_body import RequestBodyReader
 from kontext_async.emulator.http.state import GatewayState, RandomStreams, RequestRecord
+from kontext_async.emulator.http.webhooks import WebhookSender
 from kontext_async.emulator.ledger import Ledger
 from kontext_async.emulator.painting.image_cache import ImageCache
 from kontext_async.emulator.service_times import ServiceTime, to_service_time
@@ -38,7 +44,7 @@ from kontext_async.emulator.validators import (
 from kontext_async.emulator.world import AccountLimits, World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from aiohttp.typedefs import Handler, Middleware
@@ -56,9 +62,11 @@ LOOP_TURNS_AT_CLOSE = 10
 class Emulator:
     """The gateway on loopback, for trying, testing and benchmarking without a key and without paying.
 
-    It serves the plain and the queue dialect at `base_url`, and images at `files_url`, which is another origin. Use it
-    as an async context manager, or call `start` and `aclose`. When it is started again after it was closed, it
-    continues with its tasks, its ledger and its ports.
+    It serves every dialect at `base_url`, and images at `files_url`, which is another origin: the vendor's plain and
+    queue dialect, Black Forest Labs' own, and Fireworks' variant of it below `fireworks_url`. Tasks of Black Forest
+    Labs' dialect live in regions, at `region_urls`, which have another host name. Use it as an async context manager,
+    or call `start` and `aclose`. When it is started again after it was closed, it continues with its tasks, its ledger
+    and its ports.
 
     Args:
         host: The address to listen at.
@@ -67,6 +75,7 @@ class Emulator:
         service_time: The duration of tasks: a distribution, or seconds. With 0 the response to the create request
             already says `completed`.
         max_tasks: Unfinished tasks at once per account; over that 429. None for no limit.
+        max_tasks_by_model: The same for models that have a limit of their own, such as `{"flux_kontext_max": 6}`.
         requests_per_second: API requests per second and account, with bursts of as many; over that 429 with
             Retry-After. None for no limit.
         balance: USD per account; when it is too low for another task, 403. None for no limit.
@@ -81,7 +90,15 @@ class Emulator:
         progress_noise: Standard deviation of the noise on `progress`, which is linear in time with 0; None
             leaves `progress` out.
         currency: The currency of precharge responses: `USD`, or `credit` with 100 credits for 1 USD.
-        error_shapes: The shape of HTTP error bodies, or several for use in turn.
+        error_shapes: The shape of HTTP error bodies, or several for use in turn, in the vendor's dialects.
+        regions: The number of regions that do not know each other's tasks. The first one has the port of the API.
+        region_host: The host name of the regions; it must lead to `host`.
+        region_origins: The origins of the regions, in place of both: for names that lead to this emulator by other
+            means, such as a proxy for TLS.
+        cost_at: Where Black Forest Labs' dialect states the cost: `create`, `result`, `both` or `never`.
+        renews_urls: Whether each status request in Black Forest Labs' dialect renews the result URL; if not, its
+            expiry is that of the first.
+        webhook_forms: The forms in which webhooks show their secret, in turn: `secret` and `signature`.
         sync_wait: Seconds of the clock until `/sync` responds 504 for a task that has not ended.
         stream_keepalive: Seconds of the clock between two comments in a silent stream.
         keepalive_timeout: Seconds until an idle connection is closed.
@@ -108,6 +125,12 @@ class Emulator:
     api_key: str | None = field(default="emulator-key", repr=False, validator=validate_optional(validate_instance(str)))
     service_time: ServiceTime = field(factory=lambda: ServiceTime.lognormal(0.3, 0.5), converter=to_service_time)
     max_tasks: int | None = field(default=None, validator=validate_optional(validate_integer(least=0)))
+    max_tasks_by_model: Mapping[str, int] = field(
+        factory=dict,
+        validator=validators.deep_mapping(
+            validate_instance(str), validate_integer(least=0), mapping_validator=validate_instance(dict)
+        ),
+    )
     requests_per_second: float | None = field(default=None, validator=validate_optional(validate_number(above=0)))
     balance: Decimal | None = field(
         default=None, converter=converters.optional(to_amount), validator=validate_optional(validate_amount)
@@ -123,6 +146,16 @@ class Emulator:
     progress_noise: float | None = field(default=0.0, validator=validate_optional(validate_number(least=0)))
     currency: str = field(default=USD, validator=validators.in_((USD, CREDIT)))
     error_shapes: tuple[ErrorShape, ...] = field(default=(ErrorShape.NESTED,), converter=to_error_shapes)
+    regions: int = field(default=1, validator=validate_integer(least=1, most=16))
+    region_host: str = field(default="localhost", validator=validate_instance(str))
+    region_origins: tuple[str, ...] = field(default=(), converter=tuple)
+    cost_at: str = field(default="create", validator=validators.in_(("create", "result", "both", "never")))
+    renews_urls: bool = field(default=True, validator=validate_instance(bool))
+    webhook_forms: tuple[str, ...] = field(
+        default=WEBHOOK_FORMS,
+        converter=tuple,
+        validator=[validators.min_len(1), validators.deep_iterable(validators.in_(WEBHOOK_FORMS))],
+    )
     sync_wait: float = field(default=60.0, validator=validate_number(least=0))
     stream_keepalive: float = field(default=1.0, validator=validate_number(above=0))
     keepalive_timeout: float = field(default=75.0, validator=validate_number(above=0))
@@ -134,15 +167,19 @@ class Emulator:
     _runners: list[web.AppRunner] = field(factory=list, init=False, repr=False)
     _connections: WeakSet[asyncio.Task[None]] = field(factory=WeakSet, init=False, repr=False)
     _ports: list[int] = field(init=False, repr=False)
+    _webhooks: WebhookSender = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self.requests = deque(maxlen=LOGGED_REQUESTS)
-        self._ports = [self.port, 0, 0]
+        self._ports = [self.port, 0, 0, *[0] * (self.regions - 1)]
         self._state = self._create_state()
+        self._webhooks = WebhookSender(self._state)
+        self._state.start_delivery = self._webhooks.start
 
     def _create_state(self) -> GatewayState:
         limits = AccountLimits(
             max_tasks=self.max_tasks,
+            max_tasks_by_model=self.max_tasks_by_model,
             requests_per_second=self.requests_per_second,
             balance=self.balance,
             price=self.price,
@@ -167,6 +204,9 @@ class Emulator:
             pixels=self.pixels,
             currency=self.currency,
             requests=self.requests,
+            cost_at=self.cost_at,
+            renews_urls=self.renews_urls,
+            webhook_forms=self.webhook_forms,
         )
 
     @property
@@ -197,14 +237,51 @@ class Emulator:
         return self._build_origin(2)
 
     @property
+    def fireworks_url(self) -> str:
+        """The base URL of Fireworks' variant of Black Forest Labs' dialect.
+
+        Raises:
+            RuntimeError: The emulator was never started.
+        """
+        return f"{self.base_url}{FIREWORKS_PATH.removesuffix('/{model}')}"
+
+    def base_url_of(self, gateway: str) -> str:
+        """Return the base URL of a dialect: ``vtrix``, ``vtrix-queue``, ``bfl`` or ``fireworks``.
+
+        Raises:
+            RuntimeError: The emulator was never started.
+        """
+        return self.fireworks_url if gateway == "fireworks" else self.base_url
+
+    @property
+    def region_hosts(self) -> tuple[str, ...]:
+        """The hosts of `region_urls` with their ports, as `KontextSession(trusted_hosts=)` takes them.
+
+        Raises:
+            RuntimeError: The emulator was never started.
+        """
+        return tuple(urlsplit(url).netloc for url in self.region_urls)
+
+    @property
+    def region_urls(self) -> tuple[str, ...]:
+        """The origins at which the tasks of Black Forest Labs' dialect are polled, one for each region.
+
+        Raises:
+            RuntimeError: The emulator was never started.
+        """
+        if self.region_origins:
+            return self.region_origins
+        return tuple(self._build_origin(index, self.region_host) for index in (0, *range(3, len(self._ports))))
+
+    @property
     def is_running(self) -> bool:
         """Whether the emulator accepts requests."""
         return bool(self._runners)
 
-    def _build_origin(self, index: int) -> str:
+    def _build_origin(self, index: int, name: str | None = None) -> str:
         if not self._ports[1]:
             raise RuntimeError("the emulator has not been started")
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = name or (f"[{self.host}]" if ":" in self.host else self.host)
         return f"http://{host}:{self._ports[index]}"
 
     async def start(self) -> None:
@@ -218,7 +295,10 @@ class Emulator:
             raise RuntimeError("the emulator is already running")
         self._state.closing = asyncio.Event()
         try:
-            await self._serve("api", Api(self._state).list_routes(), (0,))
+            create_handler = CreateHandler(self._state, RequestBodyReader(self._state))
+            handlers = (Api(self._state, create_handler), BflApi(self._state, create_handler))
+            routes = [route for each in handlers for route in each.list_routes()]
+            await self._serve("api", routes, (0, *range(3, len(self._ports))))
             await self._serve("files", Files(self._state).list_routes(), (1, 2))
         except BaseException:
             with anyio.CancelScope(shield=True):
@@ -226,6 +306,8 @@ class Emulator:
             raise
         self._state.base_url = self.base_url
         self._state.mirror_url = self.mirror_url
+        self._state.regions = self.region_urls
+        self._state.region_turns = itertools.cycle(range(len(self._state.regions)))
         self._state.url_signer = evolve(self._state.url_signer, origin=self.files_url)
 
     async def _serve(self, origin: str, routes: list[web.RouteDef], port_indexes: tuple[int, ...]) -> None:
@@ -269,6 +351,7 @@ class Emulator:
         """Stop listening and end all open requests, stalled ones too. It is safe to close twice."""
         self._state.closing.set()
         runners, self._runners = self._runners, []
+        await self._webhooks.aclose()
         async with anyio.create_task_group() as group:
             for runner in runners:
                 group.start_soon(runner.cleanup)

@@ -12,7 +12,6 @@ from kontext_async.emulator.http.responder import (
     disconnect,
     is_connected,
     perform_fault,
-    prepare_refusal,
     send,
 )
 from kontext_async.emulator.ledger import ZERO, CreateOutcome
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from kontext_async.emulator.faults import Fault
+    from kontext_async.emulator.http.dialects import Dialect
     from kontext_async.emulator.http.request_body import Parse, RequestBodyReader
     from kontext_async.emulator.http.state import GatewayState
     from kontext_async.emulator.validation import CreateRequest
@@ -45,15 +45,15 @@ class CreateHandler:
         self.body_reader = body_reader
 
     async def handle(
-        self, request: web.Request, parse: Parse, respond: Respond, schemes: tuple[str, ...]
+        self, request: web.Request, parse: Parse, respond: Respond, dialect: Dialect, *, region: int = 0
     ) -> web.StreamResponse:
         """Perform the fault of a create request, accept or refuse it, and record its outcome in the ledger."""
-        recorder = CreateRecorder(self.state, request)
-        fault = self.state.draw_fault(Operation.CREATE)
+        recorder = CreateRecorder(self.state, request, dialect)
+        fault = dialect.adapt_fault(self.state.draw_fault(Operation.CREATE))
         if fault is not None and fault.kind is FaultKind.CUT_BEFORE_BODY:
             recorder.record(CreateOutcome.CUT, fault.kind)
             disconnect(request, fault.variant or "close")
-        account = self.state.authenticate(request.headers.get("Authorization"), schemes)
+        account = self.state.authenticate(dialect.read_key(request))
         if isinstance(account, Refusal):
             return recorder.refuse(account)
         try:
@@ -69,11 +69,13 @@ class CreateHandler:
             return replacement
         task = self._find_repeated(account, parsed, fault, recorder)
         if task is None:
-            accepted = self.state.accept(account, parsed, plan_outcome(fault))
+            outcome = plan_outcome(fault)
+            accepted = self.state.accept(account, parsed, outcome, region=region, has_uuid=dialect.has_uuid)
             if isinstance(accepted, Refusal):
                 return recorder.refuse(accepted)
             task = accepted
             recorder.record_accepted(task)
+            self.state.start_delivery(task)
         return recorder.record_response(await self._respond_after_acceptance(request, task, fault, respond))
 
     def _find_repeated(
@@ -119,8 +121,9 @@ class CreateHandler:
 class CreateRecorder:
     """Records one create request in the ledger: first its outcome, and later that its response was sent."""
 
-    def __init__(self, state: GatewayState, http_request: web.Request) -> None:
+    def __init__(self, state: GatewayState, http_request: web.Request, dialect: Dialect) -> None:
         self.state = state
+        self.dialect = dialect
         self.http_request = http_request
         self.create_request: CreateRequest | None = None
         self.index = -1
@@ -144,7 +147,7 @@ class CreateRecorder:
     def refuse(self, refusal: Refusal) -> web.Response:
         """Record a refusal, and return its response."""
         self.record(CreateOutcome.REFUSED, refusal.code)
-        response = prepare_refusal(self.state, refusal).build()
+        response = self.dialect.prepare_refusal(self.state, refusal).build()
         self.record_response(response)
         return response
 

@@ -65,7 +65,7 @@ class RequestBodyReader:
                 return await self._load_images(parsed)
             return parse(body)
         except RuleViolation as error:
-            return Refusal(status=error.status, code="INVALID_PARAMETER", message=str(error))
+            return Refusal(status=error.status, code="INVALID_PARAMETER", message=str(error), field=error.field)
 
     async def _load_images(self, parsed: CreateRequest) -> CreateRequest:
         """Return the request with the images of this machine fetched, and with equal images kept once."""

@@ -150,17 +150,10 @@ async def perform_fault(state: GatewayState, request: web.Request, fault: Fault 
         await state.pause(fault.seconds or 0.0)
     if fault.kind is FaultKind.ECHOED_HEAD:
         _echo_head(request)
-    if fault.kind is FaultKind.ECHOED_KEY:
-        return _prepare_key_echo(state, request, fault)
     if fault.kind in STATUS_ERRORS:
         return prepare_status_error(state, fault)
-    if fault.kind is FaultKind.REDIRECT:
-        return _prepare_redirect(state, request, fault)
-    if fault.kind is FaultKind.HTML_PAGE:
-        status = fault.status or HTTPStatus.OK
-        text = build_html_page(status) if fault.text is None else fault.text
-        return PreparedResponse(status=status, value=text, content_type="text/html")
-    return None
+    prepare = REPLACEMENTS.get(fault.kind)
+    return None if prepare is None else prepare(state, request, fault)
 
 
 def prepare_status_error(state: GatewayState, fault: Fault) -> PreparedResponse:
@@ -187,7 +180,8 @@ def _echo_head(request: web.Request) -> NoReturn:
 
 def _prepare_key_echo(state: GatewayState, request: web.Request, fault: Fault) -> PreparedResponse:
     """Prepare an error that repeats the API key."""
-    header, variant = request.headers.get("Authorization", ""), fault.variant or ""
+    header = request.headers.get("Authorization", "") or request.headers.get("x-key", "")
+    variant = fault.variant or ""
     if variant == "page":
         fault = evolve(fault, text=build_html_page(fault.status or 0, build_key_message(header, variant)))
 
@@ -213,6 +207,25 @@ def _prepare_redirect(state: GatewayState, request: web.Request, fault: Fault) -
         location = f"{origin}/moved{request.path_qs.removeprefix('/results')}"
     status = fault.status or HTTPStatus.TEMPORARY_REDIRECT
     return PreparedResponse(status=status, value="", content_type="text/plain", headers={"Location": location})
+
+
+def _prepare_page(_: GatewayState, __: web.Request, fault: Fault) -> PreparedResponse:
+    status = fault.status or HTTPStatus.OK
+    text = build_html_page(status) if fault.text is None else fault.text
+    return PreparedResponse(status=status, value=text, content_type="text/html")
+
+
+def _prepare_errors(_: GatewayState, __: web.Request, fault: Fault) -> PreparedResponse:
+    return PreparedResponse(value={"errors": [fault.message or "the request is not acceptable"]})
+
+
+REPLACEMENTS = {
+    FaultKind.ECHOED_KEY: _prepare_key_echo,
+    FaultKind.ERRORS_IN_SUCCESS: _prepare_errors,
+    FaultKind.REDIRECT: _prepare_redirect,
+    FaultKind.HTML_PAGE: _prepare_page,
+}
+"""The faults with a response of their own."""
 
 
 async def send(request: web.Request, prepared: PreparedResponse, fault: Fault | None) -> web.StreamResponse:

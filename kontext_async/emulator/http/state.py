@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from http import HTTPStatus
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import anyio
@@ -77,6 +78,9 @@ class GatewayState:
         shapes: The shapes of the error bodies, in turn.
         requests: The latest requests.
         base_url: The API's origin, once started.
+        regions: The origins of the regions, once started.
+        region_turns: The regions that the base URL leads to, in turn.
+        start_delivery: Begins to deliver the webhook of a task, if it has one.
         mirror_url: The other origin that faults redirect to, once started.
         closing: Set when the emulator begins to close.
         inputs: Input images by themselves, so that equal ones are kept once.
@@ -99,7 +103,13 @@ class GatewayState:
     pixels: int
     currency: str
     requests: deque[RequestRecord]
+    cost_at: str
+    renews_urls: bool
+    webhook_forms: tuple[str, ...]
     base_url: str = ""
+    regions: tuple[str, ...] = ()
+    region_turns: Iterator[int] = field(factory=lambda: repeat(0))
+    start_delivery: Callable[[Task], None] = field(default=lambda _: None)
     mirror_url: str = ""
     closing: asyncio.Event = field(factory=asyncio.Event)
     inputs: dict[InputImage, InputImage] = field(factory=dict)
@@ -123,21 +133,28 @@ class GatewayState:
         if self.closing.is_set():
             raise ShuttingDown
 
-    def authenticate(self, header: str | None, schemes: tuple[str, ...]) -> Account | Refusal:
-        """Return the account of an Authorization header, and count one request of that account."""
-        scheme, _, key = (header or "").partition(" ")
-        if scheme.lower() not in schemes or not key.strip():
+    def authenticate(self, key: str) -> Account | Refusal:
+        """Return the account of a key, and count one request of that account. An empty key is none."""
+        if not key:
             return Refusal(status=HTTPStatus.UNAUTHORIZED, code="UNAUTHORIZED", message="the API key is missing")
-        if self.api_key is not None and key.strip() != self.api_key:
+        if self.api_key is not None and key != self.api_key:
             return Refusal(status=HTTPStatus.UNAUTHORIZED, code="UNAUTHORIZED", message="the API key is invalid")
         now = self.clock()
-        account = self.world.get_account(key.strip(), now)
+        account = self.world.get_account(key, now)
         return self.world.throttle(account, now) or account
 
-    def accept(self, account: Account, request: CreateRequest, outcome: PlannedOutcome) -> Task | Refusal:
+    def accept(
+        self,
+        account: Account,
+        request: CreateRequest,
+        outcome: PlannedOutcome,
+        *,
+        region: int = 0,
+        has_uuid: bool = False,
+    ) -> Task | Refusal:
         """Create the task of a create request; return a refusal when the account's limits forbid it."""
         now = self.clock()
-        refusal = self.world.admit(account, now)
+        refusal = self.world.admit(account, now, request.model)
         if refusal is not None:
             return refusal
         first = request.images[0] if request.images else None
@@ -150,19 +167,35 @@ class GatewayState:
             outcome=outcome,
             now=now,
             rng=self.random_streams.ids,
+            region=region,
+            has_uuid=has_uuid,
         )
+
+    def find_region(self, host: str) -> int | None:
+        """Return the number of the region at a host; None for the base URL, which leads to any."""
+        hosts = [origin.partition("://")[2] for origin in self.regions]
+        return hosts.index(host) if host in hosts else None
 
     def create_url(self, task: Task, number: int) -> str:
         """Return a new URL of a task's image."""
         return self.url_signer.sign(task.id, number, task.request.output_format, self.clock())
 
+    def create_bfl_url(self, task: Task, number: int) -> str:
+        """Return a URL of a task's image with `se`: a new one, or always the one that it had first."""
+        signed_at = self.clock() if self.renews_urls else task.finish_at
+        return self.url_signer.sign_to_the_second(task.id, number, task.request.output_format, signed_at)
+
+    def draw_progress(self, task: Task, now: float) -> float | None:
+        """Return the progress of a task with its noise; None if progress is left out."""
+        if self.progress_noise is None:
+            return None
+        noise = self.random_streams.faults.gauss(0.0, self.progress_noise) if self.progress_noise else 0.0
+        return task.progress_at(now, noise)
+
     def describe_task(self, task: Task) -> task_json.Json:
         """Return the current JSON of the task in the plain dialect."""
         now = self.clock()
-        progress = None
-        if self.progress_noise is not None:
-            noise = self.random_streams.faults.gauss(0.0, self.progress_noise) if self.progress_noise else 0.0
-            progress = task.progress_at(now, noise)
+        progress = self.draw_progress(task, now)
         discount = self.world.limits.discount
         return task_json.build_task(task, now=now, discount=discount, create_url=self.create_url, progress=progress)
 

@@ -1,4 +1,4 @@
-"""Encodes images as JPEG or PNG."""
+"""Encodes images as JPEG, PNG or WebP."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ if TYPE_CHECKING:
 
 
 def encode(image: Image.Image, output_format: str) -> bytes:
-    """Encode an image as `jpeg` or `png`."""
+    """Encode an image as `jpeg`, `png` or `webp`."""
     buffer = io.BytesIO()
     if output_format == "png":
         image.save(buffer, "PNG", compress_level=1)
+    elif output_format == "webp":
+        image.save(buffer, "WEBP", quality=86, method=0)
     else:
         image.save(buffer, "JPEG", quality=86)
     return buffer.getvalue()

@@ -13,7 +13,7 @@ from benchmarks.soak import fuzz
 from benchmarks.soak.fuzz_targets import KEY, KEY_FORMS, TARGETS, Finding, check_texts, insert_key
 from kontext_async import KontextError
 
-FAST_TARGETS = ("responses", "estimates", "refusals", "image_heads")
+FAST_TARGETS = ("responses", "gateways", "references", "estimates", "refusals", "image_heads")
 
 
 @pytest.mark.parametrize("name", TARGETS)

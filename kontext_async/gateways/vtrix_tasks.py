@@ -1,4 +1,4 @@
-"""A task, from the response to a create request or a status request: PROTOCOL.md, "The task".
+"""A task of the vendor's plain dialect, from a response: PROTOCOL.md, "The task". Pure.
 
 Strict in the fields that decide about money and images (the ID, the status and the output), lenient in the rest: a
 wrong type there loses the detail, never the task. Unknown keys are kept.
@@ -9,32 +9,25 @@ from __future__ import annotations
 import sys
 from functools import cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import cattrs
 from attrs import frozen
 from cattrs.gen import make_dict_structure_fn, override
 
-from kontext_async.errors import GatewayError, InvalidResponse
-from kontext_async.models import GeneratedImage, TaskErrorDetail, TaskState, TaskStatus, Usage
-from kontext_async.protocol.decoding import loads_lenient
-from kontext_async.protocol.endpoints import is_task_id
+from kontext_async.errors import InvalidResponse
+from kontext_async.models import GeneratedImage, TaskErrorDetail, TaskState, TaskStatus
+from kontext_async.protocol.decoding import load_object
 from kontext_async.protocol.errors import refusal_despite_success
-from kontext_async.protocol.values import (
-    USD,
-    read_currency,
-    read_fraction,
-    read_money,
-    read_number,
-    read_text,
-    read_time,
-)
+from kontext_async.protocol.task_ids import is_task_id
+from kontext_async.protocol.tasks import MAX_IMAGES, MAX_STATUS_LENGTH, InProgress, read_usage
+from kontext_async.protocol.values import read_fraction, read_text, read_time
 from kontext_async.redaction import truncate, truncate_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["InProgress", "accepted_despite_error", "read_accepted", "read_created", "read_poll", "read_status"]
+__all__ = ["read_accepted", "read_created", "read_poll", "read_status"]
 
 IN_PROGRESS = "in_progress"
 STATES = {
@@ -47,25 +40,8 @@ STATES = {
 ENDED_WITH_ERROR = frozenset({"cancelled", "canceled", "expired", "rejected", "error"})
 """Statuses that are failures if the response has an ``error``."""
 
-MAX_STATUS_LENGTH = 80
-
-MAX_IMAGES = 64
-"""The most images of a task that are read. One is usual; a response with far more would keep the event loop busy."""
-
 DESCRIBED_KEYS = frozenset({"id", "status", "model", "progress", "error", "output", "usage", "created_at", "metadata"})
 """The keys of a task that PROTOCOL.md describes. Others go to `TaskStatus.extra`."""
-
-DESCRIBED_USAGE = frozenset({"cost", "currency", "discount"})
-
-
-class InProgress(NamedTuple):
-    """A poll's result for a task that is still in progress.
-
-    Attributes:
-        progress: 0.0 to 1.0; None if the gateway did not report it.
-    """
-
-    progress: float | None
 
 
 @frozen
@@ -127,7 +103,7 @@ def read_status(body: bytes, task_id: str, status: int = HTTPStatus.OK.value) ->
         InvalidResponse: The body is not JSON, an important field has the wrong type, or it is about another task.
         GatewayError: It is a refusal, despite the HTTP status.
     """
-    return _read_status(_load_object(body, status), body, task_id, status)
+    return _read_status(load_object(body, status), body, task_id, status)
 
 
 def read_poll(body: bytes, task_id: str, status: int = HTTPStatus.OK.value) -> InProgress | TaskStatus:
@@ -143,7 +119,7 @@ def read_poll(body: bytes, task_id: str, status: int = HTTPStatus.OK.value) -> I
     Raises:
         GatewayError: As `read_status`.
     """
-    payload = _load_object(body, status)
+    payload = load_object(body, status)
     if payload.get("status") == IN_PROGRESS and payload.get("output") is None and payload.get("id", task_id) == task_id:
         return InProgress(read_fraction(payload.get("progress")))
     return _read_status(payload, body, task_id, status)
@@ -168,7 +144,7 @@ def read_created(body: bytes, *, status: int = HTTPStatus.OK.value) -> TaskStatu
         InvalidResponse: The body is not JSON, has no task ID, or an important field has the wrong type.
         GatewayError: It is a refusal, despite the HTTP status: the request was not accepted.
     """
-    return _read_task(_load_object(body, status), body, status)
+    return _read_task(load_object(body, status), body, status)
 
 
 def read_accepted(body: bytes, *, status: int = HTTPStatus.OK.value) -> str | TaskStatus:
@@ -183,34 +159,12 @@ def read_accepted(body: bytes, *, status: int = HTTPStatus.OK.value) -> str | Ta
     Raises:
         GatewayError: As `read_created`.
     """
-    payload = _load_object(body, status)
+    payload = load_object(body, status)
     task_id = payload.get("id")
     is_in_progress = payload.get("status") == IN_PROGRESS and payload.get("output") is None
     if is_in_progress and isinstance(task_id, str) and is_task_id(task_id):
         return task_id
     return _read_task(payload, body, status)
-
-
-def accepted_despite_error(body: bytes) -> TaskStatus | None:
-    """Return the task in an error response to a create request; None if it has none.
-
-    A response with a task ID and a status means that the gateway accepted the task, despite the HTTP status.
-    """
-    try:
-        task = read_created(body)
-    except GatewayError:
-        return None
-    return None if task.state is TaskState.FAILED else task
-
-
-def _load_object(body: bytes, status: int) -> dict[str, Any]:
-    try:
-        payload = loads_lenient(body)
-    except (ValueError, RecursionError) as error:
-        raise _make_error(f"the response is not JSON: {truncate(str(error), 100)}", body, status) from None
-    if not isinstance(payload, dict):
-        raise _make_error(f"the response is not a JSON object, but {type(payload).__name__}", body, status)
-    return payload
 
 
 def _read_task(payload: dict[str, Any], body: bytes, status: int) -> TaskStatus:
@@ -230,7 +184,7 @@ def _read_task(payload: dict[str, Any], body: bytes, status: int) -> TaskStatus:
         progress=read_fraction(payload.get("progress")),
         error=_read_error(payload) if failed else None,
         images=tuple(_read_images(task)) if task.output else (),
-        usage=_read_usage(payload.get("usage")),
+        usage=read_usage(payload.get("usage")),
         created_at=read_time(payload.get("created_at")),
         metadata=value if isinstance(value := payload.get("metadata"), dict) else {},
         extra=_collect_undescribed(payload),
@@ -324,17 +278,3 @@ def _to_text(value: object) -> str:
         return str(value)
     except (RecursionError, ValueError):  # not every nested value or long integer that can be parsed can be printed
         return "too large to be shown"
-
-
-def _read_usage(value: object) -> Usage | None:
-    if not isinstance(value, dict):
-        return None
-    currency = read_currency(value.get("currency"))
-    billed = read_money(value.get("cost"))
-    return Usage(
-        cost=billed if currency == USD else None,
-        currency=currency,
-        amount=None if currency == USD else billed,
-        discount=read_number(value.get("discount")),
-        extra={key: item for key, item in value.items() if key not in DESCRIBED_USAGE},
-    )

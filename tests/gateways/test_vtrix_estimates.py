@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from kontext_async.errors import InvalidResponse, PermissionDenied
+from kontext_async.gateways.vtrix_estimates import read_estimate
 from kontext_async.models import Estimate
-from kontext_async.protocol import read_estimate
 
 
 def encode_estimate(**data: Any) -> bytes:

@@ -11,21 +11,15 @@ from typing import Any
 
 import orjson
 import pytest
+from gateways_support import new_gateway
 from hypothesis import example, given, strategies as st
 from response_support import ID, encode_response, read_response
 
 from kontext_async.errors import InvalidResponse
+from kontext_async.gateways.vtrix_tasks import read_accepted, read_created, read_poll, read_status
 from kontext_async.models import GeneratedImage, TaskErrorDetail, TaskState, TaskStatus, Usage
-from kontext_async.protocol import (
-    InProgress,
-    accepted_despite_error,
-    check_task_id,
-    clean_body,
-    read_accepted,
-    read_created,
-    read_poll,
-    read_status,
-)
+from kontext_async.protocol import InProgress, check_task_id, clean_body
+from kontext_async.protocol.http import Response
 
 URL = "https://image.cdn.example/out.jpg?sig=1"
 
@@ -35,6 +29,11 @@ def catch_error(body: bytes) -> InvalidResponse:
         read_status(body, ID, status=203)
     assert caught.value.status == 203
     return caught.value
+
+
+def find_accepted(body: bytes) -> TaskStatus | None:
+    acceptance = new_gateway("vtrix").accepted_despite_error(Response(500, body), model="flux_kontext_pro")
+    return None if acceptance is None else acceptance.status
 
 
 def test_a_task_in_progress_is_read() -> None:
@@ -354,7 +353,7 @@ def test_an_id_that_cannot_be_polled_is_invalid(task_id: str) -> None:
 
 def test_accepted_despite_error_finds_the_task_in_an_error_response() -> None:
     body = encode_response(error={"code": "SYNC_TIMEOUT"})  # a 504 to a create request that waits
-    status = accepted_despite_error(body)
+    status = find_accepted(body)
     assert status is not None
     assert (status.task_id, status.state) == (ID, TaskState.IN_PROGRESS)
 
@@ -371,7 +370,7 @@ def test_accepted_despite_error_finds_the_task_in_an_error_response() -> None:
     ],
 )
 def test_accepted_despite_error_finds_no_task_in_any_other_error_response(body: bytes) -> None:
-    assert accepted_despite_error(body) is None
+    assert find_accepted(body) is None
 
 
 json_values = st.recursive(
@@ -423,7 +422,7 @@ def test_any_response_is_a_status_or_an_invalid_response(body: bytes) -> None:
     except InvalidResponse as error:
         caught.append(error)
     assert all(error.status == 200 and len(str(error)) < 1000 and pickle.dumps(error) for error in caught)
-    accepted = accepted_despite_error(body)
+    accepted = find_accepted(body)
     assert accepted is None or accepted.state is not TaskState.FAILED
 
 
