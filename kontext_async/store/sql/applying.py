@@ -203,9 +203,9 @@ def _waves(steps: Sequence[RowStep]) -> Iterator[list[int]]:
 
 def _record_of(each: RowStep, change: Change, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that a fenced statement needs for a step."""
-    record = {"number": each.row, "step": each.step.attempt}
+    record = {"number": each.row}
     for name in change.fence:
-        record[name] = getattr(each.step, name)
+        record[name] = getattr(each.step, "attempt" if name == "step" else name)
     for column in change.columns:
         record[f"new_{column}"] = encode(column, changes[column])
     return record

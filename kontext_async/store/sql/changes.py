@@ -5,15 +5,14 @@ apply the step, and nothing but the row changes. It may be stricter than `decide
 it did not change are decided on the locked rows. `plain_change` writes rows that are locked.
 
 PostgreSQL gets a group as one statement, which takes the values of each class of steps as one JSON parameter: a
-parameter costs the client more than what is in it. SQLite gets one statement for each row: in one thread call they cost
-less than one statement for all.
+parameter costs the client more than what is in it. SQLite gets the values of each class of steps as parameters, for up
+to 64 rows in a statement: that costs half of what a statement for each row does.
 """
 
 # ruff: noqa: S608 # the words of SQL are ours; values are parameters
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from decimal import Decimal
 from functools import cache
@@ -25,6 +24,7 @@ from attrs import field, frozen
 from sqlalchemy import BigInteger, Float, Integer
 
 from kontext_async.store.sql.schema import requests
+from kontext_async.store.sql.transaction import VALUES_OF_RECORDS
 from kontext_async.store.states import TRANSITIONS, sources_of
 from kontext_async.store.steps import (
     Accepted,
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from kontext_async.store.steps import Step
 
 __all__ = ["FENCED", "Batch", "Change", "execute", "fenced_change", "plain_change", "spend"]
-
-VALUE = re.compile(r"\bv\.(\w+)")
 
 RESERVES = "(r.uncertain_attempts = 0 OR v.new_reserved IS NOT NULL)"
 """A step that reserves nothing keeps what earlier uncertain attempts reserved: that is decided on the locked row."""
@@ -82,16 +80,18 @@ class Change:
 
     Attributes:
         columns: The columns that it writes, besides the state.
-        fence: The attributes of a step that it compares, besides the attempt.
-        for_one: The statement for one row, with a parameter for each value.
-        for_many: The statement for many rows, whose values are one parameter.
+        fence: What it compares of a step.
+        names: The names of the values of a row.
+        for_values: The statement for rows whose values are parameters.
+        for_json: The statement for rows whose values are one parameter, as JSON.
         spends: True if what it writes as a cost was not known before.
     """
 
     columns: tuple[str, ...]
     fence: tuple[str, ...]
-    for_one: str = field(repr=False)
-    for_many: str = field(repr=False)
+    names: tuple[str, ...]
+    for_values: str = field(repr=False)
+    for_json: str = field(repr=False)
     spends: bool
 
 
@@ -114,7 +114,7 @@ def execute(transaction: Transaction, batches: Sequence[Batch]) -> set[int]:
     changed: set[int] = set()
     spent: defaultdict[int, Decimal] = defaultdict(Decimal)
     for change, records in batches:
-        runs: dict[int, int] = dict(transaction.fetch_each(change.for_one, records))
+        runs: dict[int, int] = dict(transaction.fetch_values(change.for_values, change.names, records))
         changed |= runs.keys()
         if change.spends:
             for record in records:
@@ -138,7 +138,7 @@ def spend(transaction: Transaction, amounts: Mapping[int, Decimal]) -> None:
 def _join(changes: tuple[Change, ...]) -> str:
     """Return one statement for several; each is executed on the rows as they were before."""
     parts = [
-        f"c{place} AS ({change.for_many.replace(':values', f':values_{place}')})"
+        f"c{place} AS ({change.for_json.replace(':values', f':values_{place}')})"
         for place, change in enumerate(changes)
     ]
     parts += [
@@ -173,7 +173,7 @@ def _make_fenced_change(step: type[Step], columns: tuple[str, ...]) -> Change:
         () if step is Forgotten else columns,
         state=targets.pop() if len(targets) == 1 else None,
         where=f" AND r.state IN ({states}) AND {fence} AND {NO_SECOND_TASK}",
-        fence=FENCE_VALUES.get(step, ()),
+        fence=("step", *FENCE_VALUES.get(step, ())),
         spends=step is Completed,
     )
 
@@ -196,16 +196,31 @@ def _make_change(
     assignments = ", ".join([f"state = '{state}'", *written] if state else written)
     head = f"UPDATE kontext_requests AS r SET {assignments}" if columns else "DELETE FROM kontext_requests AS r"
     where = f"WHERE r.id = v.number{where}"
-    names = ("number", "step", *fence, *(f"new_{name}" for name in columns))
-    values = f"json_to_recordset(:values::json) AS v({', '.join(f'{name} {_type_of(name)}' for name in names)})"
-    result = f"r.id, r.run_id{', v.new_cost' if spends else ''}"
+    names = ("number", *fence, *(f"new_{name}" for name in columns))
     return Change(
         columns=columns,
         fence=fence,
-        for_one=VALUE.sub(r":\1", f"{head} {where} RETURNING id, run_id"),
-        for_many=f"{head} {'FROM' if columns else 'USING'} {values} {where} RETURNING {result}",
+        names=names,
+        for_values=_for_values(head, where, names, deletes=not columns),
+        for_json=_for_json(head, where, names, deletes=not columns, spends=spends),
         spends=spends,
     )
+
+
+def _for_values(head: str, where: str, names: Sequence[str], *, deletes: bool) -> str:
+    """Return the statement for SQLite, which joins nothing to the rows that it deletes."""
+    joined = (
+        f"WHERE r.id IN (SELECT number FROM v) AND EXISTS (SELECT 1 FROM v {where})" if deletes else f"FROM v {where}"
+    )
+    return f"WITH v({', '.join(names)}) AS ({VALUES_OF_RECORDS}) {head} {joined} RETURNING id, run_id"
+
+
+def _for_json(head: str, where: str, names: Sequence[str], *, deletes: bool, spends: bool) -> str:
+    """Return the statement for PostgreSQL."""
+    types = ", ".join(f"{name} {_type_of(name)}" for name in names)
+    values = f"json_to_recordset(:values::json) AS v({types})"
+    result = f"r.id, r.run_id{', v.new_cost' if spends else ''}"
+    return f"{head} {'USING' if deletes else 'FROM'} {values} {where} RETURNING {result}"
 
 
 def _type_of(name: str) -> str:

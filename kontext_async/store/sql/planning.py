@@ -10,6 +10,7 @@ import orjson
 
 from kontext_async.store.sql.reading import fetch_rows_by_key
 from kontext_async.store.sql.records import clean_new, new_record
+from kontext_async.store.sql.transaction import VALUES_OF_RECORDS
 from kontext_async.store.states import create_row
 
 if TYPE_CHECKING:
@@ -40,20 +41,17 @@ TYPES = {
 DECODED = "decode(v.digest, 'hex')"
 INSERT = f"INSERT INTO kontext_requests ({', '.join(TYPES)})"
 ONCE = "ON CONFLICT (run_id, key) DO NOTHING"
-INSERT_ONE = f"{INSERT} VALUES ({', '.join(f':{name}' for name in TYPES)}) {ONCE} RETURNING key, id"
+INSERT_VALUES = f"{INSERT} {VALUES_OF_RECORDS} {ONCE} RETURNING key, id"
 INSERT_MANY = (
     f"{INSERT} SELECT {', '.join(f'v.{name}' for name in TYPES).replace('v.digest', DECODED)} "
     f"FROM json_to_recordset(:values::json) AS v({', '.join(f'{name} {kind}' for name, kind in TYPES.items())}, "
     f"place integer) ORDER BY v.place {ONCE} RETURNING key, id"
 )
-MOVE_ONE = (
-    "UPDATE kontext_requests SET position = :position, execution = :execution "
-    "WHERE id = :number AND execution <= :execution"
-)
+MOVE = "UPDATE kontext_requests AS r SET position = v.position, execution = v.execution"
+MOVED = "WHERE r.id = v.number AND r.execution <= v.execution"
+MOVE_VALUES = f"WITH v(number, position, execution) AS ({VALUES_OF_RECORDS}) {MOVE} FROM v {MOVED} RETURNING id"
 MOVE_MANY = (
-    "UPDATE kontext_requests AS r SET position = v.position, execution = v.execution "
-    "FROM json_to_recordset(:values::json) AS v(number bigint, position bigint, execution integer) "
-    "WHERE r.id = v.number AND r.execution <= v.execution"
+    f"{MOVE} FROM json_to_recordset(:values::json) AS v(number bigint, position bigint, execution integer) {MOVED}"
 )
 LOCK_PLANNING = "SELECT pg_advisory_xact_lock(:kind, :run)"
 PLANNING = 0x6B6F6E74
@@ -101,7 +99,7 @@ def _insert(transaction: Transaction, created: Mapping[str, Row]) -> dict[str, R
     if not records:
         return {}
     if not transaction.dialect.takes_json:
-        numbers = dict(transaction.fetch_each(INSERT_ONE, records))
+        numbers = dict(transaction.fetch_values(INSERT_VALUES, tuple(TYPES), records))
     else:
         if len(records) > 1:
             transaction.fetch(LOCK_PLANNING, kind=PLANNING, run=records[0]["run_id"] % 2**31)
@@ -114,4 +112,4 @@ def _move(transaction: Transaction, moved: Sequence[dict[str, Any]]) -> None:
     if transaction.dialect.takes_json:
         transaction.execute(MOVE_MANY, values=orjson.dumps(moved).decode())
     else:
-        transaction.execute_many(MOVE_ONE, moved)
+        list(transaction.fetch_values(MOVE_VALUES, ("number", "position", "execution"), moved))

@@ -5,17 +5,18 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from attrs import define, field
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection
 
-__all__ = ["POSTGRESQL", "SQLITE", "Dialect", "Transaction"]
+__all__ = ["MOST_RECORDS", "POSTGRESQL", "SQLITE", "VALUES_OF_RECORDS", "Dialect", "Transaction", "with_places"]
 
 PARAMETER = re.compile(r"(?<![:\w]):([a-z]\w*)")
 
@@ -112,6 +113,13 @@ POSTGRESQL = Dialect(
 )
 
 
+VALUES_OF_RECORDS = "VALUES_OF_RECORDS"
+
+MOST_RECORDS = 64
+"""The most records of a statement of SQLite: more are no faster. The number of records is a power of two, so that there
+are few different statements: the driver keeps 128 of them prepared."""
+
+
 class Transaction:
     """An open transaction.
 
@@ -153,13 +161,26 @@ class Transaction:
         text = self.dialect.compile(statement)
         return self.connection.exec_driver_sql(text, {**self._clock, **parameters}).rowcount
 
-    def execute_many(self, statement: str, records: Sequence[dict[str, Any]]) -> None:
-        """Execute a statement for each record."""
-        self.connection.connection.cursor().executemany(self.dialect.compile(statement), records)
+    def fetch_values(self, statement: str, names: Sequence[str], records: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
+        """Execute a statement for many records at once; yield the records that it returns. For SQLite.
 
-    def fetch_each(self, statement: str, records: Iterable[dict[str, Any]]) -> Iterator[Any]:
-        """Execute a statement for each record; yield the records that it returns."""
-        cursor, text = self.connection.connection.cursor(), self.dialect.compile(statement)
-        for record in records:
-            cursor.execute(text, record)
+        Args:
+            statement: The statement, with `VALUES_OF_RECORDS` in the place of the values of the records.
+            names: The names of the values of a record, in the order in which the statement takes them.
+            records: The records.
+        """
+        cursor = self.connection.connection.cursor()
+        first = 0
+        while first < len(records):
+            count = min(MOST_RECORDS, 1 << (len(records) - first).bit_length() - 1)
+            values = [record[name] for record in records[first : first + count] for name in names]
+            cursor.execute(with_places(statement, len(names), count), values)
             yield from cursor.fetchall()
+            first += count
+
+
+@cache
+def with_places(statement: str, names: int, records: int) -> str:
+    """Return a statement with the places of the values of so many records."""
+    record = f"({', '.join(['?'] * names)})"
+    return statement.replace(VALUES_OF_RECORDS, f"VALUES {', '.join([record] * records)}")

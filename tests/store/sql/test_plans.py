@@ -13,7 +13,7 @@ from store_support import LEASE, STEPS, new_row, new_step, open_run
 from kontext_async import StoreSettings
 from kontext_async.store.rows import RowStep, Selection
 from kontext_async.store.sql.store import SqlStore
-from kontext_async.store.sql.transaction import Transaction
+from kontext_async.store.sql.transaction import MOST_RECORDS, Transaction, with_places
 from kontext_async.store.steps import Accepted, Completed, Failed, Intended, State
 from kontext_async.store.urls import store_from_url
 
@@ -87,31 +87,29 @@ class Plans:
         self.found: list[tuple[str, list[str]]] = []
         for name in ("fetch", "execute"):
             monkeypatch.setattr(Transaction, name, self._explaining(getattr(Transaction, name)))
-        each, many = Transaction.fetch_each, Transaction.execute_many
+        fetch = Transaction.fetch_values
 
-        def fetch_each(transaction: Transaction, statement: str, records: Any) -> Iterator[Any]:
-            known = list(records)
-            self._explain(transaction, statement, known[0])
-            return each(transaction, statement, known)
+        def fetch_values(
+            transaction: Transaction, statement: str, names: Sequence[str], records: Sequence[dict[str, Any]]
+        ) -> Iterator[Any]:
+            for count in (1, MOST_RECORDS):
+                values = [each[name] for each in [records[0]] * count for name in names]
+                self._explain(transaction, with_places(statement, len(names), count), tuple(values))
+            return fetch(transaction, statement, names, records)
 
-        def execute_many(transaction: Transaction, statement: str, records: Sequence[dict[str, Any]]) -> None:
-            self._explain(transaction, statement, records[0])
-            many(transaction, statement, records)
-
-        monkeypatch.setattr(Transaction, "fetch_each", fetch_each)
-        monkeypatch.setattr(Transaction, "execute_many", execute_many)
+        monkeypatch.setattr(Transaction, "fetch_values", fetch_values)
 
     def _explaining(self, method: Any) -> Any:
         def explain(transaction: Transaction, statement: str, **parameters: Any) -> Any:
-            self._explain(transaction, statement, parameters)
+            self._explain(transaction, statement, {**transaction._clock, **parameters})
             return method(transaction, statement, **parameters)
 
         return explain
 
-    def _explain(self, transaction: Transaction, statement: str, parameters: dict[str, Any]) -> None:
+    def _explain(self, transaction: Transaction, statement: str, parameters: dict[str, Any] | tuple[Any, ...]) -> None:
         is_sqlite = transaction.dialect.name == "SQLite"
         text = transaction.dialect.compile(f"EXPLAIN {'QUERY PLAN ' if is_sqlite else ''}{statement}")
-        records = transaction.connection.exec_driver_sql(text, {**transaction._clock, **parameters}).fetchall()
+        records = transaction.connection.exec_driver_sql(text, parameters).fetchall()
         self.found.append((statement, [str(record[-1]) for record in records]))
 
     def scans(self) -> list[str]:
