@@ -10,7 +10,6 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
-from attrs import evolve
 
 from kontext_async.engine.outcome_queue import OutcomeQueue
 from kontext_async.engine.submission import Submission
@@ -145,12 +144,12 @@ class Batch:
         task.add_done_callback(self._on_result)
 
     def _handle_result(self, task: TaskRecord, result: Result) -> None:
-        request = result.request if isinstance(result, Generation) else task.request
-        outcome = Outcome(index=self._accepted.pop(task), request=request, task_id=task.task_id)
+        index = self._accepted.pop(task)
         if isinstance(result, Generation):
-            self._put(evolve(outcome, generation=result), task)
+            outcome = Outcome(index=index, request=result.request, task_id=task.task_id, generation=result)
         else:
-            self._put(evolve(outcome, error=result), task)
+            outcome = Outcome(index=index, request=task.request, task_id=task.task_id, error=result)
+        self._put(outcome, task)
 
     def _abandon(self, task: TaskRecord) -> None:
         self._engine.poll_loop.abandon(task, "its iterator was closed")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, ParamSpec, TypeVar
 
+    from kontext_async.models import Generation
+
     EventT = TypeVar("EventT", bound=Event)
     P = ParamSpec("P")
 
@@ -32,18 +34,29 @@ class EventCounts:
         self.spent = Decimal(0)
         self.uncertain = 0
         self._counts: defaultdict[type, int] = defaultdict(int)
-        self._counted: dict[str | None, None] = {}
+        self._counted: dict[str, None] = {}
 
     def record(self, event: Event) -> None:
         """Count one event."""
-        self.add(type(event))
         if isinstance(event, Completed):
-            if event.fingerprint and self._is_first(event.task_id):  # an attached task was billed elsewhere
-                self.spent += event.generation.usage.cost or 0
-        elif isinstance(event, Failed) and isinstance(event.error, SubmissionUncertain):
+            self.record_completed(event.generation, is_billed=bool(event.fingerprint))
+            return
+        self.add(type(event))
+        if isinstance(event, Failed) and isinstance(event.error, SubmissionUncertain):
             self.uncertain += 1
 
-    def _is_first(self, task_id: str | None) -> bool:
+    def record_completed(self, generation: Generation, *, is_billed: bool) -> None:
+        """Count a completed task, and add what it cost.
+
+        Args:
+            generation: Its result.
+            is_billed: False for an attached task, which was billed elsewhere.
+        """
+        self.add(Completed)
+        if is_billed and self._is_first(generation.task_id):
+            self.spent += generation.usage.cost or 0
+
+    def _is_first(self, task_id: str) -> bool:
         """Return False if the task was counted before: a gateway may return one ID for several create requests."""
         if task_id in self._counted:
             return False
@@ -131,6 +144,15 @@ class EventHub:
             self.emit(make(*args, **kwargs))
         else:
             self.counts.add(kind)
+
+    def emit_completed(
+        self, generation: Generation, make: Callable[P, Completed], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Deliver the completion of a task as `emit_if_wanted` does, and count what the task cost in any case."""
+        if self._subscriptions and self._find(Completed, generation.task_id):
+            self.emit(make(*args, **kwargs))
+        else:
+            self.counts.record_completed(generation, is_billed=generation.request is not None)
 
     def _find(self, kind: type[Any], task_id: str | None) -> list[_Subscription]:
         """Return the subscriptions to all tasks, and those to this one, that want events of this kind."""

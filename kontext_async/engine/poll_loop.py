@@ -139,7 +139,7 @@ class PollLoop:
         task.record_status(last)
         result = result_of(task, status, self._clock.time())
         if isinstance(result, Generation):
-            self._hub.emit(Completed(**self._event_fields(task), generation=result))
+            self._hub.emit_completed(result, self._completed, task, result)
         else:
             self._transport.redact(result).reference = self._refer(task)
             self._hub.emit(Failed(**self._event_fields(task), error=result))
@@ -236,7 +236,7 @@ class PollLoop:
         status = polled.read
         if isinstance(status, InProgress):
             self._queue.reschedule(task, status.progress, now, self._random.random())
-            self._hub.emit_if_wanted(StatusReceived, task.task_id, self._status_received, task, polled)
+            self._hub.emit_if_wanted(StatusReceived, task.task_id, self._status_polled, task, polled)
             if task.retains_status:
                 task.record_status(self._retained(task, polled))
         elif isinstance(status, KontextError):
@@ -278,14 +278,20 @@ class PollLoop:
         self._hub.emit(Throttled(**self._event_fields(task), seconds=seconds, scope="poll"))
 
     def _on_status(self, task: TaskRecord, status: TaskStatus, last: bytes | TaskStatus) -> None:
-        self._hub.emit(StatusReceived(**self._event_fields(task), status=status))
+        self._hub.emit_if_wanted(StatusReceived, task.task_id, self._status_received, task, status)
         if not status.state.is_terminal:
             task.record_status(last)
         elif task.result is None:
             self.finish(task, status, last)
 
-    def _status_received(self, task: TaskRecord, polled: Polled) -> StatusReceived:
-        return StatusReceived(**self._event_fields(task), status=self._read_in_full(task, polled))
+    def _status_polled(self, task: TaskRecord, polled: Polled) -> StatusReceived:
+        return self._status_received(task, self._read_in_full(task, polled))
+
+    def _status_received(self, task: TaskRecord, status: TaskStatus) -> StatusReceived:
+        return StatusReceived(**self._event_fields(task), status=status)
+
+    def _completed(self, task: TaskRecord, generation: Generation) -> Completed:
+        return Completed(**self._event_fields(task), generation=generation)
 
     def _on_poll_failed(self, task: TaskRecord, error: KontextError, now: float) -> None:
         self._report_refusal(error)

@@ -74,7 +74,7 @@ def _read_digits(value: object) -> str | None:
 
 def read_fraction(value: object) -> float | None:
     """Return a number, clipped to the range from 0 to 1."""
-    if type(value) is float and 0 <= value <= 1:
+    if value is None or (type(value) is float and 0 <= value <= 1):
         return value
     number = read_number(value)
     return None if number is None else min(1.0, max(0.0, number))

@@ -8,11 +8,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from kontext_async import (
     GatewayUnavailable,
     GeneratedImage,
     Generation,
+    KontextRequest,
     SubmissionUncertain,
     TaskState,
     TaskStatus,
@@ -217,6 +219,30 @@ class TestEmitIfWanted:
         hub.subscribe(seen.append)()
         hub.emit_if_wanted(StatusReceived, "task-1", self.never)
         assert hub.counts.count(StatusReceived) == 1
+
+
+class TestEmitCompleted:
+    REQUEST = KontextRequest("a red fox in snow")
+
+    @staticmethod
+    def never() -> Completed:
+        raise AssertionError("the event was built although no subscriber wants it")
+
+    def test_a_completion_that_no_subscriber_wants_is_counted_with_its_cost(self, hub: EventHub) -> None:
+        generation = evolve(completed().generation, request=self.REQUEST)
+        hub.emit_completed(generation, self.never)
+        hub.emit_completed(generation, self.never)
+        assert (hub.counts.count(Completed), hub.counts.spent) == (2, Decimal("0.04"))
+
+    def test_an_attached_task_that_completes_unobserved_was_billed_elsewhere(self, hub: EventHub) -> None:
+        hub.emit_completed(completed().generation, self.never)
+        assert (hub.counts.count(Completed), hub.counts.spent) == (1, Decimal(0))
+
+    def test_a_subscriber_gets_the_event_which_is_counted_once(self, hub: EventHub, seen: list[Event]) -> None:
+        hub.subscribe(seen.append, Completed)
+        hub.emit_completed(completed().generation, completed)
+        assert seen == [completed()]
+        assert (hub.counts.count(Completed), hub.counts.spent) == (1, Decimal("0.04"))
 
 
 class TestCounts:

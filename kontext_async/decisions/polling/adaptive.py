@@ -13,6 +13,7 @@ at the interval of the settings, and learns nothing from it.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from attrs import define, field
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from kontext_async.models import TaskStatus
     from kontext_async.settings import Polling
 
-__all__ = ["AdaptiveTiming"]
+__all__ = ["AdaptiveTiming", "nearest_on_grid"]
 
 MIN_ENDS = 8
 """The number of ends from which there is a schedule."""
@@ -59,6 +60,10 @@ Learned schedules see an end within a tenth, and the fixed one within `Polling.i
 
 GAP_JITTER = 0.05
 """The part of a gap that is random: tasks created together drift apart, and polls reach the inside of gaps."""
+
+COARSEST = 1 / 8
+"""The widest grid of due times, in seconds. Polls that go out together share a wake-up of the process, which costs
+about as much CPU as half a request, because it finds cold caches (``python -m benchmarks --only poll_curve``)."""
 
 EntryT = TypeVar("EntryT", bound=PollEntry)
 
@@ -164,7 +169,7 @@ class AdaptiveTiming(Generic[EntryT]):
         target = self._target(task, age)
         if target is None:
             return self._fallback.first_poll(task, now, random)
-        return now + self._bound_gap(target - age, random)
+        return self._due_after(now, target - age, random)
 
     def next_poll(self, task: EntryT, progress: float | None, now: float, random: float) -> float:
         """See `Timing.next_poll`."""
@@ -178,7 +183,7 @@ class AdaptiveTiming(Generic[EntryT]):
         target = self._target(task, age)
         if target is None:
             return self._fallback.next_poll(task, progress, now, random)
-        return max(polled_at + self._bound_gap(target - age, random), now + self.polling.min_interval)
+        return max(self._due_after(polled_at, target - age, random), now + self.polling.min_interval)
 
     def replan(self, task: EntryT, now: float, random: float) -> float:
         """See `Timing.replan`."""
@@ -186,7 +191,7 @@ class AdaptiveTiming(Generic[EntryT]):
         target = self._target(task, age)
         if target is None:
             return task.due
-        return max(now, task.since + age + self._bound_gap(target - age, random))
+        return max(now, self._due_after(task.since + age, target - age, random))
 
     def _target(self, task: EntryT, age: float) -> float | None:
         """Return the age of the poll that follows one at `age`; None while the schedule is fixed."""
@@ -255,7 +260,18 @@ class AdaptiveTiming(Generic[EntryT]):
         model.refresh()
         return model
 
-    def _bound_gap(self, gap: float, random: float) -> float:
-        """Return a gap with jitter, within the bounds of the settings."""
-        gap *= 1 + GAP_JITTER * (2 * random - 1)
-        return min(self.polling.max_interval, max(self.polling.min_interval, gap))
+    def _due_after(self, begin: float, gap: float, random: float) -> float:
+        """Return the end of a gap with jitter, within the bounds of the settings, at a point of a grid."""
+        least, most = self.polling.min_interval, self.polling.max_interval
+        gap = min(most, max(least, gap * (1 + GAP_JITTER * (2 * random - 1))))
+        return min(begin + most, max(begin + least, nearest_on_grid(begin + gap, gap)))
+
+
+def nearest_on_grid(due: float, gap: float) -> float:
+    """Return the point nearest to `due` of a grid whose step is a power of two, and a quarter of the gap at most.
+
+    It differs by an eighth of the gap at most, and not on average: the cost of a schedule is flat around its optimum.
+    """
+    _, exponent = math.frexp(gap)
+    step = min(COARSEST, math.ldexp(1.0, exponent - 3))
+    return round(due / step) * step

@@ -74,8 +74,7 @@ class ProgressModel:
 
     def next_poll(self, predicted_end: float, age: float, poll_cost: float) -> float | None:
         """Return the age of the poll that follows one at `age`; None without a prediction that may be used."""
-        best = max(self._sums)
-        if best < PROVEN or predicted_end <= 0:
+        if predicted_end <= 0 or (best := max(self._sums)) < PROVEN:
             return None
         octave = round(SCHEDULES_PER_OCTAVE * math.log2(poll_cost / predicted_end))
         return predicted_end * _schedule(SHAPES[self._sums.index(best)], octave).next_poll(age / predicted_end)

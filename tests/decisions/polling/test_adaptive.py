@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from polling_support import DONE, Job, ages_around, train, trained_timing
 
-from kontext_async.decisions.polling.adaptive import MAX_KINDS, MIN_ENDS, MIN_ENDS_PER_KIND, AdaptiveTiming
+from kontext_async.decisions.polling.adaptive import (
+    COARSEST,
+    MAX_KINDS,
+    MIN_ENDS,
+    MIN_ENDS_PER_KIND,
+    AdaptiveTiming,
+    nearest_on_grid,
+)
 from kontext_async.decisions.polling.entry import PollEntry
 from kontext_async.decisions.polling.timing import IntervalTiming
 from kontext_async.settings import Polling
@@ -65,6 +72,19 @@ def test_gaps_stay_within_their_bounds(
         due = timing.next_poll(task, None, polled_at, random)
         assert polled_at + polling.min_interval - small <= due <= polled_at + polling.max_interval + small
         assert timing.expected_delay(task, polled_at + 1) >= 0
+
+
+@given(st.floats(0, 1e6), st.floats(1e-3, 1e4))
+def test_a_due_time_is_moved_by_an_eighth_of_its_gap_at_most(polled_at: float, gap: float) -> None:
+    due = polled_at + gap
+    moved = abs(nearest_on_grid(due, gap) - due)
+    assert moved <= min(gap / 8, COARSEST / 2) + 1e-9
+
+
+def test_tasks_that_are_due_at_about_the_same_time_are_polled_together() -> None:
+    dues = [100 + part / 1000 for part in range(1000)]
+    assert len({nearest_on_grid(due, 0.3) for due in dues}) == 17
+    assert len({nearest_on_grid(due, 0.6) for due in dues}) == len({nearest_on_grid(due, 60.0) for due in dues}) == 9
 
 
 def test_tasks_that_all_last_the_same_time_are_polled_at_their_end() -> None:
