@@ -40,6 +40,8 @@ SUITE = (
     "batch_end",
     "watched",
     "pacing",
+    "fair_shares",
+    "overload",
     "uploads",
     "downloads",
     "idle_close",

@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 from kontext_async.errors import (
     AuthenticationFailed,
+    CallerLeft,
     ConfigurationError,
     CostLimitReached,
+    CostUnknown,
     DownloadFailed,
     GatewayError,
     GatewayOutage,
@@ -13,6 +15,7 @@ from kontext_async.errors import (
     InvalidRequest,
     InvalidResponse,
     KontextError,
+    Overloaded,
     PermissionDenied,
     RateLimited,
     RequestRejected,
@@ -49,12 +52,12 @@ from kontext_async.settings import Limits, Network, Outages, Polling, Retries, S
 from kontext_async.version import __version__
 
 if TYPE_CHECKING:
-    from kontext_async.session import GenerationTask, KontextSession
+    from kontext_async.session import GenerationTask, KontextSession, SessionHealth, Share
 else:
 
     def __getattr__(name: str) -> Any:
         """Import the session on first use, because it imports aiohttp, which takes most of the time."""
-        if name not in ("GenerationTask", "KontextSession"):
+        if name not in ("GenerationTask", "KontextSession", "SessionHealth", "Share"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from kontext_async import session  # noqa: PLC0415 # late by intent
 
@@ -67,8 +70,10 @@ else:
 
 __all__ = [
     "AuthenticationFailed",
+    "CallerLeft",
     "ConfigurationError",
     "CostLimitReached",
+    "CostUnknown",
     "DownloadFailed",
     "Estimate",
     "GatewayError",
@@ -87,6 +92,7 @@ __all__ = [
     "Network",
     "Outages",
     "Outcome",
+    "Overloaded",
     "PermissionDenied",
     "Polling",
     "RateLimited",
@@ -97,8 +103,10 @@ __all__ = [
     "SessionClosed",
     "SessionCrashed",
     "SessionError",
+    "SessionHealth",
     "SessionStatistics",
     "Settings",
+    "Share",
     "StoreError",
     "StoreSettings",
     "StoreUnavailable",

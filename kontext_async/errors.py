@@ -27,6 +27,9 @@ The tree has one root. Usage errors say that the call is wrong, and nothing was 
     ├── StoreError                   the store of paid work cannot be used
     │   ├── StoreUnavailable         it cannot be reached or written now
     │   └── StoreUnusable            it is not a store, is damaged, newer, or refuses the user
+    ├── Overloaded                   the queue is full, or the session drains; nothing was sent: retry_after
+    ├── CallerLeft                   the caller left before the result was there
+    ├── CostUnknown                  there is a cost limit, and the gateway does not report what images cost
     └── CostLimitReached             spent, limit
 
 Texts are bounded and contain no key, no header and no image. All errors can be pickled, with class and attributes.
@@ -45,8 +48,10 @@ from kontext_async.redaction import truncate
 
 __all__ = [
     "AuthenticationFailed",
+    "CallerLeft",
     "ConfigurationError",
     "CostLimitReached",
+    "CostUnknown",
     "DownloadFailed",
     "GatewayError",
     "GatewayOutage",
@@ -54,6 +59,7 @@ __all__ = [
     "InvalidRequest",
     "InvalidResponse",
     "KontextError",
+    "Overloaded",
     "PermissionDenied",
     "RateLimited",
     "RequestRejected",
@@ -307,6 +313,46 @@ class DownloadFailed(KontextError):
         self.reason = truncate(reason)
         self.status = status
         super().__init__(f"could not download {self.url}: {self.reason}", task_id=task_id)
+
+
+class Overloaded(KontextError):
+    """The request could not be submitted now: too many wait already, or it waited too long. Nothing was sent.
+
+    Attributes:
+        retry_after: Seconds after which there is room for it, as far as the durations of tasks are known. Each request
+            is given a time of its own, so that those who come back do not come together.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(f"{message}: nothing was sent, try again in {retry_after:.1f} s")
+        self.retry_after = retry_after
+
+
+class CallerLeft(KontextError):
+    """The caller left before the result was there, as ``abandoned=`` said.
+
+    Without a `task_id`, and unless `may_be_charged`, nothing was sent. With one, the task keeps running and is billed:
+    resume it with `attach(task_id)`.
+    """
+
+
+class CostUnknown(KontextError):
+    """There is a cost limit, and the gateway reports the cost neither before nor after a task, or not in USD.
+
+    No further requests are submitted, because the limit cannot be enforced.
+
+    Attributes:
+        currency: The currency in which the gateway bills, if it is not USD.
+    """
+
+    def __init__(self, currency: str | None) -> None:
+        self.currency = currency
+        fault = f"bills in {currency!r} and not in USD" if currency else "does not report what images cost"
+        super().__init__(
+            f"the gateway {fault}, so the cost limit cannot be enforced: no further requests are submitted"
+        )
 
 
 class CostLimitReached(KontextError):

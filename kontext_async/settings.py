@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import attrs
 from attrs import field, frozen
+from attrs.validators import optional
 
 from kontext_async.base_errors import ConfigurationError
 from kontext_async.images import MAX_IMAGE_BYTES
@@ -103,6 +104,9 @@ class Limits:
         max_uploads: The most create requests with image bytes at once.
         max_image_bytes: The largest input image, in bytes.
         max_download_bytes: The largest image to download, in bytes.
+        max_queued: The most requests that wait for a slot; a further one fails with `Overloaded`. None is no limit.
+            Requests of `generate_many` and of durable runs do not count: they bound their own number.
+        max_queued_per_share: The same for each share: see `KontextSession.share`.
     """
 
     max_in_flight: int = field(default=24, validator=_require_count)
@@ -112,6 +116,8 @@ class Limits:
     max_uploads: int = field(default=8, validator=_require_count)
     max_image_bytes: int = field(default=MAX_IMAGE_BYTES, validator=_require_count)
     max_download_bytes: int = field(default=64 * 1024 * 1024, validator=_require_count)
+    max_queued: int | None = field(default=None, validator=optional(_require_count))
+    max_queued_per_share: int | None = field(default=None, validator=optional(_require_count))
 
     def __attrs_post_init__(self) -> None:
         if self.max_polls_in_flight >= self.max_connections:

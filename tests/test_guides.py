@@ -119,6 +119,7 @@ def test_a_guide_runs(guide: str, kontext_emulator: Emulator, capsys: pytest.Cap
     expected = {
         "bulk.md": "10 skipped, 0 USD",
         "errors_and_money.md": "not finished, and billed; resume",
+        "many_users.md": "True None",
         "images.md": "aspect_ratio | '3:1' | it must be",
         "settings.md": "completed",
         "testing.md": "1 billed",

@@ -30,7 +30,7 @@ The modules, in the order in which a request passes them:
 ================  ======================================================================================
 """
 
-from kontext_async.bulk.errors import CostUnknown, ReportUnwritable, RunLocked, RunRefused, RunStopped
+from kontext_async.bulk.errors import ReportUnwritable, RunLocked, RunRefused, RunStopped
 from kontext_async.bulk.models import BulkOutcome, BulkProgress, BulkReport, RunPlan, UncertainRequest
 from kontext_async.bulk.prompt_files import (
     InvalidLine,
@@ -48,7 +48,6 @@ __all__ = [
     "BulkProgress",
     "BulkReport",
     "BulkRun",
-    "CostUnknown",
     "InvalidLine",
     "ReportUnwritable",
     "RequestReader",

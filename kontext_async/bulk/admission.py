@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import anyio
 from attrs import define, field
 
-from kontext_async.bulk.errors import CostUnknown
 from kontext_async.decisions.budget import Budget, Refusal, Reservation, price_kind
-from kontext_async.errors import CostLimitReached, KontextError
+from kontext_async.errors import CostLimitReached, CostUnknown, KontextError
 from kontext_async.store.limits import IN_FLIGHT
 from kontext_async.store.rows import Selection
 
@@ -74,7 +73,7 @@ class Admission:
             if isinstance(granted, Reservation):
                 return granted
             if granted is Refusal.UNKNOWN:
-                self.switch.trip(cost_unknown(self.budget.foreign_currency))
+                self.switch.trip(CostUnknown(self.budget.foreign_currency))
             elif granted is Refusal.WAIT:
                 await self.wait_for_money()
                 is_current = not self.is_shared
@@ -133,12 +132,6 @@ async def open_budget(worker: Worker, run: int, limit: Decimal | None, *, is_sha
         committed = sum(((row.reserved or 0) for row in others), start=budget.spent) - budget.spent
         budget.record_elsewhere(committed, in_flight=len(others))
     return budget
-
-
-def cost_unknown(currency: str | None) -> CostUnknown:
-    """Return the reason why a cost limit stops a run whose costs are unknown, or are in another currency."""
-    fault = f"bills in {currency!r} and not in USD" if currency else "does not report what images cost"
-    return CostUnknown(f"the gateway {fault}, so the cost limit cannot be enforced: no further requests are submitted")
 
 
 async def _in_flight_elsewhere(worker: Worker, run: int) -> list[Row]:

@@ -7,7 +7,6 @@ Two branches, as in `kontext_async.errors`::
         └── RunLocked                another run is using the directory: pid
     KontextError
     ├── RunStopped                   the run stopped before this request was submitted; it is not billed
-    ├── CostUnknown                  there is a cost limit, and the gateway does not report what images cost
     └── ReportUnwritable             a report cannot be written; the images and the store are saved
 
 A store that cannot be used is `StoreUnusable` or `StoreUnavailable` of `kontext_async.errors`.
@@ -17,7 +16,7 @@ from __future__ import annotations
 
 from kontext_async.errors import KontextError, UsageError
 
-__all__ = ["CostUnknown", "ReportUnwritable", "RunLocked", "RunRefused", "RunStopped"]
+__all__ = ["ReportUnwritable", "RunLocked", "RunRefused", "RunStopped"]
 
 
 class RunRefused(UsageError):
@@ -41,13 +40,6 @@ class RunStopped(KontextError):
     """The run stopped before this request was submitted. It is not billed, and the next run submits it."""
 
     retryable = True
-
-
-class CostUnknown(KontextError):
-    """The run has a cost limit, and the gateway reports the cost neither before nor after a task, or not in USD.
-
-    No further requests are submitted, because the limit cannot be enforced.
-    """
 
 
 class ReportUnwritable(KontextError):

@@ -25,10 +25,13 @@ from kontext_async.bulk.states import Consequence, consequence_of
 from kontext_async.decisions.money import is_money
 from kontext_async.engine.row_journal import NotSubmitted, RowJournal, RowTaken
 from kontext_async.errors import (
+    CostLimitReached,
+    CostUnknown,
     DownloadFailed,
     GatewayOutage,
     GatewayUnavailable,
     KontextError,
+    Overloaded,
     SessionError,
     StoreError,
     SubmissionUncertain,
@@ -50,7 +53,7 @@ if TYPE_CHECKING:
     from kontext_async.bulk.stop_switch import StopSwitch
     from kontext_async.decisions.budget import Budget, Reservation
     from kontext_async.models import Generation, KontextRequest
-    from kontext_async.session import GenerationTask, KontextSession
+    from kontext_async.session import GenerationTask, KontextSession, Share
     from kontext_async.store.rows import Row
     from kontext_async.store.steps import Step
     from kontext_async.store.worker import Worker
@@ -62,6 +65,10 @@ NOTHING = Decimal(0)
 
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ELOOP})
 """The errors of a disk on which no other image can be saved either."""
+
+
+STOPPING = (SessionError, Overloaded, CostLimitReached, CostUnknown)
+"""Errors after which the session submits nothing more. `Overloaded` says here that it drains."""
 
 
 @define(eq=False, kw_only=True)
@@ -124,7 +131,8 @@ class ItemRunner:
     """Executes single requests of a run.
 
     Attributes:
-        session: The session that submits the requests.
+        session: The session, which follows the tasks and saves the images.
+        share: The share of the session that submits the requests.
         worker: Records each step.
         directory: The directory of the images and of the results.
         filenames: Allocates the paths of the images.
@@ -137,6 +145,7 @@ class ItemRunner:
     """
 
     session: KontextSession
+    share: Share
     worker: Worker
     directory: RunDirectory
     filenames: FilenameAllocator
@@ -228,7 +237,7 @@ class ItemRunner:
         assert item.request is not None  # noqa: S101 # only requests of the input are submitted
         while True:
             try:
-                return await self.session.submit(item.request, journal=journal)
+                return await self.share.submit(item.request, journal=journal)
             except GatewayOutage:
                 self.switch.check()
                 if not await self.outages.wait():
@@ -410,7 +419,7 @@ class ItemRunner:
 
     def _stop_if_hopeless(self, error: KontextError) -> None:
         """Stop submitting after a refused key, an empty balance or a full disk: more requests would fail too."""
-        if _is_on_disk(error) or lasts(error) or isinstance(error, SessionError):
+        if _is_on_disk(error) or lasts(error) or isinstance(error, STOPPING):
             self.switch.trip(error)
 
     def _price(self, row: Row, count: int) -> Decimal | None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from kontext_async.bulk.input import Requests
     from kontext_async.bulk.models import BulkOutcome
     from kontext_async.bulk.outages import OnOutage
-    from kontext_async.session import KontextSession
+    from kontext_async.session import KontextSession, Share
     from kontext_async.store.base import Store
     from kontext_async.store.rows import Row, Run
     from kontext_async.store.worker import Worker
@@ -49,6 +49,9 @@ __all__ = ["BulkRun", "check_extra"]
 
 FLUSH_SECONDS = 5.0
 """The longest wait, at the end of a run, for steps that the store has not taken yet."""
+
+OWN_SHARE = "durable run"
+"""The start of the names of the shares that runs have of their own."""
 
 UNFINISHED = frozenset({State.INTENT, State.ACCEPTED, State.COMPLETED})
 
@@ -98,6 +101,8 @@ class BulkRun:
             that were not submitted remain for the next run; none fails. A refused key, an empty balance and a refused
             certificate stop the run in any case.
         outage_timeout: Seconds of one outage after which a waiting run stops; None waits without a limit.
+        share: The share of the session that submits the requests, such as ``session.share("nightly", priority=-1)``.
+            None is a share of the run's own.
 
     Relative paths, also those of input images, are relative to the working directory at construction.
 
@@ -121,6 +126,7 @@ class BulkRun:
         run: str | None = None,
         on_outage: OnOutage = "wait",
         outage_timeout: float | None = None,
+        share: Share | None = None,
     ) -> None:
         check_extra()
         if on_outage not in ("wait", "stop"):
@@ -140,6 +146,7 @@ class BulkRun:
         self._run = None if run is None else check_key(run, "run")
         self._on_outage: OnOutage = on_outage
         self._outage_timeout = outage_timeout
+        self._share = share
         self._runner: Runner | None = None
         self._report: BulkReport | None = None
         self._stopping: float | None = None
@@ -289,8 +296,10 @@ class BulkRun:
         outages = OutageWatch(session=session, on_outage=self._on_outage, timeout=self._outage_timeout, switch=switch)
         billed = DuplicateCounter()
         stack.callback(billed.close)
+        share = self._share or session.share(f"{OWN_SHARE} {opened.run.id} of worker {worker.number}")
         items = ItemRunner(
             session=session,
+            share=share._patient(),  # noqa: SLF001 # the run bounds its own requests
             worker=worker,
             directory=directory,
             filenames=FilenameAllocator(directory.path, directory.folder, self._filenames),

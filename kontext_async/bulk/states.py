@@ -32,9 +32,12 @@ from attrs import frozen
 
 from kontext_async.errors import (
     AuthenticationFailed,
+    CostLimitReached,
+    CostUnknown,
     GatewayUnavailable,
     InvalidRequest,
     KontextError,
+    Overloaded,
     PermissionDenied,
     RequestRejected,
     SessionError,
@@ -159,11 +162,23 @@ class Consequence(enum.Enum):
     """The request failed in this run, and the next one takes its next step again."""
 
 
+OTHERS_FAULTS = (
+    GatewayUnavailable,
+    AuthenticationFailed,
+    PermissionDenied,
+    SessionError,
+    Overloaded,
+    CostLimitReached,
+    CostUnknown,
+)
+"""Errors that are not the request's fault."""
+
+
 def consequence_of(error: KontextError, row: Row) -> Consequence:
     """Return the consequence of an error for a row in its state."""
     if isinstance(error, SubmissionUncertain):
         return Consequence.UNCERTAIN
-    if isinstance(error, GatewayUnavailable | AuthenticationFailed | PermissionDenied | SessionError):
+    if isinstance(error, OTHERS_FAULTS):
         return Consequence.OPEN
     if isinstance(error, TaskNotFound):  # rows of version 1 have no account: another one may know the task
         return Consequence.UNCHANGED if row.account is None else Consequence.EXPIRED

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from kontext_async.bulk.errors import CostUnknown, RunStopped
+from kontext_async.bulk.errors import RunStopped
 from kontext_async.errors import (
     CostLimitReached,
+    CostUnknown,
     GatewayOutage,
     KontextError,
     PermissionDenied,

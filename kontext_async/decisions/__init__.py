@@ -2,6 +2,8 @@
 
 In the order in which a request passes them:
 
+- `shares`, `fair_queue`: the parties among whom slots are divided, and whose request is next.
+- `admission`, `durations`: how long tasks take, whether one more request may wait, when a refused one may come again.
 - `concurrency`, `throttling`: the number of tasks that may be in flight, and the session's pause.
 - `circuit_breaker`: when submitting stops, and when it is tried again.
 - `budget`, `money`: whether one more request fits the cost limit; amounts that make sense.

@@ -177,6 +177,11 @@ class AdaptiveLimit:
         return min(self.ceiling, self._found)
 
     @property
+    def expected_limit(self) -> int:
+        """The slots to expect: while growth was never throttled, as many as the ceiling allows."""
+        return self.limit if self._was_throttled else self.ceiling
+
+    @property
     def paused_until(self) -> float:
         """The time before which no create request goes out."""
         return self.pause.until

@@ -9,6 +9,7 @@ The rooms, in the order in which a request passes them:
 - `stored_calls`, `flight`: ask the store what is to be done for a request, and record what becomes of it
 - `scheduler`: submits a request, and retries it where that is safe
 - `submission`, `attempt`: one request on its way to being accepted, and one attempt to send it
+- `spending`: keeps a session and its shares within their cost limits
 - `slots`: the semaphore under which tasks are in flight
 - `submission_journal`, `row_journal`: the interface of a journal that records a submission; one that writes a row
 - `transport`: HTTP over aiohttp, and nothing else
@@ -16,6 +17,7 @@ The rooms, in the order in which a request passes them:
 - `pools`, `lenient_protocol`, `transport_errors`: its connections, what they salvage, and their errors
 - `address_guard`: the addresses to which downloads may lead
 - `task_record`: an accepted task, and who waits for it
+- `draining`: waits for the tasks in flight, once no further request is admitted
 - `poll_loop`, `poll_workers`: poll all pending tasks, and end their waits
 - `downloader`, `fetch`, `image_paths`, `sinks`: download images into memory or files
 - `estimator`: asks for prices

@@ -10,7 +10,9 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
+from attrs import evolve
 
+from kontext_async.decisions.shares import UNBOUNDED
 from kontext_async.engine.outcome_queue import OutcomeQueue
 from kontext_async.engine.submission import Submission
 from kontext_async.errors import InvalidRequest, KontextError
@@ -19,6 +21,7 @@ from kontext_async.models import Generation, KontextRequest, Outcome, RequestLik
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from kontext_async.decisions.shares import Queueing
     from kontext_async.engine.engine import Engine
     from kontext_async.engine.task_record import Result, TaskRecord
 
@@ -43,10 +46,11 @@ Ended: TypeAlias = "tuple[Outcome, TaskRecord | None]"
 class Batch:
     """Runs the requests of one iterable."""
 
-    def __init__(self, engine: Engine, requests: Requests) -> None:
+    def __init__(self, engine: Engine, requests: Requests, queueing: Queueing = UNBOUNDED) -> None:
         limits = engine.settings.limits
         self._engine = engine
         self._requests = _as_async(requests)
+        self._queueing = evolve(queueing, is_patient=True)  # the batch bounds its own requests
         self._outcomes: OutcomeQueue[tuple[Outcome, TaskRecord | None]] = OutcomeQueue(
             lambda: WINDOW_PER_SLOT * engine.settings.limits.max_in_flight
         )
@@ -129,7 +133,8 @@ class Batch:
         request: KontextRequest | None = None
         try:
             request = _to_request(given)
-            task = await self._engine.submit(Submission(request, is_prompt_only=isinstance(given, str)))
+            submission = Submission(request, is_prompt_only=isinstance(given, str), queueing=self._queueing)
+            task = await self._engine.submit(submission)
             self._await_result(task, index)
         except KontextError as error:
             self._put(Outcome(index=index, request=request, error=error))

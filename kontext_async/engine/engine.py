@@ -21,6 +21,7 @@ from kontext_async.decisions.concurrency import AdaptiveLimit
 from kontext_async.decisions.throttling import SessionPause
 from kontext_async.engine.context import Context
 from kontext_async.engine.downloader import Downloader
+from kontext_async.engine.draining import wait_for_tasks
 from kontext_async.engine.estimator import Estimator
 from kontext_async.engine.event_hub import EventHub
 from kontext_async.engine.flight import StoreCall
@@ -29,11 +30,19 @@ from kontext_async.engine.poll_loop import PollLoop
 from kontext_async.engine.request_log import SessionLog
 from kontext_async.engine.scheduler import Scheduler
 from kontext_async.engine.slots import ConcurrencySlots
+from kontext_async.engine.spending import Spending
 from kontext_async.engine.stored_calls import StoredCalls
 from kontext_async.engine.submission_gate import SubmissionGate
 from kontext_async.engine.transport import Transport
 from kontext_async.engine.uploads import UploadLimiter
-from kontext_async.errors import ConfigurationError, KontextError, SessionClosed, SessionCrashed, SessionError
+from kontext_async.errors import (
+    ConfigurationError,
+    KontextError,
+    Overloaded,
+    SessionClosed,
+    SessionCrashed,
+    SessionError,
+)
 from kontext_async.events import (
     Abandoned,
     Accepted,
@@ -49,6 +58,7 @@ from kontext_async.store.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from decimal import Decimal
     from typing import Any
 
     import aiohttp
@@ -103,6 +113,7 @@ class Engine:
         gateway: The dialect of the gateway.
         on_end: Callbacks for the end of the engine, called with the error that its waiters get.
         on_new_ceiling: Callbacks for a change of `Limits.max_in_flight`.
+        is_draining: True once it admits no further request.
         stored: The requests whose rows are in the session's store; None without a store, and before `start`.
     """
 
@@ -116,6 +127,7 @@ class Engine:
         *,
         store: Store | None = None,
         account: str | None = None,
+        max_cost: Decimal | None = None,
     ) -> None:
         self.settings = settings
         self.gateway = gateway
@@ -125,28 +137,39 @@ class Engine:
         self.hub = EventHub()
         self._log = SessionLog(gateway.base_url)
         self.transport = Transport(gateway, api_key, settings, http)
+        random = Random()  # noqa: S311 # jitter is no secret
         context = Context(
             settings=settings,
             clock=clock,
-            random=Random(),  # noqa: S311 # jitter is no secret
+            random=random,
             hub=self.hub,
             start_soon=self.start_soon,
             crash=self._on_crash,
         )
         uploads = UploadLimiter(settings.limits)
         self.slots = ConcurrencySlots(
-            AdaptiveLimit(settings.limits.max_in_flight, SessionPause(settings.retries)), clock
+            AdaptiveLimit(settings.limits.max_in_flight, SessionPause(settings.retries)),
+            clock,
+            settings.limits,
+            random,
         )
         self.gate = SubmissionGate(self.transport, uploads, context, on_key_refused=self._on_key_refused)
         self.poll_loop = PollLoop(self.transport, self.gate, self.slots, context)
         self._context, self._uploads = context, uploads
-        self.scheduler = Scheduler(
-            self.transport, uploads, self.slots, self.gate, poll_loop=self.poll_loop, context=context
-        )
         self.estimator = Estimator(self.transport, uploads, context)
+        self.scheduler = Scheduler(
+            self.transport,
+            uploads,
+            self.slots,
+            self.gate,
+            spending=Spending(max_cost, self.estimator, context),
+            poll_loop=self.poll_loop,
+            context=context,
+        )
         self.downloader = Downloader(self.transport, self.poll_loop, context)
         self.on_end: set[Callable[[SessionError], object]] = set()
         self.on_new_ceiling: set[Callable[[], object]] = set()
+        self.is_draining = False
         self.stored: StoredCalls | None = None
         self._life = Life.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -207,6 +230,22 @@ class Engine:
         if self._owner is not None:
             await asyncio.wait([self._owner])
 
+    async def drain(self, grace: float) -> tuple[str, ...]:
+        """Admit no further request, and wait for the tasks in flight. Return the IDs of those that are unfinished.
+
+        Raises:
+            SessionError: The engine is not running.
+        """
+        self.ensure_running()
+        self.is_draining = True
+        self.slots.close(Overloaded("the session drains", retry_after=max(grace, 1.0)))
+        self.gate.close()
+        self.scheduler.end_pauses()
+        await wait_for_tasks(self.slots, self.poll_loop, self._context, grace)
+        unfinished = self.poll_loop.unfinished()
+        self.poll_loop.fail_all(SessionClosed("the session drained, and the task keeps running on the gateway"))
+        return unfinished
+
     async def submit(self, submission: Submission) -> TaskRecord:
         """Submit a request on behalf of one caller, through the store if the session has one.
 
@@ -215,7 +254,7 @@ class Engine:
         """
         self.gateway.check(submission.request)
         if self.stored and submission.journal is None:
-            return await self.stored.submit(submission.request, StoreCall())
+            return await self.stored.submit(submission.request, StoreCall(), queueing=submission.queueing)
         return await self.scheduler.submit(submission)
 
     async def start_worker(self, store: Store) -> Worker:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import anyio
 from attrs import define, field, frozen
 
+from kontext_async.decisions.shares import UNBOUNDED
 from kontext_async.errors import KontextError, SessionClosed, SubmissionUncertain
 from kontext_async.gateways import plain_reference
 from kontext_async.store.base import DEFAULT_RUN
 from kontext_async.store.steps import State
 
 if TYPE_CHECKING:
+    from kontext_async.decisions.shares import Queueing
     from kontext_async.engine.submission import Submission
     from kontext_async.engine.task_record import TaskRecord
     from kontext_async.errors import StoreError
@@ -71,6 +73,7 @@ class Flight:
         digest: Its digest.
         fingerprint: Its fingerprint.
         call: What its first caller said.
+        queueing: The terms of its first caller on which it waits for a slot.
         submission: The submission, while or after this session submits it; None while it does not.
         row: The row as it was last known.
         resent_attempt: The number of the attempt that is sent again, because a caller asked for it.
@@ -84,6 +87,7 @@ class Flight:
     digest: bytes
     fingerprint: str
     call: StoreCall
+    queueing: Queueing = UNBOUNDED
     submission: Submission | None = None
     row: Row | None = None
     resent_attempt: int | None = None

@@ -84,9 +84,19 @@ class PollLoop:
         """The number of status requests in flight."""
         return self._queue.in_flight
 
+    @property
+    def has_waiters(self) -> bool:
+        """True if anybody waits for a task."""
+        return any(task.has_observers for task in self._tasks.values())
+
+    def unfinished(self) -> tuple[str, ...]:
+        """Return the IDs of the pending tasks."""
+        return tuple(self._tasks)
+
     def learn(self, model: str, images: int, duration: float) -> None:
         """Learn from a task of an earlier session: see `AdaptiveTiming.learn`."""
         self._timing.learn((model, images), duration)
+        self._slots.durations.observe_ended((model, images), duration)
 
     def find(self, task_id: str) -> TaskRecord | None:
         """Return the record of a pending task, if there is one."""
@@ -137,7 +147,10 @@ class PollLoop:
         """
         self._untrack(task)
         task.record_status(last)
-        result = result_of(task, status, self._clock.time())
+        now = self._clock.time()
+        result = result_of(task, status, now)
+        if task.slots:
+            self._slots.durations.observe_ended(task.request_kind, now - task.since)
         if isinstance(result, Generation):
             self._hub.emit_completed(result, self._completed, task, result)
         else:
@@ -161,6 +174,11 @@ class PollLoop:
     def abandon(self, task: TaskRecord, reason: str) -> None:
         """Report a task that nobody waits for any longer. It is still polled, because it still holds its slot."""
         if not task.has_observers and task.result is None:
+            self._hub.emit(Abandoned(**self._event_fields(task), reason=reason))
+
+    def report_unreceived(self, task: TaskRecord, reason: str) -> None:
+        """Report a result that nobody has received: it came as its caller left."""
+        if isinstance(task.result, Generation) and not task.has_observers:
             self._hub.emit(Abandoned(**self._event_fields(task), reason=reason))
 
     async def poll_now(self, task: TaskRecord) -> TaskStatus:

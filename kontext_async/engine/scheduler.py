@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from kontext_async.engine.context import Context
     from kontext_async.engine.poll_loop import PollLoop
     from kontext_async.engine.slots import ConcurrencySlots, Slot
+    from kontext_async.engine.spending import Spending
     from kontext_async.engine.submission import Submission
     from kontext_async.engine.submission_gate import SubmissionGate
     from kontext_async.engine.submission_journal import SubmissionJournal
@@ -75,6 +76,7 @@ class Scheduler:
         slots: ConcurrencySlots,
         gate: SubmissionGate,
         *,
+        spending: Spending,
         poll_loop: PollLoop,
         context: Context,
     ) -> None:
@@ -83,6 +85,7 @@ class Scheduler:
         self._uploads = uploads
         self._slots = slots
         self._gate = gate
+        self._spending = spending
         self._poll_loop = poll_loop
         self._settings = context.settings
         self._clock = context.clock
@@ -105,6 +108,7 @@ class Scheduler:
             KontextError: The gateway refused it, or its outcome is unknown.
         """
         try:
+            self._slots.check_room(submission.queueing)
             with await self._uploads.open_images(submission.request.input_images) as images:
                 return await self._send(submission, images)
         except KontextError as error:
@@ -165,6 +169,12 @@ class Scheduler:
                 self._pauses.discard(pause)
 
     async def _send(self, submission: Submission, images: RequestImages) -> TaskRecord:
+        if self._spending.concerns(submission.queueing.share):
+            async with self._spending.reserve(submission):
+                return await self._send_until_accepted(submission, images)
+        return await self._send_until_accepted(submission, images)
+
+    async def _send_until_accepted(self, submission: Submission, images: RequestImages) -> TaskRecord:
         submission.identify(images.images)
         outgoing = self._gateway.create(submission.request, images.images)
         while True:
@@ -192,7 +202,7 @@ class Scheduler:
         """Take a slot once the circuit breaker admits the submission."""
         deadline: float | None = None
         while True:
-            slot = await self._slots.acquire(priority=submission.attempt > 0)
+            slot = await self._slots.acquire(submission.queueing, submission.kind, priority=submission.attempt > 0)
             try:
                 admission = self._gate.admit()
             except KontextError:
@@ -371,7 +381,7 @@ class Scheduler:
         """Record the accepted task: what the response says or, if that is only that it is in progress, its ID."""
         acceptance = None if isinstance(accepted, str) else accepted
         task_id = accepted if isinstance(accepted, str) else accepted.status.task_id
-        task = _make_record(submission, task_id, self._clock.time(), slot.accepted())
+        task = _make_record(submission, task_id, self._clock.time(), slot)
         if acceptance:
             submission.acceptance = acceptance
             task.reference = None if acceptance.reference.is_plain else acceptance.reference
@@ -464,12 +474,20 @@ class Scheduler:
         }
 
 
-def _make_record(submission: Submission, task_id: str, now: float, slots: ConcurrencySlots | None) -> TaskRecord:
-    request = submission.request
+def _make_record(submission: Submission, task_id: str, now: float, slot: Slot) -> TaskRecord:
+    request, slots = submission.request, slot.accepted()
     if not request.input_images:
-        return TaskRecord(task_id, now, request=request.prompt if submission.is_prompt_only else request, slots=slots)
-    digest = bytes.fromhex(submission.fingerprint or "")
-    return TaskRecordWithDigest(task_id, now, request=request, slots=slots, digest=digest)
+        known = request.prompt if submission.is_prompt_only else request
+        return TaskRecord(task_id, now, request=known, slots=slots, share=slot.share, paid_until=slot.paid_until)
+    return TaskRecordWithDigest(
+        task_id,
+        now,
+        request=request,
+        slots=slots,
+        share=slot.share,
+        paid_until=slot.paid_until,
+        digest=bytes.fromhex(submission.fingerprint or ""),
+    )
 
 
 def _closed() -> SessionClosed:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import anyio
 from attrs import evolve
 
+from kontext_async.decisions.shares import UNBOUNDED
 from kontext_async.engine.flight import Flight, FlightResult, Followed, StoreCall
 from kontext_async.engine.row_journal import LeaseExpired, RowJournal, RowTaken
 from kontext_async.engine.submission import Submission
@@ -25,6 +26,7 @@ from kontext_async.engine.task_record import TaskRecord, read_reference
 from kontext_async.errors import (
     InvalidRequest,
     KontextError,
+    Overloaded,
     RequestRejected,
     SubmissionUncertain,
     TaskFailed,
@@ -60,6 +62,7 @@ from kontext_async.store.steps import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from kontext_async.decisions.shares import Queueing
     from kontext_async.engine.context import Context
     from kontext_async.engine.poll_loop import PollLoop
     from kontext_async.engine.scheduler import Scheduler
@@ -109,7 +112,11 @@ class StoredCalls:
         context.hub.subscribe(self._on_end, CompletedEvent, FailedEvent)
 
     async def submit(
-        self, request: KontextRequest, call: StoreCall, on_flight: Callable[[Flight], object] | None = None
+        self,
+        request: KontextRequest,
+        call: StoreCall,
+        on_flight: Callable[[Flight], object] | None = None,
+        queueing: Queueing = UNBOUNDED,
     ) -> TaskRecord:
         """Return the task of a request: submitted now, accepted earlier, or completed already.
 
@@ -117,6 +124,7 @@ class StoredCalls:
             request: The request.
             call: What the caller says about its row.
             on_flight: Is called with the flight that the caller waits for.
+            queueing: The terms on which the request waits for a slot.
 
         Raises:
             KontextError: As for `KontextSession.submit`.
@@ -129,7 +137,7 @@ class StoredCalls:
             given = fingerprint(request, images.images)
             digest = request_digest(request, images.images, fingerprint=given)
             while True:
-                flight = self._flight(request, digest, given, call, images)
+                flight = self._flight(Flight(request, digest, given, call, queueing), images)
                 if flight.scope.cancel_called:  # its callers have left; its steps end before another one begins
                     await asyncio.wait([flight.done])
                     continue
@@ -138,6 +146,8 @@ class StoredCalls:
                 result = await self._join(flight)
                 if isinstance(result, TaskRecord):
                     return result
+                if isinstance(result, Overloaded) and flight.queueing != queueing:
+                    continue  # those were the terms of another caller
                 if flight.call.covers(call) or not isinstance(result, SubmissionUncertain | TaskFailed | TaskNotFound):
                     raise result
 
@@ -219,19 +229,18 @@ class StoredCalls:
     def _task_of(self, row: Row) -> TaskRecord | None:
         return None if row.task_id is None else self.follow(row, None)
 
-    def _flight(
-        self, request: KontextRequest, digest: bytes, given: str, call: StoreCall, images: RequestImages
-    ) -> Flight:
-        """Return the flight of a key, or start one."""
+    def _flight(self, new: Flight, images: RequestImages) -> Flight:
+        """Return the flight of a key, or start a new one."""
+        call = new.call
         name = (call.run, call.key if call.key is not None else uuid.uuid4().hex)
         flight = self._flights.get(name)
         if flight is None:
-            flight = self._flights[name] = Flight(request, digest, given, call)
+            flight = self._flights[name] = new
             images.acquire()
             task = asyncio.get_running_loop().create_task(self._fly(flight, name, images))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        elif flight.digest != digest:
+        elif flight.digest != new.digest:
             raise InvalidRequest("key", call.key, "this key was used for another request")
         return flight
 
@@ -332,7 +341,7 @@ class StoredCalls:
 
     async def _submit(self, flight: Flight, journal: RowJournal, images: RequestImages) -> FlightResult | None:
         """Submit the request once. Return None if the row must be looked at again."""
-        flight.submission = Submission(flight.request, journal, flight.fingerprint)
+        flight.submission = Submission(flight.request, journal, flight.fingerprint, queueing=flight.queueing)
         try:
             task = await self._scheduler.submit_opened(flight.submission, images)
         except RowTaken as taken:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
+from kontext_async.decisions.shares import UNBOUNDED
 from kontext_async.decisions.submission import Consequence, Interruption, Phase, Step, advance, consequence_of
 from kontext_async.errors import GatewayUnavailable
 from kontext_async.protocol import fingerprint
@@ -13,6 +14,7 @@ from kontext_async.protocol import fingerprint
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kontext_async.decisions.shares import Queueing
     from kontext_async.engine.submission_journal import SubmissionJournal
     from kontext_async.engine.task_record import TaskRecord
     from kontext_async.gateways import Acceptance
@@ -30,6 +32,7 @@ class Submission:
         request: The request.
         journal: Records each step before the next one is taken.
         is_prompt_only: True if the request was made here from nothing but a prompt.
+        queueing: The terms on which it waits for a slot.
         attempt: The number of the current attempt, from 1.
         excused: The attempts that did not fail: they ended with 429, or were stopped before the first byte.
         phase: How far it has come: see `decisions.submission`.
@@ -45,6 +48,7 @@ class Submission:
     journal: SubmissionJournal | None = None
     _fingerprint: str | None = None
     is_prompt_only: bool = field(default=False, kw_only=True)
+    queueing: Queueing = field(default=UNBOUNDED, kw_only=True)
     attempt: int = field(default=0, init=False)
     excused: int = field(default=0, init=False)
     phase: Phase = field(default=Phase.QUEUED, init=False)
@@ -61,6 +65,11 @@ class Submission:
         if self._fingerprint is None and not self.request.input_images:
             self._fingerprint = fingerprint(self.request, ())
         return self._fingerprint
+
+    @property
+    def kind(self) -> tuple[str, int]:
+        """The model and the number of input images."""
+        return self.request.model, len(self.request.input_images)
 
     def identify(self, images: Sequence[LoadedImage]) -> None:
         """Compute the fingerprint while the images are there, unless it is known or needs none."""

@@ -17,7 +17,9 @@ from kontext_async.protocol import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
+    from kontext_async.decisions.shares import ShareState
     from kontext_async.engine.slots import ConcurrencySlots
     from kontext_async.gateways import Gateway
 
@@ -43,6 +45,8 @@ class TaskRecord(PollEntry):
         slots: Where the task's slot is released once the task ends, or is no longer polled.
         reference: The task's reference, where more than its ID is needed to find it.
         price: The price in the response to the create request, if it had one.
+        share: The share that is charged for the slot.
+        paid_until: The time until which the share is charged.
         retains_status: True if somebody holds the task and may ask for its status.
         last: The last status, if `retains_status`: the body of a response that says it all, or the status itself; None
             before the first one.
@@ -54,6 +58,8 @@ class TaskRecord(PollEntry):
     slots: ConcurrencySlots | None = None
     reference: Reference | None = field(default=None, kw_only=True)
     price: Usage | None = field(default=None, kw_only=True)
+    share: ShareState[Any] | None = field(default=None, kw_only=True)
+    paid_until: float = field(default=0.0, kw_only=True)
     retains_status: bool = field(default=False, init=False)
     last: bytes | TaskStatus | None = field(default=None, init=False, repr=False)
     result: Result | None = field(default=None, init=False)
@@ -196,9 +202,9 @@ class TaskRecord(PollEntry):
         """Record the task's result, or the error that ends the wait. Every waiter gets an error of its own."""
         if isinstance(result, Generation | TaskFailed):
             self.result = result
-        if self.slots:
+        if self.slots and self.share:
             slots, self.slots = self.slots, None
-            slots.release_task()
+            slots.release_task(self.share, self.paid_until)
         if isinstance(result, KontextError):
             self._wake_watchers(result)
         waiters, self._waiters = self._waiters, None

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable  # noqa: TC003 # typing.get_type_hints resolves it
 from typing import TYPE_CHECKING
+
+from attrs import evolve
 
 from kontext_async.engine.flight import StoreCall
 from kontext_async.engine.submission import Submission
 from kontext_async.engine.task_record import reference_text
-from kontext_async.errors import ConfigurationError, GatewayUnavailable, SubmissionUncertain, TaskTimeout
+from kontext_async.errors import CallerLeft, ConfigurationError, GatewayUnavailable, SubmissionUncertain, TaskTimeout
 from kontext_async.models import Generation, KontextRequest, RequestFields
-from kontext_async.session.task import last_status, unwrap
+from kontext_async.session.caller import CallerWatch
+from kontext_async.session.task import check_seconds, last_status, unwrap
 
 if TYPE_CHECKING:
+    from types import TracebackType
     from typing import Any
 
+    from kontext_async.decisions.shares import Queueing
     from kontext_async.engine.engine import Engine
     from kontext_async.engine.flight import Flight
     from kontext_async.engine.submission_journal import SubmissionJournal
@@ -27,7 +34,13 @@ NO_OPTIONS = StoreCall()
 
 
 class CallOptions(RequestFields, total=False):
-    """The options of one call: fields of the request, and what concerns the store. See `KontextSession.generate`."""
+    """The options of one call: fields of the request, the wait for a slot, the caller, and what concerns the store.
+
+    See `KontextSession.generate`.
+    """
+
+    queue_timeout: float
+    abandoned: Awaitable[object]
 
     key: str
     run: str
@@ -36,22 +49,40 @@ class CallOptions(RequestFields, total=False):
 
 
 class Call:
-    """One call of `generate` or `submit`, and what its deadline means."""
+    """One call of `generate` or `submit`, what its deadline means, and what it means that its caller leaves.
+
+    As a context manager it ends its body when the caller has left.
+    """
 
     def __init__(
-        self, engine: Engine, given: RequestLike, options: CallOptions, journal: SubmissionJournal | None = None
+        self,
+        engine: Engine,
+        given: RequestLike,
+        options: CallOptions,
+        queueing: Queueing,
+        journal: SubmissionJournal | None = None,
     ) -> None:
         fields: dict[str, Any] = {**options}
-        store_options = {name: fields.pop(name) for name in STORE_OPTIONS if name in fields} if fields else fields
+        store_options: dict[str, Any] = {}
+        self._watch: CallerWatch | None = None
         self._engine = engine
-        self._request = KontextRequest.of(given, **fields)
-        engine.gateway.check(self._request)
+        self._queueing = queueing
+        if fields:
+            store_options = {name: fields.pop(name) for name in STORE_OPTIONS if name in fields}
+            self._read_options(fields)
+        try:
+            self._request = KontextRequest.of(given, **fields)
+            engine.gateway.check(self._request)
+        except BaseException:
+            self._discard()
+            raise
         self._is_prompt_only = isinstance(given, str) and not fields
         self._submission: Submission | None = None
         self._flight: Flight | None = None
         self._task: TaskRecord | None = None
         self._journal = journal
         if store_options and not engine.has_store:
+            self._discard()
             raise ConfigurationError(f"{next(iter(store_options))} needs a store: pass store= to the session")
         self._options = StoreCall(**store_options) if store_options else NO_OPTIONS
 
@@ -69,11 +100,57 @@ class Call:
         """
         self._engine.ensure_running()
         if self._engine.stored and self._journal is None:
-            self._task = await self._engine.stored.submit(self._request, self._options, self._on_flight)
+            self._task = await self._engine.stored.submit(self._request, self._options, self._on_flight, self._queueing)
         else:
-            self._submission = Submission(self._request, self._journal, is_prompt_only=self._is_prompt_only)
+            self._submission = Submission(
+                self._request, self._journal, is_prompt_only=self._is_prompt_only, queueing=self._queueing
+            )
             self._task = await self._engine.scheduler.submit(self._submission)
         return self._task
+
+    def __enter__(self) -> None:
+        if self._watch:
+            if self._watch.has_left:
+                self._discard()
+                raise self._left_error()
+            self._watch.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the body. Report the result that came in the moment in which the caller left.
+
+        Raises:
+            CallerLeft: The caller has left.
+        """
+        has_left = self._watch is not None and self._watch.__exit__(kind, error, traceback)
+        if kind is not None and issubclass(kind, asyncio.CancelledError) and self._task and self._task.result:
+            self._engine.poll_loop.report_unreceived(self._task, "the caller left as it completed")
+        if has_left:
+            raise self._left_error() from None
+
+    def _read_options(self, fields: dict[str, Any]) -> None:
+        """Take what does not concern the request out of the options."""
+        if "abandoned" in fields and (abandoned := fields.pop("abandoned")) is not None:
+            self._watch = CallerWatch(abandoned)
+        if "queue_timeout" in fields and (seconds := fields.pop("queue_timeout")) is not None:
+            until = self._engine.clock.time() + check_seconds(seconds, "queue_timeout")
+            self._queueing = evolve(self._queueing, until=until)
+
+    def _discard(self) -> None:
+        if self._watch:
+            self._watch.discard()
+
+    def _left_error(self) -> CallerLeft:
+        """Make the error of a call whose caller has left."""
+        submission = self._submission or (self._flight and self._flight.submission)
+        task = self._task or (submission.task if submission else None)
+        if task:
+            text = f"the caller left; the task keeps running and is billed: resume it with attach({task.task_id!r})"
+            return CallerLeft(text, task_id=task.task_id, may_be_charged=True)
+        if submission and submission.may_be_billed:
+            return CallerLeft("the caller left, and the gateway may have accepted the request", may_be_charged=True)
+        return CallerLeft("the caller left before the request was sent")
 
     def _on_flight(self, flight: Flight) -> None:
         self._flight = flight

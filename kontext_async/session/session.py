@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from kontext_async.engine.batch import Batch
-from kontext_async.engine.clock import LoopClock, cancel_at
+from kontext_async.decisions.shares import Queueing, ShareOptions
+from kontext_async.engine.clock import LoopClock
 from kontext_async.engine.engine import Engine
-from kontext_async.engine.task_record import TaskRecord
-from kontext_async.errors import (
-    ConfigurationError,
-    InvalidRequest,
-    KontextError,
-)
-from kontext_async.gateways import DEFAULT_GATEWAY, GatewayOptions, find_gateway, find_reference
-from kontext_async.models import GeneratedImage, Generation, KontextRequest, RequestFields
+from kontext_async.errors import ConfigurationError, InvalidRequest, KontextError
+from kontext_async.gateways import DEFAULT_GATEWAY, GatewayOptions, find_gateway
 from kontext_async.protocol import check_task_id
-from kontext_async.session.call import Call, CallOptions
-from kontext_async.session.task import GenerationTask, RecoveredTask, deadline_of
+from kontext_async.session.health import SessionHealth
+from kontext_async.session.share import Share, check_max_cost, check_priority, check_weight
+from kontext_async.session.task import GenerationTask, RecoveredTask, check_seconds, deadline_of
 from kontext_async.settings import Settings, find_api_key, find_base_url, find_gateway_name
 from kontext_async.store.access import check_key
 
@@ -28,19 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Collection
     from datetime import datetime
     from decimal import Decimal
-    from os import PathLike
     from types import TracebackType
-    from typing import Self, TypeVar, Unpack
+    from typing import Self, TypeVar
 
     import aiohttp
 
-    from kontext_async.engine.batch import Requests
     from kontext_async.engine.clock import Clock
     from kontext_async.engine.stored_calls import StoredCalls
-    from kontext_async.engine.submission_journal import SubmissionJournal
     from kontext_async.events import Event
-    from kontext_async.gateways import Reference
-    from kontext_async.models import Estimate, Outcome, RequestLike, SessionStatistics
+    from kontext_async.models import SessionStatistics
     from kontext_async.settings import Limits, Network, Outages, Polling, Retries, StoreSettings, Timeouts
     from kontext_async.store.base import Store
 
@@ -50,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["KontextSession"]
 
 
-class KontextSession:
+class KontextSession(Share):
     """One connection pool, one scheduler and one poll loop, shared by any number of concurrent callers.
 
     Use it with ``async with``, or call `start` and `aclose` from any tasks of one event loop.
@@ -78,6 +67,7 @@ class KontextSession:
             also of other processes and machines, that share a store pay for each key once.
         account: The name of the account that pays, in the store. It outlives the rotation of a key; None makes a name
             from the key.
+        max_cost: USD that the session may spend; None for no limit. See also `share`.
         http: Your own `aiohttp.ClientSession`. The session uses it for everything and never closes it. Give its
             connector a ``keepalive_timeout`` of half a second: if the server closes an idle connection just as a
             create request goes out on it, the outcome of that request is unknown. Its own proxy counts. The addresses
@@ -105,6 +95,7 @@ class KontextSession:
         network: Network | None = None,
         store: str | Store | None = None,
         account: str | None = None,
+        max_cost: Decimal | None = None,
         http: aiohttp.ClientSession | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -121,7 +112,7 @@ class KontextSession:
         owner = find_gateway_name(None, DEFAULT_GATEWAY)
         base_url = find_base_url(base_url, dialect.default_base_url, gateway=dialect.name, owner=owner)
         key = find_api_key(api_key, variables=dialect.key_variables)
-        self._engine = Engine(
+        engine = Engine(
             dialect(base_url, key, GatewayOptions(trusted_hosts=trusted_hosts, single_cluster=single_cluster)),
             key,
             settings,
@@ -129,7 +120,9 @@ class KontextSession:
             clock or LoopClock(),
             store=_find_store(store, settings.store),
             account=None if account is None else check_key(account, "account"),
+            max_cost=check_max_cost(max_cost),
         )
+        super().__init__(engine, Queueing())
 
     async def start(self) -> Self:
         """Open the session; close it with `aclose`.
@@ -140,6 +133,25 @@ class KontextSession:
         """
         await self._engine.start()
         return self
+
+    async def drain(self, grace: float = 8.0) -> tuple[str, ...]:
+        """Admit no further request, and finish what the gateway has accepted, before the server stops.
+
+        Requests that wait for a slot, and all further ones, fail at once with `Overloaded`: nothing was sent for them.
+        Those who wait for a task get its result, or, after `grace` seconds, `SessionClosed` with the task's ID: the
+        task keeps running. Downloads and `attach` work until `aclose`, which is still to be called.
+
+        Args:
+            grace: Seconds for the tasks in flight.
+
+        Returns:
+            The IDs of the tasks that were unfinished after that.
+
+        Raises:
+            InvalidRequest: `grace` is not a finite number of at least 0.
+            SessionError: The session is not running.
+        """
+        return await self._engine.drain(0.0 if grace == 0 else check_seconds(grace, "grace"))
 
     async def aclose(self) -> None:
         """Close the session. Pending waiters fail with `SessionClosed`, which carries the task ID.
@@ -157,59 +169,29 @@ class KontextSession:
     ) -> None:
         await self.aclose()
 
-    async def generate(
-        self,
-        request: RequestLike,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109 # the clock is a port
-        **options: Unpack[CallOptions],
-    ) -> Generation:
-        """Generate or edit one image: submit the request and wait until its task completes.
+    def share(self, name: str, *, weight: float = 1.0, priority: int = 0, max_cost: Decimal | None = None) -> Share:
+        """Return a share of this session: an object with its methods, whose requests get their part of the slots.
+
+        While several shares wait, the one with the fewest requests in flight for its weight is next; so a user with 500
+        requests does not make the others wait. Within a share, the order is first in, first out. Requests of the
+        session itself are a share, too, and so is each `BulkRun`.
 
         Args:
-            request: A prompt, a mapping of field names, or a `KontextRequest`.
-            timeout: Seconds for the whole call. None waits for a slot without a limit, and for the task as long as
-                `Timeouts.wait` allows.
-            options: Fields that override those of `request`: `input_images`, `seed`, `aspect_ratio`, `output_format`,
-                `prompt_upsampling`, `safety_tolerance`, `model` (see `KontextRequest`). With a store also `key`, the
-                name of this request in the store, which is paid for once: every caller with the same key gets the same
-                image; `run`, the name of the run in which the key is unique; `resend_uncertain=True`, which sends a
-                request again that may have been accepted, and may be billed twice; `retry_failed=True`, which sends a
-                failed or expired request again.
+            name: The name of the share, such as a user's ID. There may be any number of names.
+            weight: The part of the slots, in relation to the weights of the others. The latest one counts.
+            priority: The class, from -10 to 10. Higher ones come first; while a lower one waits, a tenth of the time of
+                the slots is for the lower ones.
+            max_cost: USD that requests under this name may spend while the session lives; None for no limit. The latest
+                one counts. A request beyond it fails with `CostLimitReached`, and nothing was sent. What a name with a
+                limit has spent is remembered until the session ends.
 
         Raises:
-            InvalidRequest: A field is invalid, or the key was used for another request; nothing was sent.
-            ConfigurationError: There is a key and no store, or the key belongs to another gateway or account.
-            GatewayError: The gateway refused, was unreachable, or no slot became free within `timeout`.
-            SubmissionUncertain: The gateway may have accepted the request.
-            TaskFailed: The task ended without an image.
-            TaskTimeout: The task is not finished. It keeps running; resume it with `attach`.
-            StoreUnavailable: The store could not be written; nothing was sent.
-            SessionError: The session is not running.
+            InvalidRequest: An argument is not allowed.
         """
-        call = Call(self._engine, request, options)
-        clock = self._engine.clock
-        began = clock.time()
-        with cancel_at(clock, deadline_of(clock, timeout)):
-            task = GenerationTask(self._engine, await call.submit(), call.accept_body)
-            return await task._wait_or_abandon()  # noqa: SLF001 # defined below
-        return call.resolve_deadline(clock.time() - began)
-
-    async def submit(
-        self, request: RequestLike, *, journal: SubmissionJournal | None = None, **options: Unpack[CallOptions]
-    ) -> GenerationTask:
-        """Submit a request and return its task once the gateway has accepted it.
-
-        Args:
-            request: A prompt, a mapping of field names, or a `KontextRequest`.
-            journal: Records each step of the submission before the next one is taken, instead of the session's store.
-            options: Fields of the request, and what concerns the store, as in `generate`.
-
-        Raises:
-            KontextError: As in `generate`, except for the errors of the wait.
-        """
-        call = Call(self._engine, request, options, journal)
-        return GenerationTask(self._engine, await call.submit(), call.accept_body)
+        options = ShareOptions(
+            check_key(name, "name"), check_weight(weight), check_priority(priority), check_max_cost(max_cost)
+        )
+        return Share(self._engine, Queueing(options), self)
 
     async def recover(self, run: str | None = None) -> AsyncGenerator[RecoveredTask, None]:
         """Yield the work in the store that was paid for, or may have been, and that nobody has received or works on.
@@ -255,22 +237,6 @@ class KontextSession:
             raise ConfigurationError("the session has no store: pass store= to it")
         return self._engine.stored
 
-    async def estimate(self, request: RequestLike, **fields: Unpack[RequestFields]) -> Estimate:
-        """Ask the gateway for the price of a request. Nothing is generated or billed.
-
-        Args:
-            request: A prompt, a mapping of field names, or a `KontextRequest`.
-            fields: Fields that override those of `request`, as in `generate`.
-
-        Raises:
-            InvalidRequest: A field is invalid; nothing was sent.
-            GatewayError: The gateway refused, was unreachable, or its response is unreadable.
-            SessionError: The session is not running.
-        """
-        made = KontextRequest.of(request, **fields)
-        self._engine.ensure_running()
-        return await self._engine.estimator.estimate(made)
-
     async def balance(self) -> Decimal:
         """Return the balance of the account in USD, as the gateway states it. It costs nothing.
 
@@ -281,103 +247,6 @@ class KontextSession:
         """
         self._engine.ensure_running()
         return await self._engine.estimator.balance()
-
-    def attach(self, task_id: str | Reference) -> GenerationTask:
-        """Resume a task that was submitted earlier, by this session or elsewhere. Sends nothing yet.
-
-        Args:
-            task_id: The task ID, or the task's reference as a value or as text.
-
-        Raises:
-            InvalidRequest: It is neither, is of another gateway, or is not enough to find the task.
-            SessionError: The session is not running.
-        """
-        reference = find_reference(self._engine.gateway, task_id)
-        self._engine.ensure_running()
-        known = self._engine.poll_loop.find(reference.task_id)
-        if known is None:
-            now = self._engine.clock.time()
-            known = TaskRecord(reference.task_id, now, reference=None if reference.is_plain else reference)
-        return GenerationTask(self._engine, known)
-
-    async def generate_many(self, requests: Requests, *, fail_fast: bool = False) -> AsyncGenerator[Outcome, None]:
-        """Generate many images. Read the requests lazily and yield outcomes in order of completion.
-
-        A failed or invalid request is an outcome with an `error`; it does not stop the others. Leaving the iterator
-        early (``aclose``, or ``contextlib.aclosing`` around it) cancels the requests that were not submitted. Accepted
-        tasks keep running; an `Abandoned` event reports the ID of each.
-
-        Args:
-            requests: An iterable or async iterable of prompts, mappings or requests, of any length.
-            fail_fast: Raise the error of the first failed outcome instead, and leave.
-
-        Raises:
-            SessionError: The session is not running, or ended meanwhile.
-            Exception: The error that `requests` raised, after the outcomes of all requests read before it.
-        """
-        self._engine.ensure_running()
-        batch = Batch(self._engine, requests)
-        batch.start()
-        try:
-            while outcome := await batch.next():
-                if outcome.error and fail_fast:
-                    raise outcome.error
-                yield outcome
-        finally:
-            batch.close()
-
-    async def generate_all(self, requests: Requests) -> list[Outcome]:
-        """Generate many images and return their outcomes in the order of the requests.
-
-        Raises:
-            SessionError: As in `generate_many`.
-        """
-        return sorted([outcome async for outcome in self.generate_many(requests)], key=lambda each: each.index)
-
-    async def read(self, image: GeneratedImage) -> bytes:
-        """Download an image into memory.
-
-        Raises:
-            DownloadFailed: The download failed, from a fresh URL too.
-            SessionError: The session is not running.
-        """
-        self._engine.ensure_running()
-        return await self._engine.downloader.read(image)
-
-    @overload
-    async def save(self, source: GeneratedImage, path: str | PathLike[str], *, durable: bool = False) -> Path: ...
-
-    @overload
-    async def save(self, source: Generation, path: str | PathLike[str], *, durable: bool = False) -> list[Path]: ...
-
-    async def save(
-        self, source: Generation | GeneratedImage, path: str | PathLike[str], *, durable: bool = False
-    ) -> Path | list[Path]:
-        """Download an image, or all images of a generation, into files. Existing files are replaced.
-
-        Each file is verified before it takes its name. Its extension is adapted to the downloaded format: ``fox.jpg``
-        becomes ``fox.png`` if the image is a PNG. A symbolic link is replaced, not followed. Devices, named pipes and
-        sockets are refused before the download.
-
-        Args:
-            source: The image or the generation to save.
-            path: The file, or an existing directory. Several images of one generation get ``-1``, ``-2``, … before the
-                extension.
-            durable: Flush each file to disk before it takes its name, so that a power failure leaves no empty file.
-
-        Returns:
-            The path of the image, or the list of paths of the generation's images.
-
-        Raises:
-            DownloadFailed: The download failed, from a fresh URL too, or the file cannot be written.
-            SessionError: The session is not running.
-        """
-        self._engine.ensure_running()
-        save = partial(self._engine.downloader.save, durable=durable)
-        if isinstance(source, GeneratedImage):
-            return await save(source, Path(path))
-        places = range(1, len(source.images) + 1) if len(source.images) > 1 else (None,)
-        return [await save(image, Path(path), place=place) for image, place in zip(source.images, places, strict=True)]
 
     @property
     def is_closed(self) -> bool:
@@ -407,11 +276,6 @@ class KontextSession:
         self._engine.ensure_running()
         return recovered
 
-    @property
-    def settings(self) -> Settings:
-        """The session's limits, timeouts, polling and retries."""
-        return self._engine.settings
-
     def set_max_in_flight(self, count: int) -> None:
         """Change `Limits.max_in_flight` of the running session, for example when programs share one account.
 
@@ -427,6 +291,21 @@ class KontextSession:
         """
         self._engine.ensure_running()
         self._engine.set_max_in_flight(count)
+
+    def health(self) -> SessionHealth:
+        """Return whether the session can serve further requests, for a readiness check. Sends nothing."""
+        engine = self._engine
+        slots = engine.slots
+        return SessionHealth(
+            is_running=engine.is_running,
+            is_draining=engine.is_draining,
+            circuit=engine.gate.state.value,
+            queued=slots.queued,
+            is_queue_full=slots.is_queue_full,
+            in_flight=slots.adaptive_limit.in_flight,
+            limit=slots.adaptive_limit.limit,
+            expected_wait=slots.expected_wait if engine.is_running else 0.0,
+        )
 
     def statistics(self) -> SessionStatistics:
         """Return the current counts of queued, pending and finished tasks, and the amount spent."""

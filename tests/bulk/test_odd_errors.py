@@ -35,6 +35,12 @@ class OddSession(KontextSession):
     odd = "fox 2"
     when = "save"
 
+    def share(self, *_: Any, **__: Any) -> OddSession:
+        return self
+
+    def _patient(self) -> OddSession:
+        return self
+
     async def submit(self, request: Any, **options: Any) -> GenerationTask:
         if self.when == "submit" and request.prompt == self.odd:
             raise UnicodeError("label empty: https://cdn/x?signature=secret")

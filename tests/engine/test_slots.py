@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
 from session_support import turn_loop
 
-from kontext_async import SessionClosed
+from kontext_async import Limits, SessionClosed
 from kontext_async.decisions.concurrency import FIRST_ROUND, AdaptiveLimit
 from kontext_async.engine.slots import ConcurrencySlots, Slot
 
@@ -25,7 +26,7 @@ def new_slots(clock: ManualClock) -> Callable[[int], ConcurrencySlots]:
     """Return slots under a ceiling."""
 
     def create(ceiling: int) -> ConcurrencySlots:
-        return ConcurrencySlots(AdaptiveLimit(ceiling), clock)
+        return ConcurrencySlots(AdaptiveLimit(ceiling), clock, Limits(), Random(1))
 
     return create
 
@@ -43,6 +44,11 @@ async def queue_up(slots: ConcurrencySlots, *, priority: bool = False) -> asynci
     return task
 
 
+def end_task(slots: ConcurrencySlots, slot: Slot) -> None:
+    """Release the slot of an accepted task, as its record does."""
+    slots.release_task(slot.share, slot.paid_until)
+
+
 async def test_there_is_demand_until_every_request_is_accepted(one: ConcurrencySlots) -> None:
     assert not one.has_demand
     first = await one.acquire()
@@ -51,7 +57,7 @@ async def test_there_is_demand_until_every_request_is_accepted(one: ConcurrencyS
     assert not one.has_demand
     waiting = await queue_up(one)
     assert one.has_demand, "it waits for a slot"
-    one.release_task()
+    end_task(one, first)
     (await waiting).release()
     assert not one.has_demand
 
@@ -114,7 +120,8 @@ class TestProbe:
     async def full(self, new_slots: Callable[[int], ConcurrencySlots], clock: ManualClock) -> ConcurrencySlots:
         """Slots that found their limit, and are all in use."""
         slots = new_slots(100)
-        for slot in [await slots.acquire() for _ in range(3)]:
+        accepted = [await slots.acquire() for _ in range(3)]
+        for slot in accepted:
             slot.accepted()
         fourth = await slots.acquire()
         fourth.refused(0.0, 0.5)
@@ -122,7 +129,7 @@ class TestProbe:
         (await slots.acquire()).refused(0.0, 0.5)
         clock.advance(2.0)
         while slots.adaptive_limit.in_flight > int(slots.adaptive_limit.limit):
-            slots.release_task()
+            end_task(slots, accepted.pop())
         return slots
 
     async def test_one_request_goes_beyond_the_limit_when_the_timer_fires(
@@ -248,7 +255,7 @@ class TestRelease:
         waiting = await queue_up(one)
         assert not waiting.done()
         assert one.adaptive_limit.accepted_in_flight == 1
-        one.release_task()
+        end_task(one, slot)
         await waiting
         assert one.adaptive_limit.accepted_in_flight == 0
 

@@ -14,8 +14,10 @@ from hypothesis import given, strategies as st
 from kontext_async import base_errors, errors
 from kontext_async.errors import (
     AuthenticationFailed,
+    CallerLeft,
     ConfigurationError,
     CostLimitReached,
+    CostUnknown,
     DownloadFailed,
     GatewayError,
     GatewayOutage,
@@ -23,6 +25,7 @@ from kontext_async.errors import (
     InvalidRequest,
     InvalidResponse,
     KontextError,
+    Overloaded,
     PermissionDenied,
     RateLimited,
     RequestRejected,
@@ -60,6 +63,9 @@ TREE: dict[type[KontextError], type[Exception]] = {
     RateLimited: GatewayError,
     GatewayUnavailable: GatewayError,
     GatewayOutage: GatewayUnavailable,
+    Overloaded: KontextError,
+    CallerLeft: KontextError,
+    CostUnknown: KontextError,
     InvalidResponse: GatewayError,
     SubmissionUncertain: KontextError,
     TaskError: KontextError,
@@ -73,11 +79,12 @@ TREE: dict[type[KontextError], type[Exception]] = {
     StoreUnusable: StoreError,
     CostLimitReached: KontextError,
 }
-RETRYABLE = {RateLimited, GatewayUnavailable, GatewayOutage, StoreUnavailable, TaskTimeout, DownloadFailed}
+RETRYABLE = {Overloaded, RateLimited, GatewayUnavailable, GatewayOutage, StoreUnavailable, TaskTimeout, DownloadFailed}
 MAY_BE_CHARGED = {SubmissionUncertain, TaskError, TaskFailed, TaskNotFound, TaskTimeout, DownloadFailed}
 
 PLAIN = (
     KontextError,
+    CallerLeft,
     UsageError,
     ConfigurationError,
     SessionError,
@@ -138,6 +145,8 @@ def build_full_error(error_class: type[KontextError]) -> KontextError:
         TaskTimeout: lambda: TaskTimeout(task_id="t1", waited=12.34, last_status=STATUS),
         DownloadFailed: lambda: DownloadFailed(url="https://cdn/a.jpg", reason="cut", status=206, task_id="t1"),
         GatewayOutage: lambda: GatewayOutage("words", retry_after=1.5),
+        Overloaded: lambda: Overloaded("words", retry_after=1.5),
+        CostUnknown: lambda: CostUnknown("EUR"),
         CostLimitReached: lambda: CostLimitReached(spent=Decimal("1.50"), limit=Decimal(2)),
     }
     if error_class in others:

@@ -38,6 +38,7 @@ COUNTS: list[tuple[type[Any], str]] = [
     (Retries, "attempts"),
     (Outages, "uncertain_limit"),
 ]
+OPTIONAL_COUNTS: list[tuple[type[Any], str]] = [(Limits, "max_queued"), (Limits, "max_queued_per_share")]
 POSITIVE: list[tuple[type[Any], str]] = [
     (Limits, "polls_per_second"),
     *((Timeouts, name) for name in ("connect", "submit", "status", "download", "wait", "cancel")),
@@ -78,8 +79,10 @@ NOT_NUMBERS: list[Any] = [
     10**400,
 ]
 NOT_GROUPS: list[Any] = [None, {}, Settings, 3]
+NOT_COUNTS: list[Any] = [0, -1, 1.0, True, "1"]
 CASES: list[tuple[type[Any], str, Any, str]] = [
-    *((kind, name, value, "integer of at least 1") for kind, name in COUNTS for value in (0, -1, 1.0, True, "1", None)),
+    *((kind, name, value, "integer of at least 1") for kind, name in COUNTS for value in (*NOT_COUNTS, None)),
+    *((kind, name, value, "integer of at least 1") for kind, name in OPTIONAL_COUNTS for value in NOT_COUNTS),
     *((kind, name, value, "above 0") for kind, name in POSITIVE for value in (0, 0.0, -0.5, *NOT_NUMBERS)),
     *((kind, name, value, "at least 0") for kind, name in NOT_NEGATIVE for value in (-1, -1e-9, *NOT_NUMBERS)),
     *((kind, name, value, "True or False") for kind, name in FLAGS for value in (0, 1, "yes", None)),
@@ -91,7 +94,11 @@ KINDS = (Limits, Timeouts, Polling, Retries, Outages, StoreSettings, Settings)
 
 
 def test_these_cases_cover_every_field() -> None:
-    here = {(kind, name) for group in (COUNTS, POSITIVE, NOT_NEGATIVE, FLAGS, GROUPS) for kind, name in group}
+    here = {
+        (kind, name)
+        for group in (COUNTS, OPTIONAL_COUNTS, POSITIVE, NOT_NEGATIVE, FLAGS, GROUPS)
+        for kind, name in group
+    }
     there = {(kind, a.name) for kind in KINDS for a in attrs.fields(kind)} - {(StoreSettings, "spool")}
     assert here == there
 
@@ -139,6 +146,8 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "max_uploads": 8,
         "max_image_bytes": 20 * 1024 * 1024,
         "max_download_bytes": 64 * 1024 * 1024,
+        "max_queued": None,
+        "max_queued_per_share": None,
     }
     assert attrs.asdict(settings.timeouts) == {
         "connect": 10,

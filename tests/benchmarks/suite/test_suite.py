@@ -12,11 +12,13 @@ from benchmarks.suite import (
     batch_end,
     connections,
     create_cpu,
+    fair_shares,
     idle_close,
     imports,
     log_cpu,
     makespan,
     memory,
+    overload,
     pacing,
     poll_curve,
     status_cpu,
@@ -64,6 +66,21 @@ def test_batch_end_returns_figures_of_every_rule() -> None:
     assert_valid_figures(figures)
     assert set(figures["cases"]["few"]) == {*batch_end.RULES, "bound"}
     assert batch_end.describe(figures)
+
+
+def test_fair_shares_returns_figures() -> None:
+    figures = fair_shares.measure(
+        sizes=fair_shares.Sizes(slots=2, greedy=6, others=2, learned=2, seconds=0.05, head_start=0.01, names=100)
+    )
+    assert_valid_figures(figures)
+    assert len(fair_shares.describe(figures)) == 3
+
+
+def test_overload_returns_figures() -> None:
+    figures = overload.measure(sizes=overload.Sizes(users=12, slots=2, queued=2, learned=4, seconds=0.05))
+    assert_valid_figures(figures)
+    assert figures["runs"]["sigma 0"]["refused"] == 8
+    assert overload.describe(figures)
 
 
 def test_watched_returns_figures() -> None:
