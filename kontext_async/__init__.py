@@ -48,6 +48,7 @@ from kontext_async.models import (
     TaskStatus,
     Usage,
 )
+from kontext_async.request_rules import UntrustedRules
 from kontext_async.settings import Limits, Network, Outages, Polling, Retries, Settings, StoreSettings, Timeouts
 from kontext_async.version import __version__
 
@@ -121,6 +122,7 @@ __all__ = [
     "TaskStatus",
     "TaskTimeout",
     "Timeouts",
+    "UntrustedRules",
     "Usage",
     "UsageError",
     "__version__",

@@ -39,12 +39,15 @@ from __future__ import annotations
 
 import pickle
 import re
-from decimal import Decimal  # noqa: TC003 # typing.get_type_hints resolves it
+from collections.abc import Mapping
+from decimal import Decimal
 from http import HTTPStatus
+from typing import Any
 
 from kontext_async.base_errors import ConfigurationError, InvalidRequest, KontextError, UsageError, restore
-from kontext_async.models import KontextRequest, TaskStatus  # noqa: TC001 # as above
+from kontext_async.models import KontextRequest, TaskStatus, request_to_json_if_possible
 from kontext_async.redaction import truncate
+from kontext_async.serialization import register_hooks
 
 __all__ = [
     "AuthenticationFailed",
@@ -369,3 +372,56 @@ class CostLimitReached(KontextError):
         super().__init__(
             f"{spent} USD is spent or in flight and the limit is {limit} USD: no further requests are submitted"
         )
+
+
+ERRORS = {name: kind for name, kind in globals().items() if isinstance(kind, type) and issubclass(kind, KontextError)}
+"""The classes of the tree, by name."""
+
+PLAIN = (str, int, float, bool)
+
+
+def _error_to_json(error: KontextError, converter: Any) -> dict[str, Any]:
+    """Return an error as JSON: its class, its text, and its attributes. Causes and foreign attributes stay behind."""
+    values: dict[str, Any] = {name: value for name, value in vars(error).items() if isinstance(value, PLAIN)}
+    values |= {name: str(value) for name, value in vars(error).items() if isinstance(value, Decimal)}
+    if isinstance(error, SubmissionUncertain) and (request := request_to_json_if_possible(error.request)):
+        values["request"] = request
+    if isinstance(error, TaskTimeout) and error.last_status:
+        values["last_status"] = converter.unstructure(error.last_status)
+    return {"type": type(error).__name__, "text": str(error.args[0]), **values}
+
+
+def _error_from_json(data: Any, converter: Any) -> KontextError:
+    """Return the error that JSON describes; one of an unknown class as a `KontextError`."""
+    if not isinstance(data, Mapping):
+        raise InvalidRequest("error", data, "it must be an object")
+    kind = ERRORS.get(str(data.get("type")), KontextError)
+    values: dict[str, Any] = {name: value for name, value in data.items() if name not in ("type", "text")}
+    values = dict.fromkeys(ANNOTATED.get(kind, ())) | {"task_id": None, "request_id": None} | values
+    if kind is CostLimitReached:
+        values |= {name: Decimal(values[name]) for name in ("spent", "limit")}
+    if kind is SubmissionUncertain and values["request"]:
+        values["request"] = converter.structure(values["request"], KontextRequest)
+    if kind is TaskTimeout and values["last_status"]:
+        values["last_status"] = converter.structure(values["last_status"], TaskStatus)
+    return restore(kind, (str(data.get("text", "")),), values)
+
+
+ANNOTATED: dict[type[KontextError], tuple[str, ...]] = {
+    **dict.fromkeys((each for each in ERRORS.values() if issubclass(each, GatewayError)), ("status", "code", "body")),
+    SubmissionUncertain: ("request",),
+    TaskFailed: ("code",),
+    TaskTimeout: ("last_status",),
+    DownloadFailed: ("status",),
+    CostUnknown: ("currency",),
+}
+"""The attributes that may be None, which JSON leaves out."""
+
+
+def _register_hooks(converter: Any, _: object) -> None:
+    is_error = lambda kind: isinstance(kind, type) and issubclass(kind, KontextError)  # noqa: E731 # used twice
+    converter.register_unstructure_hook_func(is_error, lambda error: _error_to_json(error, converter))
+    converter.register_structure_hook_func(is_error, lambda data, _: _error_from_json(data, converter))
+
+
+register_hooks(_register_hooks)

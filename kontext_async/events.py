@@ -49,9 +49,15 @@ class Submitting(_SessionEvent):
 
 @frozen(kw_only=True)
 class Accepted(_SessionEvent):
-    """The gateway accepted a create request and bills it."""
+    """The gateway accepted a create request and bills it.
+
+    It waited for a slot for `queued` seconds, and its last attempt took `sent` seconds; `model` is what was requested.
+    """
 
     status: TaskStatus
+    model: str | None = None
+    queued: float = 0.0
+    sent: float = 0.0
 
 
 @frozen(kw_only=True)
@@ -94,9 +100,13 @@ class Completed(_SessionEvent):
 
 @frozen(kw_only=True)
 class Failed(_SessionEvent):
-    """A submission or a task failed, or its outcome is unknown: see `error`."""
+    """A submission or a task failed, or its outcome is unknown: see `error`.
+
+    `elapsed` is the seconds since a submission began to wait for a slot; None for a task.
+    """
 
     error: KontextError
+    elapsed: float | None = None
 
 
 @frozen(kw_only=True)
@@ -128,13 +138,15 @@ class CircuitClosed(_SessionEvent):
 class Downloaded(_SessionEvent):
     """An image of `size` bytes was downloaded: to `path`, or into memory if `path` is None.
 
-    `note` says what is unusual about it, such as a format that was not requested; None for a usual one.
+    `note` says what is unusual about it, such as a format that was not requested; None for a usual one. The download
+    took `seconds`.
     """
 
     image: GeneratedImage
     path: Path | None
     size: int
     note: str | None = None
+    seconds: float = 0.0
 
 
 Event: TypeAlias = (

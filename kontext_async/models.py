@@ -7,30 +7,42 @@ float seconds, times are aware UTC datetimes.
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime  # noqa: TC003 # attrs resolves it
 from decimal import Decimal  # noqa: TC003 # attrs resolves it
-from typing import Any, Literal, TypeAlias, TypedDict, cast, get_args
+from typing import Any, TypeAlias, TypedDict
 
 import attrs
 from attrs import field, frozen
 from attrs.validators import optional
 
-from kontext_async import images
 from kontext_async.base_errors import InvalidRequest, KontextError
 from kontext_async.foreign_values import (
-    FrozenTexts,
     freeze_texts,
-    is_valid_text,
     plain_boolean,
     plain_integer,
     plain_text,
     required_text,
-    to_plain,
 )
 from kontext_async.images import ImageSource
 from kontext_async.redaction import safe_repr, strip_query
+from kontext_async.request_fields import (
+    OutputFormat,
+    check_boolean,
+    check_format,
+    check_images,
+    check_integer,
+    check_metadata,
+    check_model,
+    check_prompt,
+    check_ratio,
+    check_tolerance,
+    normalize_images,
+    plain_format,
+)
+from kontext_async.request_rules import UntrustedRules, refuse_paths
+from kontext_async.request_sources import source_from_json, source_to_json
+from kontext_async.serialization import Serializable, register_hooks
 
 __all__ = [
     "Cancellation",
@@ -50,98 +62,12 @@ __all__ = [
     "Usage",
 ]
 
-MODEL_PATTERN = re.compile(r"[A-Za-z0-9._-]+")
-RATIO_PATTERN = re.compile(r"([1-9][0-9]{0,4}):([1-9][0-9]{0,4})")
-MAX_INPUT_IMAGES = 4
-SAFETY_TOLERANCES = range(7)
-MAX_INTEGER_BITS = 2048
-"""The longest allowed integer. Python may refuse to print longer ones (``sys.set_int_max_str_digits``)."""
-
 MILLISECONDS_FROM = 1e11
 """The magnitude from which a time since the epoch is in milliseconds: as seconds it would be in the year 5138."""
 
-OutputFormat: TypeAlias = Literal["jpeg", "png", "webp"]
-
-
-def _check_prompt(_: object, attribute: attrs.Attribute[str], value: object) -> None:
-    if not isinstance(value, str) or not value.strip():
-        raise InvalidRequest(attribute.name, value, "it must be text that is not blank")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InvalidRequest(
-            attribute.name, ascii(value), "it must be valid Unicode, without lone surrogates"
-        ) from None
-
-
-def _check_images(_: object, attribute: attrs.Attribute[Any], value: tuple[object, ...]) -> None:
-    if len(value) > MAX_INPUT_IMAGES:
-        raise InvalidRequest(attribute.name, f"{len(value)} images", f"at most {MAX_INPUT_IMAGES} are accepted")
-    for index, source in enumerate(value):
-        images.check(source, f"{attribute.name}[{index}]")
-
-
-def _check_integer(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value.bit_length() > MAX_INTEGER_BITS:
-        raise InvalidRequest(attribute.name, value, f"it must be an integer of at most {MAX_INTEGER_BITS} bits")
-
-
-def _check_ratio(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    rule = "it must be W:H in whole numbers, between 21:9 and 9:21"
-    match = RATIO_PATTERN.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise InvalidRequest(attribute.name, value, rule)
-    width, height = int(match[1]), int(match[2])
-    if 9 * width > 21 * height or 21 * width < 9 * height:
-        raise InvalidRequest(attribute.name, value, rule)
-
-
-def _check_format(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, str) or value not in get_args(OutputFormat):
-        raise InvalidRequest(attribute.name, value, "it must be 'jpeg', 'png' or 'webp'")
-
-
-def _check_boolean(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, bool):
-        raise InvalidRequest(attribute.name, value, "it must be true or false")
-
-
-def _check_tolerance(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value not in SAFETY_TOLERANCES:
-        raise InvalidRequest(attribute.name, value, "it must be an integer from 0 to 6")
-
-
-def _check_model(_: object, attribute: attrs.Attribute[str], value: object) -> None:
-    if not isinstance(value, str) or not MODEL_PATTERN.fullmatch(value):
-        raise InvalidRequest(attribute.name, value, "it must be letters, digits, '.', '_' and '-'")
-
-
-def _check_metadata(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    rule = "it must be a mapping from text to text, in valid Unicode"
-    if not isinstance(value, FrozenTexts):
-        raise InvalidRequest(attribute.name, value, rule)
-    for item in value.items():
-        if not all(map(is_valid_text, item)):
-            raise InvalidRequest(attribute.name, item, rule)
-
-
-def _normalize_images(value: ImageSource | Iterable[ImageSource] | None) -> tuple[ImageSource, ...]:
-    """Return the sources as a tuple; a single source is not iterated over, but becomes a tuple of one."""
-    if (type(value) is tuple and not value) or to_plain(value) is None:
-        return ()
-    if images.is_single(value):
-        return (cast("ImageSource", images.normalize(value)),)
-    if not isinstance(value, Iterable):
-        return (cast("ImageSource", value),)
-    return tuple(cast("ImageSource", images.normalize(source)) for source in value)
-
-
-def _plain_format(value: OutputFormat | None) -> OutputFormat | None:
-    return cast("OutputFormat | None", plain_text(value))
-
 
 @frozen(weakref_slot=False)  # thousands of them wait at once
-class KontextRequest:
+class KontextRequest(Serializable):
     """A request to generate or edit one image. Its fields are checked when it is created.
 
     Attributes:
@@ -162,36 +88,54 @@ class KontextRequest:
         InvalidRequest: A field is invalid. The error has the field, the value and the rule.
     """
 
-    prompt: str = field(converter=required_text, validator=_check_prompt)
+    prompt: str = field(converter=required_text, validator=check_prompt)
     input_images: tuple[ImageSource, ...] = field(
         default=(),
         kw_only=True,
-        converter=_normalize_images,
-        validator=_check_images,
+        converter=normalize_images,
+        validator=check_images,
         repr=lambda value: f"<{len(value)}>",
     )
-    seed: int | None = field(default=None, kw_only=True, converter=plain_integer, validator=optional(_check_integer))
-    aspect_ratio: str | None = field(default=None, kw_only=True, converter=plain_text, validator=optional(_check_ratio))
+    seed: int | None = field(default=None, kw_only=True, converter=plain_integer, validator=optional(check_integer))
+    aspect_ratio: str | None = field(default=None, kw_only=True, converter=plain_text, validator=optional(check_ratio))
     output_format: OutputFormat | None = field(
-        default=None, kw_only=True, converter=_plain_format, validator=optional(_check_format)
+        default=None, kw_only=True, converter=plain_format, validator=optional(check_format)
     )
     prompt_upsampling: bool | None = field(
-        default=None, kw_only=True, converter=plain_boolean, validator=optional(_check_boolean)
+        default=None, kw_only=True, converter=plain_boolean, validator=optional(check_boolean)
     )
     safety_tolerance: int | None = field(
-        default=None, kw_only=True, converter=plain_integer, validator=optional(_check_tolerance)
+        default=None, kw_only=True, converter=plain_integer, validator=optional(check_tolerance)
     )
-    model: str = field(default="flux_kontext_pro", kw_only=True, converter=required_text, validator=_check_model)
+    model: str = field(default="flux_kontext_pro", kw_only=True, converter=required_text, validator=check_model)
     moderation: bool | None = field(
-        default=None, kw_only=True, converter=plain_boolean, validator=optional(_check_boolean)
+        default=None, kw_only=True, converter=plain_boolean, validator=optional(check_boolean)
     )
     metadata: Mapping[str, str] | None = field(
-        default=None, kw_only=True, converter=freeze_texts, validator=optional(_check_metadata)
+        default=None, kw_only=True, converter=freeze_texts, validator=optional(check_metadata)
     )
 
     @classmethod
-    def of(cls, request: RequestLike, **fields: Any) -> KontextRequest:
+    def from_untrusted(cls, fields: object, rules: UntrustedRules = UntrustedRules()) -> KontextRequest:  # noqa: B008 # frozen
+        """Build a request from fields that a stranger wrote, such as the JSON body of an HTTP request.
+
+        Input images are data URIs, base64 and, if `rules` allow them, https URLs; never a path.
+
+        Args:
+            fields: The decoded JSON.
+            rules: What a stranger may set, and how large it may be. `UntrustedRules.json_schema` describes it.
+
+        Raises:
+            InvalidRequest: A field is missing, unknown, forbidden, invalid or too large.
+        """
+        return cls(**rules.read(fields))
+
+    @classmethod
+    def of(cls, request: RequestLike, /, **fields: Any) -> KontextRequest:
         """Build a request from a prompt, a mapping of field names, or a request.
+
+        Text among the input images of a mapping is a data URI or an http(s) URL, never a path, so that the body of an
+        HTTP request cannot open a file. For what else a stranger may set there, use `from_untrusted`.
 
         Args:
             request: The prompt, the mapping or the request. A request is returned unchanged if there are no `fields`.
@@ -206,6 +150,8 @@ class KontextRequest:
             given: dict[str, Any] = {"prompt": request}
         elif isinstance(request, Mapping):
             given = _read_mapping(request)
+            if "input_images" in given:
+                refuse_paths(given)
         elif isinstance(request, cls):
             if not fields:
                 return request
@@ -220,6 +166,15 @@ class KontextRequest:
         if "prompt" not in given:
             raise InvalidRequest("prompt", None, "a request needs a prompt")
         return cls(**given)
+
+    @classmethod
+    def _validate(cls, value: object) -> KontextRequest:
+        """Return what a field of a Pydantic model becomes: strangers write the bodies that Pydantic reads."""
+        return value if isinstance(value, cls) else cls.from_untrusted(value)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: object, handler: object) -> dict[str, Any]:
+        return UntrustedRules().__get_pydantic_json_schema__(schema, handler)
 
 
 FIELDS = attrs.fields_dict(KontextRequest)
@@ -251,7 +206,10 @@ class RequestFields(TypedDict, total=False):
 
 
 RequestLike: TypeAlias = str | Mapping[str, Any] | KontextRequest
-"""A prompt, a mapping from the names of `KontextRequest`'s fields to values, or a `KontextRequest`."""
+"""A prompt, a mapping from the names of `KontextRequest`'s fields to values, or a `KontextRequest`.
+
+Text among the input images of a mapping is a data URI or an http(s) URL; a path is a `pathlib.Path` there.
+"""
 
 
 class TaskState(enum.Enum):
@@ -289,7 +247,7 @@ class FailureKind(enum.Enum):
 
 
 @frozen(kw_only=True)
-class TaskErrorDetail:
+class TaskErrorDetail(Serializable):
     """The gateway's explanation of why a task failed.
 
     Attributes:
@@ -304,7 +262,7 @@ class TaskErrorDetail:
 
 
 @frozen(kw_only=True)
-class GeneratedImage:
+class GeneratedImage(Serializable):
     """An image of a completed task.
 
     Attributes:
@@ -323,7 +281,7 @@ class GeneratedImage:
 
 
 @frozen(kw_only=True)
-class Usage:
+class Usage(Serializable):
     """The amount that the gateway billed for a task.
 
     Attributes:
@@ -342,7 +300,7 @@ class Usage:
 
 
 @frozen(kw_only=True)
-class Estimate:
+class Estimate(Serializable):
     """The gateway's price for a request, before anything is billed.
 
     Attributes:
@@ -365,7 +323,7 @@ class Estimate:
 
 
 @frozen(kw_only=True)
-class TaskStatus:
+class TaskStatus(Serializable):
     """A task as one response of the gateway describes it.
 
     Attributes:
@@ -398,7 +356,7 @@ class TaskStatus:
 
 
 @frozen(kw_only=True)
-class Generation:
+class Generation(Serializable):
     """A completed task with its images.
 
     Attributes:
@@ -430,7 +388,7 @@ class Generation:
 
 
 @frozen(kw_only=True)
-class Outcome:
+class Outcome(Serializable):
     """The result or the error of one of many requests.
 
     Attributes:
@@ -454,7 +412,7 @@ class Outcome:
 
 
 @frozen(kw_only=True)
-class SessionStatistics:
+class SessionStatistics(Serializable):
     """A snapshot of a session's counters.
 
     Attributes:
@@ -493,3 +451,47 @@ class SessionStatistics:
     downloaded: int
     spent: Decimal
     circuit: str = "closed"
+
+
+def _request_to_json(request: KontextRequest) -> dict[str, Any]:
+    given = {name: value for name, each in FIELDS.items() if (value := getattr(request, name)) != each.default}
+    if request.metadata:
+        given["metadata"] = dict(request.metadata)
+    if request.input_images:
+        given["input_images"] = [
+            source_to_json(source, f"input_images[{index}]") for index, source in enumerate(request.input_images)
+        ]
+    return given
+
+
+def _request_from_json(data: Any, *, allow_paths: bool) -> KontextRequest:
+    given = {name: value for name, value in _read_mapping(data).items() if name in FIELDS}
+    listed = given.pop("input_images", ())
+    sources = [
+        source_from_json(source, f"input_images[{index}]", allow_paths=allow_paths)
+        for index, source in enumerate(listed if isinstance(listed, list | tuple) else [listed])
+    ]
+    return KontextRequest.of(given | ({"input_images": sources} if sources else {}))
+
+
+def request_to_json_if_possible(request: KontextRequest | None) -> dict[str, Any] | None:
+    """Return a request as JSON; None if one of its input images cannot travel."""
+    try:
+        return None if request is None else _request_to_json(request)
+    except InvalidRequest:
+        return None
+
+
+def _register_hooks(converter: Any, allow_paths: bool) -> None:  # noqa: FBT001 # as `register_hooks` calls it
+    from cattrs.gen import make_dict_unstructure_fn, override  # noqa: PLC0415 # as in `serialization`
+
+    converter.register_unstructure_hook(KontextRequest, _request_to_json)
+    converter.register_structure_hook(KontextRequest, lambda data, _: _request_from_json(data, allow_paths=allow_paths))
+    for kind in (Generation, Outcome):  # what was paid for travels even if its request cannot
+        hook = override(unstruct_hook=request_to_json_if_possible)
+        converter.register_unstructure_hook(
+            kind, make_dict_unstructure_fn(kind, converter, _cattrs_omit_if_default=True, request=hook)
+        )
+
+
+register_hooks(_register_hooks)

@@ -17,8 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 GROUND = {
-    *("version", "redaction", "foreign_values", "shared_timeout"),
-    *("base_errors", "errors", "images", "models", "settings", "events"),
+    *("version", "redaction", "foreign_values", "shared_timeout", "serialization"),
+    *(
+        "base_errors",
+        "errors",
+        "images",
+        "request_rules",
+        "request_fields",
+        "request_sources",
+        "models",
+        "settings",
+        "events",
+    ),
 }
 CORE = GROUND | {"protocol", "decisions", "gateways", "store", "engine", "session"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -28,8 +38,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "shared_timeout": set(),
     "base_errors": {"redaction"},
     "images": {"base_errors", "foreign_values", "images", "redaction"},
-    "models": {"base_errors", "foreign_values", "images", "redaction"},
-    "errors": {"base_errors", "models", "redaction"},
+    "serialization": {"base_errors", "redaction"},
+    "request_rules": {"base_errors", "foreign_values", "images", "redaction", "serialization"},
+    "request_fields": {"base_errors", "foreign_values", "images", "request_rules"},
+    "request_sources": {"base_errors", "images"},
+    "models": {
+        *("base_errors", "foreign_values", "images", "redaction", "serialization"),
+        *("request_rules", "request_fields", "request_sources"),
+    },
+    "errors": {"base_errors", "models", "redaction", "serialization"},
     "settings": {"base_errors", "images", "redaction"},
     "events": {"errors", "models"},
     "protocol": GROUND | {"protocol"},

@@ -23,7 +23,17 @@ from attrs import frozen
 
 from benchmarks.soak import junk
 
-NAMES = ("responses", "gateways", "references", "estimates", "refusals", "image_heads", "prompt_files", "journals")
+NAMES = (
+    "responses",
+    "gateways",
+    "references",
+    "estimates",
+    "refusals",
+    "image_heads",
+    "stranger_requests",
+    "prompt_files",
+    "journals",
+)
 EMULATOR = "emulator"
 NOT_INSTALLED = "atheris is not installed, so nothing was fuzzed: pip install 'kontext_async[benchmarks]' (Linux only)"
 INPUT_SECONDS = 10

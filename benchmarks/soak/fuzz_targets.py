@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 from attrs import frozen
 
-from kontext_async import KontextError, KontextSession
+from kontext_async import KontextError, KontextRequest, KontextSession, Outcome, UntrustedRules
 from kontext_async.bulk import BulkRun, InvalidLine, read_requests
 from kontext_async.bulk.contact_sheet import regenerate_reports
 from kontext_async.bulk.directory import JOURNAL as NAME
@@ -60,6 +60,7 @@ KEY_FORMS = {
 """The words in an input that stand for the key in its disguises. The fuzzer knows them."""
 
 ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})")
+WIDE_RULES = UntrustedRules(allow_urls=True, models=("flux_kontext_pro",), max_safety_tolerance=6)
 NOW = datetime(2026, 1, 9, tzinfo=UTC)
 STATUSES = (200, 202, 307, 401, 403, 404, 422, 429, 500, 503)
 HTTPS_PORT = 443
@@ -176,6 +177,18 @@ def read_refusals(data: bytes) -> None:
     body = clean_body(insert_key(data[2:]), KEY)
     attempt(lambda: error_from_response(status, body, task_id="task-1"))
     attempt(lambda: retry_after(data[2:80].decode("latin-1"), NOW))
+
+
+def read_stranger_requests(data: bytes) -> None:
+    """Read the bytes as the JSON body of a stranger, and as a value that travelled."""
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    attempt(lambda: KontextRequest.from_untrusted(fields))
+    attempt(lambda: KontextRequest.from_untrusted(fields, WIDE_RULES).to_dict())
+    attempt(lambda: KontextRequest.from_dict(fields))
+    attempt(lambda: Outcome.from_dict(fields).to_dict())
 
 
 def read_image_heads(data: bytes) -> None:
@@ -352,6 +365,20 @@ TARGETS = {
         run=read_image_heads,
         seeds=[PNG, JPEG, GIF, b"RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0", b"image/png;base64,iVBORw0KGgo="],
         owner="images",
+    ),
+    "stranger_requests": Target(
+        run=read_stranger_requests,
+        seeds=_dump(
+            {
+                "prompt": "a fox",
+                "seed": 7,
+                "aspect_ratio": "16:9",
+                "input_images": ["data:image/png;base64,iVBORw0KGgo="],
+            },
+            {"prompt": "a fox", "input_images": "/etc/passwd", "output_format": "png", "model": "KEY0"},
+            {"index": 0, "request": {"prompt": "x"}, "error": {"type": "TaskFailed", "text": "KEY0"}},
+        ),
+        owner="request_rules",
     ),
     "prompt_files": Target(
         run=read_prompt_files,

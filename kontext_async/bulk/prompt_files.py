@@ -23,7 +23,8 @@ from kontext_async.bulk.lines import LineReader, is_blank
 from kontext_async.bulk.prompt_formats import FORMATS, InvalidRow, PromptRow
 from kontext_async.errors import InvalidRequest
 from kontext_async.images import MAX_IMAGE_BYTES, detect_format, is_path, resolve_path
-from kontext_async.models import MAX_INPUT_IMAGES, KontextRequest
+from kontext_async.models import KontextRequest
+from kontext_async.request_rules import MAX_INPUT_IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -129,7 +130,7 @@ class RequestReader(Iterator[KontextRequest]):
     def _request(self, row: PromptRow | InvalidRow) -> KontextRequest:
         if isinstance(row, InvalidRow):
             raise InvalidRequest(row.name, row.value, row.rule)
-        return KontextRequest.of({**self._defaults, **self._fields(row)})
+        return KontextRequest.of({}, **{**self._defaults, **self._fields(row)})
 
     def _fields(self, row: PromptRow) -> dict[str, Any]:
         """Return the fields of a row as the arguments of a request."""

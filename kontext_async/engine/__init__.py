@@ -20,8 +20,10 @@ The rooms, in the order in which a request passes them:
 - `draining`: waits for the tasks in flight, once no further request is admitted
 - `poll_loop`, `poll_workers`: poll all pending tasks, and end their waits
 - `downloader`, `fetch`, `image_paths`, `sinks`: download images into memory or files
+- `image_stream`: passes an image on while it is downloaded
 - `estimator`: asks for prices
 - `event_hub`: delivers events, and counts them
+- `request_times`: the seconds that a request spent in each of its stages
 - `request_log`: writes events and requests to the logger
 - `owned_tasks`: plain asyncio tasks with an owner
 - `context`, `clock`: what the others need

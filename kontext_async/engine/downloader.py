@@ -68,9 +68,18 @@ class Downloader:
             DownloadFailed: The download failed.
         """
         sink = MemorySink()
-        verified = await self._fetch(image, sink)
-        self._report(image, None, sink, verified)
+        await self.receive(image, sink)
         return sink.data
+
+    async def receive(self, image: GeneratedImage, sink: Sink) -> None:
+        """Download an image into a sink that is no file.
+
+        Raises:
+            DownloadFailed: The download failed.
+        """
+        began = self._clock.time()
+        verified = await self._fetch(image, sink)
+        self._report(image, None, sink, verified, began)
 
     async def save(self, image: GeneratedImage, path: Path, *, place: int | None = None, durable: bool = False) -> Path:
         """Download an image into a file, and replace an existing one. The extension is adapted to the format.
@@ -90,6 +99,7 @@ class Downloader:
         Raises:
             DownloadFailed: The download failed, or the file cannot be written.
         """
+        began = self._clock.time()
         name = re.sub(r"[^A-Za-z0-9_-]", "_", image.task_id or "image")
         with _translate_path_errors(image, self._refer(image)):
             path = await anyio.to_thread.run_sync(choose_path, path, name, place)
@@ -103,7 +113,7 @@ class Downloader:
             with anyio.CancelScope(shield=True):
                 await sink.discard()
             raise
-        self._report(image, target, sink, verified)
+        self._report(image, target, sink, verified, began)
         return target
 
     async def _fetch(self, image: GeneratedImage, sink: Sink) -> Verified:
@@ -253,9 +263,12 @@ class Downloader:
         fetch.url = self._resolve(fetch, fresh.url)
         await fetch.restart()
 
-    def _report(self, image: GeneratedImage, path: Path | None, sink: Sink, verified: Verified) -> None:
+    def _report(self, image: GeneratedImage, path: Path | None, sink: Sink, verified: Verified, began: float) -> None:
         fields = self._event_fields(image)
-        self._hub.emit(Downloaded(**fields, image=image, path=path, size=sink.size, note=verified.note))
+        seconds = self._clock.time() - began
+        self._hub.emit(
+            Downloaded(**fields, image=image, path=path, size=sink.size, note=verified.note, seconds=seconds)
+        )
 
     def _event_fields(self, image: GeneratedImage) -> dict[str, Any]:
         return {"at": self._clock.utcnow(), "task_id": image.task_id, "reference": self._refer(image)}

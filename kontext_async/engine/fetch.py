@@ -179,6 +179,8 @@ class Fetch:
         if image_format in WITHOUT_END or await self._has_end(image_format):
             return Verified(image_format, note)
         delivered = (sink.size, sink.head, sink.tail)
+        if is_as_announced and not sink.keeps_bytes:
+            return Verified(image_format, "its end was not found, but the server sent as much as it announced")
         if is_as_announced and self.without_end == delivered:
             return Verified(image_format, "the image has no end, and the server sent it so twice: it may be truncated")
         self.without_end = delivered if is_as_announced else None
@@ -211,6 +213,7 @@ class Fetch:
         await self.restart()
         self.check_size(head.version.total or 0)
         self.version = head.version
+        self.sink.total = head.version.total
 
     async def _read(self, response: Download, clock: Clock) -> bytes:
         """Return the next bytes; none at the end, also if only the framing has no end."""
@@ -224,7 +227,14 @@ class Fetch:
         return await response.read(READ_SIZE)
 
     async def _has_end(self, image_format: str) -> bool:
+        if not self.sink.keeps_bytes:
+            return seems_complete(image_format, self.sink.tail) or _fills_riff(self.sink)
         return await self.sink.inspect(partial(find_end, image_format)) is not None
+
+
+def _fills_riff(sink: Sink) -> bool:
+    """Return True for a WebP with as many bytes as its header announces (RIFF)."""
+    return sink.head[:4] == b"RIFF" and sink.size >= 8 + int.from_bytes(sink.head[4:8], "little")
 
 
 def _describe_refusal(status: int, verdict: Verdict, part: Part | None) -> str:

@@ -6,13 +6,16 @@ Nothing is logged where no handler listens: Python would print warnings on stder
 level    records
 =======  ==================================================================================================
 ERROR    the session's background work failed
-WARNING  a refusal, a failed or uncertain request, a retry, throttling, an outage, an abandoned task
+WARNING  a refusal, a failed or uncertain request, a retry, throttling, an outage, an abandoned task, a slow request
 INFO     the session starts or closes; a task is accepted, completes, or is left running by the close; a download
 DEBUG    each HTTP request: what it was, its attempt, the HTTP status, milliseconds, the task ID
 =======  ==================================================================================================
 
 `SessionLog` listens to the event stream for all but the last row; it subscribes to no event that is costly to make. An
 event for each HTTP request would be too costly, so the code that sends one calls `LoggedRequest` or `log_poll`.
+A request of more than `SLOW_AFTER` seconds is reported with those that it spent queued, sent, pending and downloading,
+in the text and as attributes; the first two are known where the logger is enabled for INFO.
+
 Records carry ``task_id``, ``attempt``, ``status`` and ``milliseconds`` as attributes where they apply. No record has a
 key, a header, a payload or the query of a URL: all texts are those of events and errors, which have none.
 """
@@ -24,6 +27,7 @@ import math
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from kontext_async.engine.request_times import RequestTimer
 from kontext_async.errors import SessionClosed, SessionCrashed
 from kontext_async.events import (
     Abandoned,
@@ -52,6 +56,9 @@ __all__ = ["LOGGER", "LoggedRequest", "SessionLog", "log_poll"]
 
 LOGGER = logging.getLogger("kontext_async")
 
+SLOW_AFTER = 30.0
+"""Seconds after which a request is reported as slow: browsers and proxies begin to give up then or soon after."""
+
 REQUESTS = {"submit": "create requests", "poll": "status requests"}
 
 LEVELS: dict[type[Event], int] = {
@@ -78,12 +85,25 @@ class SessionLog:
     def __init__(self, base_url: str) -> None:
         parts = urlsplit(base_url)
         self._origin = f"{parts.scheme}://{parts.netloc}"
+        self._timer = RequestTimer()
 
     def start(self, hub: EventHub, on_end: set[Callable[[SessionError], object]]) -> None:
         """Log that the session has started, and log its events until it ends."""
         _log(logging.INFO, f"session with {self._origin} started")
         hub.subscribe(_log_event, *LEVELS, listens=_is_logged)
+        hub.subscribe(self._log_if_slow, Accepted, Completed, Downloaded, listens=_is_timed)
         on_end.add(self._log_end)
+
+    def _log_if_slow(self, event: Event) -> None:
+        """Log a request that is slow: when it completes, and again when its slow download is there."""
+        times = self._timer.observe(event)
+        last = event.seconds if isinstance(event, Downloaded) else times.total
+        if isinstance(event, Accepted) or max(last, times.total) < SLOW_AFTER:
+            return
+        if isinstance(event, Completed) or last >= SLOW_AFTER or times.total - last < SLOW_AFTER:
+            stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in times.stages.items())
+            text = f"task {event.task_id}: slow, {times.total:.1f} s: {stages}"
+            _log(logging.WARNING, text, task_id=event.task_id, fingerprint=event.fingerprint, **times.stages)
 
     def _log_end(self, error: SessionError) -> None:
         if isinstance(error, SessionCrashed):
@@ -94,6 +114,10 @@ class SessionLog:
 
 def _is_logged(kind: type[Event]) -> bool:
     return LOGGER.isEnabledFor(LEVELS[kind])
+
+
+def _is_timed(kind: type[Event]) -> bool:
+    return LOGGER.isEnabledFor(logging.INFO if kind is Accepted else logging.WARNING)
 
 
 def _log_event(event: Event) -> None:

@@ -169,6 +169,7 @@ class Scheduler:
                 self._pauses.discard(pause)
 
     async def _send(self, submission: Submission, images: RequestImages) -> TaskRecord:
+        submission.queued_at = self._clock.time()
         if self._spending.concerns(submission.queueing.share):
             async with self._spending.reserve(submission):
                 return await self._send_until_accepted(submission, images)
@@ -339,6 +340,7 @@ class Scheduler:
         if submission.caller_cancelled:
             raise not_sent()
         self._gate.check_before_first_byte(is_trial=submission.is_trial)
+        submission.sent_at = self._clock.time()
         self._hub.emit_if_wanted(Submitting, None, self._submitting, submission)
         submission.advance(Step.CONNECT)
 
@@ -396,7 +398,14 @@ class Scheduler:
     def _accepted(self, submission: Submission, response: Response) -> Accepted:
         model = submission.request.model
         acceptance = submission.acceptance or self._gateway.read_created(response, model=model)
-        return Accepted(**self._event_fields(submission), status=acceptance.status)
+        began = submission.sent_at if submission.queued_at is None else submission.queued_at
+        return Accepted(
+            **self._event_fields(submission),
+            status=acceptance.status,
+            model=model,
+            queued=submission.sent_at - began,
+            sent=self._clock.time() - submission.sent_at,
+        )
 
     def _follow(self, submission: Submission, task: TaskRecord) -> None:
         """Poll an accepted task, unless its create request returned the end of it, or it must not be polled."""
@@ -462,7 +471,9 @@ class Scheduler:
     def _report(self, submission: Submission, error: KontextError) -> None:
         if isinstance(error, NotSubmitted):  # another worker has the request, or it is tried again
             return
-        self._hub.emit(Failed(**self._event_fields(submission), error=error))
+        began = submission.queued_at
+        elapsed = None if began is None else self._clock.time() - began
+        self._hub.emit(Failed(**self._event_fields(submission), error=error, elapsed=elapsed))
 
     def _event_fields(self, submission: Submission) -> dict[str, Any]:
         task = submission.task

@@ -37,10 +37,15 @@ class Sink(ABC):
         size: Bytes taken so far.
         head: The first bytes: at least 64, or all of them.
         tail: The last 4 KiB.
+        total: The size of the image, if its server announced it.
+        keeps_bytes: False if the bytes are passed on, and cannot be discarded or inspected.
     """
+
+    keeps_bytes = True
 
     def __init__(self) -> None:
         self.size = 0
+        self.total: int | None = None
         self.head = b""
         self.tail = b""
 

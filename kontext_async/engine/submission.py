@@ -42,6 +42,8 @@ class Submission:
         task: The accepted task; None before.
         accept_body: The body of the response that accepted it.
         acceptance: What that response says, unless it only says that the task is in progress; None before.
+        queued_at: The time from which it waits for a slot; None before.
+        sent_at: The time at which the last attempt left the queue.
     """
 
     request: KontextRequest
@@ -58,6 +60,8 @@ class Submission:
     task: TaskRecord | None = field(default=None, init=False)
     accept_body: bytes | None = field(default=None, init=False, repr=False)
     acceptance: Acceptance | None = field(default=None, init=False, repr=False)
+    queued_at: float | None = field(default=None, init=False)
+    sent_at: float = field(default=0.0, init=False)
 
     @property
     def fingerprint(self) -> str | None:

@@ -27,6 +27,7 @@ Rules: PROTOCOL.md, "Create: the request". The modules, in the order in which a 
 """
 
 from kontext_async.images.contents import READ_AHEAD, LoadedImage
+from kontext_async.images.data_uris import data_uri_size, is_data_uri
 from kontext_async.images.ends import WITHOUT_END, find_end
 from kontext_async.images.files import resolve_path
 from kontext_async.images.formats import (
@@ -58,7 +59,7 @@ from kontext_async.images.sources import (
     is_single,
     normalize,
 )
-from kontext_async.images.urls import is_url
+from kontext_async.images.urls import has_scheme, is_url
 
 __all__ = [
     "ACCEPTED_FORMATS",
@@ -75,14 +76,17 @@ __all__ = [
     "PartReader",
     "SyncReader",
     "check",
+    "data_uri_size",
     "describe_other_format",
     "detect_any_format",
     "detect_format",
     "find_end",
     "fit",
     "has_header",
+    "has_scheme",
     "is_async_reader",
     "is_complete",
+    "is_data_uri",
     "is_path",
     "is_pillow",
     "is_reader",

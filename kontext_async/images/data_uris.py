@@ -13,7 +13,15 @@ from urllib.parse import unquote_to_bytes
 
 from attrs import field, frozen
 
-__all__ = ["Base64Payload", "decode_payload", "decode_start", "is_data_uri", "largest_size", "parse_data_uri"]
+__all__ = [
+    "Base64Payload",
+    "data_uri_size",
+    "decode_payload",
+    "decode_start",
+    "is_data_uri",
+    "largest_size",
+    "parse_data_uri",
+]
 
 START = re.compile(r"\s*data:", re.IGNORECASE)
 BLANKS = b" \t\n\r\f\v"
@@ -97,6 +105,19 @@ def decode_start(uri: str, length: int) -> bytes:
 def largest_size(uri: str) -> int:
     """Return the most bytes that a data URI in base64 can have, from its length alone."""
     return len(uri) * 3 // 4
+
+
+def data_uri_size(uri: str, limit: int) -> int:
+    """Return the bytes of a data URI; of one that cannot have more than `limit`, the most that it can have.
+
+    Raises:
+        ValueError: As `parse_data_uri`.
+    """
+    size = largest_size(uri)
+    if size > limit:
+        payload = parse_data_uri(uri)
+        size = len(payload) if isinstance(payload, bytes) else payload.size
+    return size
 
 
 def _split(uri: str) -> tuple[int, bool]:

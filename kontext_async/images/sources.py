@@ -19,7 +19,7 @@ from attrs import define, field
 
 from kontext_async.base_errors import InvalidRequest
 from kontext_async.foreign_values import to_plain
-from kontext_async.images.data_uris import decode_start, is_data_uri, largest_size, parse_data_uri
+from kontext_async.images.data_uris import data_uri_size, decode_start, is_data_uri
 from kontext_async.images.formats import (
     ACCEPTED_FORMATS,
     MAX_IMAGE_BYTES,
@@ -351,10 +351,7 @@ def _check_data_uri(source: str, name: str) -> None:
     """Check a small data URI in full, and of a large one the start and the size, so that the caller does not wait."""
     try:
         head = decode_start(source, CHECKED_CHARACTERS)
-        size = len(head)
-        if largest_size(source) > MAX_IMAGE_BYTES:
-            payload = parse_data_uri(source)
-            size = len(payload) if isinstance(payload, bytes) else payload.size
+        size = data_uri_size(source, MAX_IMAGE_BYTES) if head else 0
     except ValueError as error:
         raise refuse(name, source, f"a data URI must decode: {error}") from None
     check_head(head[:SIGNATURE_LENGTH], size, name, MAX_IMAGE_BYTES, source)

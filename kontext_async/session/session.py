@@ -276,6 +276,11 @@ class KontextSession(Share):
         self._engine.ensure_running()
         return recovered
 
+    @property
+    def base_url(self) -> str:
+        """The gateway's address."""
+        return self._engine.gateway.base_url
+
     def set_max_in_flight(self, count: int) -> None:
         """Change `Limits.max_in_flight` of the running session, for example when programs share one account.
 

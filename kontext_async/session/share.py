@@ -12,6 +12,7 @@ from attrs import evolve
 
 from kontext_async.engine.batch import Batch
 from kontext_async.engine.clock import cancel_at
+from kontext_async.engine.image_stream import ImageStream
 from kontext_async.engine.task_record import TaskRecord
 from kontext_async.errors import InvalidRequest
 from kontext_async.gateways import find_reference
@@ -200,6 +201,17 @@ class Share:
         """
         self._engine.ensure_running()
         return await self._engine.downloader.read(image)
+
+    def stream(self, image: GeneratedImage) -> ImageStream:
+        """Download an image in pieces, to pass it on without storing it.
+
+        Use it with ``async with session.stream(image) as pieces``, and iterate over `pieces` there.
+
+        Raises:
+            DownloadFailed: On entering: no byte was received. In the iteration: the transfer could not be continued.
+            SessionError: The session is not running, or ended meanwhile; with the ID of the task.
+        """
+        return ImageStream(image, self._engine.downloader.receive, self._engine)
 
     @overload
     async def save(self, source: GeneratedImage, path: str | PathLike[str], *, durable: bool = False) -> Path: ...

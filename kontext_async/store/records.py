@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import cattrs
@@ -22,6 +20,7 @@ from kontext_async.errors import (
 )
 from kontext_async.models import Generation
 from kontext_async.redaction import safe_repr, truncate
+from kontext_async.serialization import make_converter
 from kontext_async.store.rows import NewRow
 
 if TYPE_CHECKING:
@@ -61,11 +60,7 @@ OWNER_DIED = "its worker ended while the request was being sent"
 
 
 def _make_converter() -> cattrs.Converter:
-    converter = cattrs.Converter(omit_if_default=True)
-    converter.register_unstructure_hook(Decimal, str)
-    converter.register_structure_hook(Decimal, lambda value, _: Decimal(value))
-    converter.register_unstructure_hook(datetime, datetime.isoformat)
-    converter.register_structure_hook(datetime, lambda value, _: datetime.fromisoformat(value))
+    converter = make_converter()
     converter.register_unstructure_hook(
         Generation, make_dict_unstructure_fn(Generation, converter, request=override(omit=True))
     )

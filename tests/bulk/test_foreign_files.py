@@ -186,7 +186,7 @@ async def test_a_run_keeps_its_directory_and_its_images_when_the_process_changes
         await session.save(await session.generate("a fox"), "in.jpg")
         run = BulkRun(session, "out", store="sqlite:///all.sqlite", run="foxes")
         monkeypatch.chdir(tmp_path / "elsewhere")
-        report = await run.execute(["a fox", {"prompt": "dusk", "input_images": "in.jpg"}])
+        report = await run.execute(["a fox", {"prompt": "dusk", "input_images": Path("in.jpg")}])
     assert report.complete
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all.sqlite", "elsewhere", "in.jpg", "out"]
     assert list((tmp_path / "elsewhere").iterdir()) == []

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from session_support import new_session, raw_server
+from session_support import new_session, raw_server, run_with_clock
 
-from kontext_async import GatewayError, KontextSession, SessionCrashed, SubmissionUncertain, TaskFailed
+from kontext_async import (
+    GatewayError,
+    GeneratedImage,
+    Generation,
+    KontextSession,
+    Limits,
+    SessionCrashed,
+    SubmissionUncertain,
+    TaskFailed,
+    TaskState,
+    TaskStatus,
+    Usage,
+)
 from kontext_async.emulator import Emulator, ErrorShape, Fault, FaultKind
+from kontext_async.engine import request_times
+from kontext_async.engine.event_hub import EventHub
+from kontext_async.engine.request_log import SessionLog
+from kontext_async.engine.request_times import RequestTimer
+from kontext_async.events import Accepted, Completed, Downloaded
 from kontext_async.gateways.vtrix_tasks import read_status
-from kontext_async.testing import FAST
+from kontext_async.testing import FAST, ManualClock
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Iterator
 
-    from kontext_async import TaskStatus
-
-
 NAME = "kontext_async"
+ONE_SLOT = Limits(max_in_flight=1)
+STATUS = TaskStatus(task_id="t", state=TaskState.IN_PROGRESS, raw_status="pending")
 
 
 @pytest.fixture
@@ -241,3 +258,50 @@ async def test_a_task_that_the_close_leaves_running_is_info_that_names_it(log: p
         task = await session.submit("a fox")
     assert f"task {task.id}: failed: SessionClosed: the session is closed (task {task.id})" in lines(log, logging.INFO)
     assert lines(log, logging.WARNING) == []
+
+
+@pytest.mark.anyio
+async def test_a_slow_request_is_a_warning_with_its_stages(clock: ManualClock, log: pytest.LogCaptureFixture) -> None:
+    async with (
+        Emulator(service_time=25.0, clock=clock.unix) as emulator,
+        KontextSession(emulator.api_key, base_url=emulator.base_url, clock=clock, limits=ONE_SLOT) as session,
+    ):
+        both = asyncio.gather(session.generate("a fox"), session.generate("a hare"))
+        await run_with_clock(both, clock, session)
+    (line,) = lines(log, logging.WARNING)
+    assert re.fullmatch(r"task \w+: slow, [\d.]+ s: queued [\d.]+ s, sent 0\.0 s, pending [\d.]+ s", line), line
+    (record,) = [record for record in log.records if record.levelno == logging.WARNING and record.name == NAME]
+    stages = vars(record)
+    assert stages["queued"] >= 25
+    assert stages["pending"] >= 25
+    assert "downloading" not in stages
+
+
+@pytest.mark.anyio
+async def test_a_slow_request_is_reported_once_and_its_slow_download_again(log: pytest.LogCaptureFixture) -> None:
+    hub = EventHub()
+    SessionLog("http://h").start(hub, set())
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    image = GeneratedImage(url="https://h/a.png", task_id="t")
+    for elapsed, downloads in ((5.0, (1.0,)), (31.0, (1.0, 45.0)), (20.0, (11.0,))):
+        generation = Generation(
+            task_id="t", model=None, request=None, images=(image,), usage=Usage(), created_at=None, elapsed=elapsed
+        )
+        hub.emit(Accepted(at=at, task_id="t", status=STATUS, queued=0.5, sent=0.5))
+        hub.emit(Completed(at=at, task_id="t", generation=generation))
+        for seconds in downloads:
+            hub.emit(Downloaded(at=at, task_id="t", image=image, path=None, size=1, seconds=seconds))
+    slow = [line.partition("slow, ")[2] for line in lines(log, logging.WARNING)]
+    assert slow == [
+        "32.0 s: queued 0.5 s, sent 0.5 s, pending 31.0 s",
+        "78.0 s: queued 0.5 s, sent 0.5 s, pending 31.0 s, downloading 46.0 s",
+        "32.0 s: queued 0.5 s, sent 0.5 s, pending 20.0 s, downloading 11.0 s",
+    ]
+
+
+def test_the_times_of_requests_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_times, "REMEMBERED_TASKS", 3)
+    timer = RequestTimer()
+    for number in range(10):
+        timer.observe(Accepted(at=datetime(2026, 1, 1, tzinfo=UTC), task_id=f"t{number}", status=STATUS, queued=1.0))
+    assert list(timer._times) == ["t7", "t8", "t9"]

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 
-async def get_from_aiohttp(app: web.Application, *paths: str) -> list[tuple[int, bytes]]:
-    """Serve an aiohttp application, and request all paths at once."""
+async def post_to_aiohttp(app: web.Application, *bodies: object) -> list[tuple[int, bytes]]:
+    """Serve an aiohttp application, and post all bodies at once."""
     async with TestClient(TestServer(app)) as client:
-        return await asyncio.gather(*(_get(client, path) for path in paths))
+        return await asyncio.gather(*(_post(client, body) for body in bodies))
 
 
-async def get_from_asgi(app: Any, *paths: str) -> list[tuple[int, bytes]]:
-    """Serve an ASGI application with uvicorn, and request all paths at once."""
-    config = uvicorn.Config(app, port=0, lifespan="on", log_level="warning")
+async def post_to_asgi(app: Any, *bodies: object) -> list[tuple[int, bytes]]:
+    """Serve an ASGI application with uvicorn, and post all bodies at once."""
+    config = uvicorn.Config(app, port=0, lifespan="on", log_level="warning", loop="asyncio")
     server = uvicorn.Server(config)
     listening = config.bind_socket()
     serving = asyncio.create_task(server.serve(sockets=[listening]))
@@ -31,13 +31,13 @@ async def get_from_asgi(app: Any, *paths: str) -> list[tuple[int, bytes]]:
             assert not serving.done(), "the server did not start"
         host, port = listening.getsockname()[:2]
         async with aiohttp.ClientSession(f"http://{host}:{port}") as client:
-            return await asyncio.gather(*(_get(client, path) for path in paths))
+            return await asyncio.gather(*(_post(client, body) for body in bodies))
     finally:
         server.should_exit = True
         await serving
         listening.close()
 
 
-async def _get(client: Any, path: str) -> tuple[int, bytes]:
-    async with client.get(path) as response:
+async def _post(client: Any, body: object) -> tuple[int, bytes]:
+    async with client.post("/images", json=body) as response:
         return response.status, await response.read()

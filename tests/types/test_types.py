@@ -38,6 +38,7 @@ from kontext_async import (
     TaskStatus,
     TaskTimeout,
     Timeouts,
+    UntrustedRules,
     Usage,
 )
 from kontext_async.events import (
@@ -204,6 +205,9 @@ def build_requests(file: io.BytesIO, image: Image.Image, path: Path, like: Reque
     assert_type(request.safety_tolerance, int | None)
     assert_type(request.model, str)
     assert_type(KontextRequest.of(like, seed=7), KontextRequest)
+    assert_type(KontextRequest.from_untrusted({"prompt": "a fox"}, UntrustedRules()), KontextRequest)
+    assert_type(KontextRequest.from_dict(request.to_dict()), KontextRequest)
+    assert_type(Outcome.from_dict({}), Outcome)
     assert_type(attrs.evolve(request, seed=8), KontextRequest)
     KontextRequest("a fox", input_images="fox.jpg")
     KontextRequest("a fox", input_images=path)

@@ -1,0 +1,73 @@
+"""The seconds that a request spent in each of its stages, from the event stream. No I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import evolve, frozen
+
+from kontext_async.events import Accepted, Completed, Downloaded
+
+if TYPE_CHECKING:
+    from kontext_async.events import Event
+
+__all__ = ["RequestTimer", "RequestTimes"]
+
+REMEMBERED_TASKS = 10_000
+"""Tasks whose times are remembered at once; the oldest is forgotten."""
+
+
+@frozen(kw_only=True)
+class RequestTimes:
+    """The seconds that a request spent in each stage; None for a stage that was not seen.
+
+    Attributes:
+        queued: Until its last attempt left the queue for a slot.
+        sent: Until the gateway had accepted it.
+        pending: Until a poll saw it completed.
+        downloading: The download of its image.
+    """
+
+    queued: float | None = None
+    sent: float | None = None
+    pending: float | None = None
+    downloading: float | None = None
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """The stages that were seen, in their order."""
+        stages = {
+            "queued": self.queued,
+            "sent": self.sent,
+            "pending": self.pending,
+            "downloading": self.downloading,
+        }
+        return {name: seconds for name, seconds in stages.items() if seconds is not None}
+
+    @property
+    def total(self) -> float:
+        """The sum of all stages that were seen."""
+        return sum(self.stages.values())
+
+
+class RequestTimer:
+    """Collects the times of requests. It must see their events in order: `Accepted`, `Completed` and `Downloaded`."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, RequestTimes] = {}
+
+    def observe(self, event: Event) -> RequestTimes:
+        """Return the times of the event's request as they are after the event."""
+        times = self._times.pop(event.task_id or "", RequestTimes())
+        match event:
+            case Accepted(queued=queued, sent=sent):
+                times = RequestTimes(queued=queued, sent=sent)
+            case Completed(generation=generation):
+                times = evolve(times, pending=generation.elapsed)
+            case Downloaded(seconds=seconds):
+                times = evolve(times, downloading=(times.downloading or 0.0) + seconds)
+        if event.task_id is not None:
+            self._times[event.task_id] = times
+            if len(self._times) > REMEMBERED_TASKS:
+                del self._times[next(iter(self._times))]
+        return times
