@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from kontext_async.cancellation import Cancellation, CancelOutcome
 from kontext_async.errors import (
     AuthenticationFailed,
     CallerLeft,
@@ -26,6 +27,7 @@ from kontext_async.errors import (
     StoreUnavailable,
     StoreUnusable,
     SubmissionUncertain,
+    TaskCancelled,
     TaskError,
     TaskFailed,
     TaskModerated,
@@ -72,6 +74,8 @@ else:
 __all__ = [
     "AuthenticationFailed",
     "CallerLeft",
+    "CancelOutcome",
+    "Cancellation",
     "ConfigurationError",
     "CostLimitReached",
     "CostUnknown",
@@ -113,6 +117,7 @@ __all__ = [
     "StoreUnavailable",
     "StoreUnusable",
     "SubmissionUncertain",
+    "TaskCancelled",
     "TaskError",
     "TaskErrorDetail",
     "TaskFailed",

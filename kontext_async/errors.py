@@ -20,9 +20,10 @@ The tree has one root. Usage errors say that the call is wrong, and nothing was 
     ├── SubmissionUncertain          the gateway may have accepted the request: fingerprint, seen, __cause__
     ├── TaskError                    the gateway has, or had, the task
     │   ├── TaskFailed               code, message
-    │   │   └── TaskModerated        the gateway refuses the prompt, an input or the result; nothing is billed
+    │   │   ├── TaskModerated        the gateway refuses the prompt, an input or the result; nothing is billed
+    │   │   └── TaskCancelled        it was cancelled, by this session or elsewhere: cost
     │   ├── TaskNotFound
-    │   └── TaskTimeout              also a TimeoutError: waited, last_status; the task keeps running
+    │   └── TaskTimeout              also a TimeoutError: waited, last_status, cancelled; the task may keep running
     ├── DownloadFailed               url (without its query), reason
     ├── StoreError                   the store of paid work cannot be used
     │   ├── StoreUnavailable         it cannot be reached or written now
@@ -45,6 +46,7 @@ from http import HTTPStatus
 from typing import Any
 
 from kontext_async.base_errors import ConfigurationError, InvalidRequest, KontextError, UsageError, restore
+from kontext_async.cancellation import Cancellation, CancelOutcome
 from kontext_async.models import KontextRequest, TaskStatus, request_to_json_if_possible
 from kontext_async.redaction import truncate
 from kontext_async.serialization import register_hooks
@@ -73,6 +75,7 @@ __all__ = [
     "StoreUnavailable",
     "StoreUnusable",
     "SubmissionUncertain",
+    "TaskCancelled",
     "TaskError",
     "TaskFailed",
     "TaskModerated",
@@ -272,6 +275,18 @@ class TaskModerated(TaskFailed):
     may_be_charged = False
 
 
+class TaskCancelled(TaskFailed):
+    """The task was cancelled, by `GenerationTask.cancel`, by `Timeouts.cancel_on_timeout`, or elsewhere.
+
+    It ended without an image. `may_be_charged` is False only if the gateway stated that it bills nothing.
+
+    Attributes:
+        cost: USD billed for the task, as far as the gateway stated it; None if it did not.
+    """
+
+    cost: Decimal | None = None
+
+
 class TaskNotFound(TaskError):
     """The gateway does not know the task, or no longer keeps it."""
 
@@ -279,23 +294,37 @@ class TaskNotFound(TaskError):
 class TaskTimeout(TaskError, TimeoutError):
     """The wait ended before the task did. The task keeps running and is billed: resume it with `attach(reference)`.
 
+    With `Timeouts.cancel_on_timeout`, it was cancelled if `cancelled` says so: then it has ended without an image.
+
     Attributes:
         waited: The length of the wait, in seconds.
         last_status: The last known status; None if the task was not polled yet.
+        cancelled: What became of the attempt to cancel the task; None if there was none.
     """
 
     retryable = True
 
     def __init__(
-        self, *, task_id: str, waited: float, last_status: TaskStatus | None, reference: str | None = None
+        self,
+        *,
+        task_id: str,
+        waited: float,
+        last_status: TaskStatus | None,
+        reference: str | None = None,
+        cancelled: CancelOutcome | None = None,
     ) -> None:
         self.waited = waited
         self.last_status = last_status
         self.reference = reference
+        self.cancelled = cancelled
+        consequence = f"the task keeps running and is billed: resume it with attach({reference or task_id!r})"
+        if cancelled is not None and cancelled.cancellation is Cancellation.IN_TIME:
+            billed = "may be billed" if cancelled.may_be_charged else "is not billed"
+            consequence = f"the task was cancelled, and {billed}"
         super().__init__(
-            f"not finished after {waited:.1f} s; the task keeps running and is billed: "
-            f"resume it with attach({reference or task_id!r})",
+            f"not finished after {waited:.1f} s; {consequence}",
             task_id=task_id,
+            may_be_charged=None if cancelled is None else cancelled.may_be_charged,
         )
 
 

@@ -13,12 +13,14 @@ from typing import Literal, TypeAlias
 
 from attrs import frozen
 
+from kontext_async.cancellation import CancelOutcome  # noqa: TC001 # as above
 from kontext_async.errors import KontextError  # noqa: TC001 # as above
 from kontext_async.models import GeneratedImage, Generation, TaskStatus  # noqa: TC001 # as above
 
 __all__ = [
     "Abandoned",
     "Accepted",
+    "CancelRequested",
     "CircuitClosed",
     "CircuitOpened",
     "Completed",
@@ -120,6 +122,16 @@ class Abandoned(_SessionEvent):
 
 
 @frozen(kw_only=True)
+class CancelRequested(_SessionEvent):
+    """The gateway was asked to cancel a task; `outcome` says what became of it.
+
+    If it was in time, a `Failed` event with `TaskCancelled` has come before.
+    """
+
+    outcome: CancelOutcome
+
+
+@frozen(kw_only=True)
 class CircuitOpened(_SessionEvent):
     """Submitting has stopped because of `error`; polling and downloads continue. The next probe is in `seconds`."""
 
@@ -158,6 +170,7 @@ Event: TypeAlias = (
     | Completed
     | Failed
     | Abandoned
+    | CancelRequested
     | CircuitOpened
     | CircuitClosed
     | Downloaded

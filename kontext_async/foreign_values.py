@@ -8,10 +8,11 @@ from __future__ import annotations
 import numbers
 import operator
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 __all__ = [
-    "FrozenTexts",
+    "FrozenMapping",
+    "freeze_mapping",
     "freeze_texts",
     "is_missing",
     "is_valid_text",
@@ -24,6 +25,8 @@ __all__ = [
 ]
 
 PLAIN_TYPES = (str, int, bool)
+T = TypeVar("T")
+
 MISSING_TYPES = ("NAType", "NaTType")
 
 
@@ -86,15 +89,15 @@ def is_valid_text(value: object) -> bool:
         return False
 
 
-class FrozenTexts(Mapping[str, str]):
+class FrozenMapping(Mapping[str, T]):
     """A mapping that does not change, can be hashed, and can be pickled."""
 
     __slots__ = ("_items",)
 
-    def __init__(self, items: Mapping[str, str]) -> None:
+    def __init__(self, items: Mapping[str, T]) -> None:
         self._items = dict(items)
 
-    def __getitem__(self, name: str) -> str:
+    def __getitem__(self, name: str) -> T:
         return self._items[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -110,18 +113,22 @@ class FrozenTexts(Mapping[str, str]):
         return repr(self._items)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return FrozenTexts, (self._items,)
+        return FrozenMapping, (self._items,)
+
+
+def freeze_mapping(value: Any) -> Any:
+    """Return a mapping as a `FrozenMapping`, and any other value unchanged: the validator refuses that."""
+    if isinstance(value, FrozenMapping) or not isinstance(value, Mapping):
+        return value
+    try:
+        return FrozenMapping(value)
+    except Exception:  # noqa: BLE001 # a foreign mapping may raise anything
+        return value
 
 
 def freeze_texts(value: Mapping[str, str] | None) -> Mapping[str, str] | None:
-    """Return a mapping as `FrozenTexts`, an empty one or a missing value as None, and any other value unchanged."""
+    """Return a mapping as a `FrozenMapping`, an empty one or a missing value as None, and any other value unchanged."""
     if value is None:
         return None
-    value = to_plain(value)
-    if not isinstance(value, Mapping) or isinstance(value, FrozenTexts):
-        return value
-    try:
-        texts = FrozenTexts(value)
-    except Exception:  # noqa: BLE001 # a foreign mapping may raise anything; the validator refuses what is not frozen
-        return value
-    return texts or None
+    texts: Mapping[str, str] = freeze_mapping(to_plain(value))
+    return None if isinstance(texts, FrozenMapping) and not texts else texts

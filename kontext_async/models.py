@@ -45,7 +45,6 @@ from kontext_async.request_sources import source_from_json, source_to_json
 from kontext_async.serialization import Serializable, register_hooks
 
 __all__ = [
-    "Cancellation",
     "Estimate",
     "FailureKind",
     "GeneratedImage",
@@ -224,17 +223,6 @@ class TaskState(enum.Enum):
     def is_terminal(self) -> bool:
         """True if the task has ended, with images or without: its state no longer changes."""
         return self is TaskState.COMPLETED or self is TaskState.FAILED
-
-
-class Cancellation(enum.Enum):
-    """The result of cancelling a task."""
-
-    IN_TIME = "in time"
-    """The task has ended without an image."""
-    TOO_LATE = "too late"
-    """The task ended before."""
-    UNKNOWN = "unknown"
-    """The task is not finished; the gateway may still cancel it."""
 
 
 class FailureKind(enum.Enum):
@@ -418,7 +406,8 @@ class SessionStatistics(Serializable):
     Attributes:
         queued: Submissions that wait for a slot.
         in_flight: Slots in use: create requests on the wire and unfinished tasks.
-        limit: The current number of slots, which adapts between 1 and `Limits.max_in_flight`.
+        limit: The current number of slots, which adapts between 1 and `Limits.max_in_flight`. Where the gateway has
+            several pools of models, the sum of those that were used.
         pending: Tasks that the session polls.
         polls_in_flight: Status requests on the wire.
         submitted: Create requests sent, retries included.

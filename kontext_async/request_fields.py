@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from kontext_async import images
 from kontext_async.base_errors import InvalidRequest
-from kontext_async.foreign_values import FrozenTexts, is_valid_text, plain_text, to_plain
+from kontext_async.foreign_values import FrozenMapping, is_valid_text, plain_text, to_plain
 from kontext_async.request_rules import MAX_INPUT_IMAGES, OUTPUT_FORMATS, RATIO_PATTERN, SAFETY_TOLERANCES
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def check_model(_: object, attribute: attrs.Attribute[str], value: object) -> No
 def check_metadata(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     """Require text by name."""
     rule = "it must be a mapping from text to text, in valid Unicode"
-    if not isinstance(value, FrozenTexts):
+    if not isinstance(value, FrozenMapping):
         raise InvalidRequest(attribute.name, value, rule)
     for item in value.items():
         if not all(map(is_valid_text, item)):

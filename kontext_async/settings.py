@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping  # attrs and users resolve it
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from attrs import field, frozen
 from attrs.validators import optional
 
 from kontext_async.base_errors import ConfigurationError
+from kontext_async.foreign_values import FrozenMapping, freeze_mapping
 from kontext_async.images import MAX_IMAGE_BYTES
 from kontext_async.redaction import safe_repr, strip_query
 
@@ -43,8 +45,12 @@ def _refuse(instance: object, name: str, value: object, rule: str) -> NoReturn:
     raise ConfigurationError(f"{type(instance).__name__}.{name}: {safe_repr(value)} is not allowed; {rule}")
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
 def _require_count(instance: object, attribute: attrs.Attribute[int], value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not _is_count(value):
         _refuse(instance, attribute.name, value, "it must be an integer of at least 1")
 
 
@@ -55,6 +61,17 @@ def _is_finite_number(value: object) -> bool:
         return math.isfinite(value)
     except OverflowError:  # an integer too large for a float
         return False
+
+
+def _freeze_counts(value: Mapping[str, int]) -> Mapping[str, int]:
+    frozen_counts: Mapping[str, int] = freeze_mapping(value)
+    return frozen_counts
+
+
+def _require_counts_by_name(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    items: dict[Any, Any] = dict(value) if isinstance(value, FrozenMapping) else {None: None}
+    if not all(isinstance(name, str) and _is_count(count) for name, count in items.items()):
+        _refuse(instance, attribute.name, value, "it must be a mapping of models to integers of at least 1")
 
 
 def _require_positive(instance: object, attribute: attrs.Attribute[float], value: Any) -> None:
@@ -96,7 +113,11 @@ class Limits:
 
     Attributes:
         max_in_flight: The most unfinished tasks at once. The session adapts to fewer if the account allows fewer.
-            24 is the figure that Black Forest Labs documents for its own API.
+            24 is the figure that Black Forest Labs documents for its own API. Where the gateway has a limit of its own
+            for a model, as for [max] of Black Forest Labs, its tasks do not count here: the most of them is the
+            gateway's figure (6), or `max_in_flight` if that is lower.
+        max_in_flight_by_model: The most unfinished tasks at once by model, where that is not right for your account:
+            ``{"flux_kontext_max": 12}``. Models that share a limit at the gateway share the largest number.
         max_connections: The most connections at once. `max_polls_in_flight` of them are reserved for status requests;
             create requests and downloads share the rest.
         max_polls_in_flight: The most status requests at once; below `max_connections`.
@@ -110,6 +131,9 @@ class Limits:
     """
 
     max_in_flight: int = field(default=24, validator=_require_count)
+    max_in_flight_by_model: Mapping[str, int] = field(
+        factory=dict, converter=_freeze_counts, validator=_require_counts_by_name
+    )
     max_connections: int = field(default=100, validator=_require_count)
     max_polls_in_flight: int = field(default=32, validator=_require_count)
     polls_per_second: float = field(default=30.0, validator=_require_positive)
@@ -136,7 +160,10 @@ class Timeouts:
         download: For downloading one image, retries included.
         wait: For one task, from acceptance to its end.
         cancel: For the response to a create request that is on the wire when its caller is cancelled or the session
-            closes. They wait for it, because the response has the ID of a task that is billed.
+            closes. They wait for it, because the response has the ID of a task that is billed. Also for cancelling a
+            task at the gateway, until its status says what became of it.
+        cancel_on_timeout: True cancels a task at the gateway when the wait for it ends by a deadline and nobody else in
+            the session waits for it, where the gateway can. The call then lasts at most `cancel` seconds longer.
     """
 
     connect: float = field(default=10.0, validator=_require_positive)
@@ -145,6 +172,7 @@ class Timeouts:
     download: float = field(default=300.0, validator=_require_positive)
     wait: float = field(default=600.0, validator=_require_positive)
     cancel: float = field(default=10.0, validator=_require_positive)
+    cancel_on_timeout: bool = field(default=False, validator=_require_flag)
 
 
 @frozen(kw_only=True)

@@ -1,6 +1,6 @@
 """Compares the speed of two checkouts of this package.
 
-``python -m benchmarks.comparison.revisions --old DIR [--new DIR] [--pairs 10]``
+``python -m benchmarks.comparison.revisions --old DIR [--new DIR] [--pairs 10] [--work NAME]``
 
 The measurements of old and new are interleaved: each pair runs every job once with each checkout, in alternating order.
 Every measurement has a new interpreter, with the checkout in PYTHONPATH, and all of them use one mock gateway, which is
@@ -217,8 +217,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--old", type=_parse_checkout, required=True, help="folder of the old checkout")
     parser.add_argument("--new", type=_parse_checkout, default=ROOT, help="folder of the new checkout (default: this)")
     parser.add_argument("--pairs", type=_parse_pairs, default=10, help="measurements of each (default: %(default)s)")
+    works = sorted({job.work for job in JOBS})
+    parser.add_argument("--work", choices=works, nargs="+", default=works, help="what to measure (default: all)")
     options = parser.parse_args(arguments)
-    comparisons = compare_revisions(options.old, options.new, options.pairs, verbose=True)
+    jobs = [job for job in JOBS if job.work in options.work]
+    comparisons = compare_revisions(options.old, options.new, options.pairs, jobs, verbose=True)
     print("\n".join(format_table(comparisons)))
     return 0 if all(each.is_accepted for each in comparisons) else 1
 

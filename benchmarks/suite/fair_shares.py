@@ -145,7 +145,7 @@ async def _measure_memory(names: int) -> float:
 
 async def _use_names(session: KontextSession, first: int, last: int) -> None:
     """Let each name take a slot, and release it."""
-    slots = session._engine.slots  # noqa: SLF001 # no request is sent
+    slots = session._engine.slots.of("flux_kontext_pro")  # noqa: SLF001 # no request is sent
     for number in range(first, last):
         share = session.share(f"user {number}")
         slot = await slots.acquire(share._queueing)  # noqa: SLF001 # as above

@@ -25,7 +25,7 @@ from kontext_async.engine import poll_workers
 from kontext_async.engine.poll_workers import PollWorkers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from benchmarks.support.measure import LoopWatch, Stopwatch
@@ -33,12 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["describe", "measure"]
 
 LOGGER = logging.getLogger("kontext_async")
-CHECK = "is_logged = LOGGER.isEnabledFor(DEBUG)"
-USES = (
-    "began = self._clock.time() if is_logged else 0.0",
-    "shown = response or (read if isinstance(read, KontextError) else None)",
-    "log_poll(task.task_id, task.failures + 1, shown, self._clock.time() - began)",
-)
+CHECK = "LOGGER.isEnabledFor(DEBUG)"
+USES = ("if began is not None:", "shown = ", "log_poll(")
 
 
 def measure(quick: bool = True, sizes: Sizes | None = None) -> dict[str, Any]:  # noqa: FBT001, FBT002 # all have it
@@ -91,20 +87,25 @@ def listen(level: int) -> Iterator[None]:
 @contextmanager
 def remove_logger() -> Iterator[None]:
     """Replace the worker by one whose source has no line for the logger."""
-    original = PollWorkers._poll  # noqa: SLF001 # its source is edited
-    source = textwrap.dedent(inspect.getsource(original))
-    lines = [line for line in source.splitlines() if CHECK not in line and "if is_logged:" not in line]
-    assert len(lines) == len(source.splitlines()) - 2
-    for use in USES:
-        (place,) = (number for number, line in enumerate(lines) if use in line)
-        del lines[place]
-    namespace: dict[str, Any] = {}
-    exec("\n".join(lines), poll_workers.__dict__, namespace)  # noqa: S102 # our own source
-    PollWorkers._poll = namespace["_poll"]  # type: ignore[method-assign] # noqa: SLF001 # put back below
+    work, read = PollWorkers._work, PollWorkers._read  # noqa: SLF001 # their sources are edited
+    PollWorkers._work = _without(work, {CHECK: "began = None"})  # type: ignore[method-assign] # noqa: SLF001 # put back below
+    PollWorkers._read = _without(read, dict.fromkeys(USES))  # type: ignore[method-assign] # noqa: SLF001 # as above
     try:
         yield
     finally:
-        PollWorkers._poll = original  # type: ignore[method-assign] # noqa: SLF001 # as above
+        PollWorkers._work, PollWorkers._read = work, read  # type: ignore[method-assign] # noqa: SLF001 # as above
+
+
+def _without(function: Callable[..., Any], places: Mapping[str, str | None]) -> Any:
+    """Return a function whose lines that have a text are replaced, or, with None, are missing."""
+    lines = textwrap.dedent(inspect.getsource(function)).splitlines()
+    for text, replacement in places.items():
+        (place,) = (number for number, line in enumerate(lines) if text in line)
+        indent = lines[place][: len(lines[place]) - len(lines[place].lstrip())]
+        lines[place : place + 1] = [] if replacement is None else [indent + replacement]
+    namespace: dict[str, Any] = {}
+    exec("\n".join(lines), poll_workers.__dict__, namespace)  # noqa: S102 # our own source
+    return namespace[function.__name__]
 
 
 def _measure_one(kind: Callable[[], AbstractContextManager[None]], address: str, sizes: Sizes) -> float:

@@ -22,6 +22,7 @@ from kontext_async.bulk.errors import RunStopped
 from kontext_async.bulk.outages import lasts
 from kontext_async.bulk.records import outcome_of
 from kontext_async.bulk.states import Consequence, consequence_of
+from kontext_async.cancellation import Cancellation
 from kontext_async.decisions.money import is_money
 from kontext_async.engine.row_journal import NotSubmitted, RowJournal, RowTaken
 from kontext_async.errors import (
@@ -35,7 +36,9 @@ from kontext_async.errors import (
     SessionError,
     StoreError,
     SubmissionUncertain,
+    TaskCancelled,
     TaskFailed,
+    TaskTimeout,
 )
 from kontext_async.store.records import error_to_dict, generation_to_dict
 from kontext_async.store.states import advance
@@ -271,7 +274,7 @@ class ItemRunner:
             task = self.session.attach(task.reference)
 
     async def _wait_and_save(self, item: Item, task: GenerationTask) -> None:
-        generation = await task.wait()
+        generation = await _wait(task)
         path, is_billed = await anyio.to_thread.run_sync(self._prepare, item.row, task.id)
         try:
             if item.row.state is not State.COMPLETED or item.row.task_id != task.id:
@@ -401,7 +404,7 @@ class ItemRunner:
         if cost is not None:
             item.reservation.settle(cost)
             self.counts.spent += cost
-        elif isinstance(error, SubmissionUncertain) or (is_paid and not isinstance(error, TaskFailed)):
+        elif isinstance(error, SubmissionUncertain | TaskCancelled) or (is_paid and not isinstance(error, TaskFailed)):
             item.reservation.leave_uncertain()
         else:
             item.reservation.release()
@@ -484,6 +487,16 @@ def _cost_of(generation: Generation, *, is_billed: bool) -> Decimal | None:
     if is_billed:
         return NOTHING
     return cost if cost is not None and is_money(cost) else None
+
+
+async def _wait(task: GenerationTask) -> Generation:
+    """Wait for a task. One that was cancelled because it took too long has failed, and is not left open."""
+    try:
+        return await task.wait()
+    except TaskTimeout as timeout:
+        if timeout.cancelled is None or timeout.cancelled.cancellation is not Cancellation.IN_TIME:
+            raise
+    return await task.wait()
 
 
 def _cost_of_failed(task: GenerationTask, error: KontextError) -> Decimal | None:

@@ -12,6 +12,7 @@ The modules, in the order in which a call passes them:
 `validation`       validates a prompt file before anything is submitted
 `signals`          turns SIGINT and SIGTERM into an orderly end
 `session`          opens the gateway, or a private emulator, and a session
+`each_task`        sends a request about each of several tasks
 `save_all`         runs a list of requests and saves their images
 `bulk_summary`     prints the plan and the report of a durable run
 `progress`         shows progress as occasional lines, or with `progress_bar`

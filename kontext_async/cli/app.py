@@ -54,6 +54,10 @@ COMMANDS: Mapping[str, str] = {
         "Wait for a task that was submitted earlier, and save its images.\n\n"
         "This costs nothing: the task was billed when the gateway accepted it."
     ),
+    "cancel": (
+        "Cancel tasks at the gateway, where it can (vtrix-queue).\n\n"
+        "The command prints for each task whether that was in time. The exit code is 0 if it was for all of them."
+    ),
     "balance": ("Print the balance of the account in USD.\n\nFireworks does not state it."),
     "emulator": (
         "Run an emulator of the gateway, to try and test things without an API key and at no cost.\n\n"

@@ -95,6 +95,7 @@ class FairQueue(Generic[T]):
     _numbers: count[int] = field(factory=count, init=False)
     _lanes: dict[tuple[int, Hashable], Lane[T]] = field(factory=dict, init=False)
     _waiting: dict[int, int] = field(factory=dict, init=False)  # requests by class
+    _in_pools: dict[Hashable, int] = field(factory=dict, init=False)  # requests by pool
     _owed: dict[int, float] = field(factory=dict, init=False)  # slot-seconds, by class, to the classes below it
 
     def share(self, options: ShareOptions, now: float) -> ShareState[T]:
@@ -122,6 +123,7 @@ class FairQueue(Generic[T]):
         self.counted += counts
         priority = share.priority
         self._waiting[priority] = self._waiting.get(priority, 0) + 1
+        self._in_pools[pool] = self._in_pools.get(pool, 0) + 1
         line = share.lines.get(pool)
         if line:
             line[ticket.number] = ticket
@@ -133,6 +135,10 @@ class FairQueue(Generic[T]):
             lane.waiting += 1
             lane.place(share)
         return ticket
+
+    def count(self, pool: Hashable) -> int:
+        """Return the number of requests that wait for a pool."""
+        return self._in_pools.get(pool, 0)
 
     def remove(self, ticket: Ticket[T], now: float) -> None:
         """Remove a request that no longer waits. Do nothing if it was removed before."""
@@ -201,6 +207,7 @@ class FairQueue(Generic[T]):
         self.queued -= 1
         self.counted -= ticket.counts
         self._leave_class(share.priority)
+        self._in_pools[pool] -= 1
         lane = self._lanes[share.priority, pool]
         if not line:
             del share.lines[pool]

@@ -1,9 +1,10 @@
 """The consequences of throttled create requests: a pause, and evidence of a full account. No await, no clock.
 
-The pause is one of the whole session. As evidence, a single throttled request proves little where hundreds are in
-flight: a rate limit or a faulty proxy that throttles a few percent would bring them down to a handful, while an account
-that is full accepts nothing else. So a high level, or a large round of growth, needs several throttled requests without
-one accepted request at their level. The *level* is the number of accepted tasks in flight.
+The pause is one of a whole pool of models: of the session, where the gateway has only one. As evidence, a single
+throttled request proves little where hundreds are in flight: a rate limit or a faulty proxy that throttles a few
+percent would bring them down to a handful, while an account that is full accepts nothing else. So a high level, or a
+large round of growth, needs several throttled requests without one accepted request at their level. The *level* is the
+number of accepted tasks in flight.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ the level is known a little late."""
 
 @define
 class SessionPause:
-    """The pause of all create requests of a session.
+    """The pause of all create requests of a pool of models: of the session, where there is one pool.
 
     Attributes:
         retries: The user's settings for pauses.
@@ -50,6 +51,10 @@ class SessionPause:
     def record_accepted(self) -> None:
         """Let the next pause be a short one again."""
         self._attempts = 0
+
+    def extend(self, until: float) -> None:
+        """Pause until a time, if the pause is not longer already."""
+        self.until = max(self.until, until)
 
     def record_throttled(self, sent_at: float, now: float, retry_after: float | None, random: float) -> float:
         """Pause from `now` on, and return the seconds: ``Retry-After``, or a backoff that doubles.
@@ -68,7 +73,7 @@ class SessionPause:
         seconds = retry_delay(retry_after, self._attempts, self.retries, random)
         if self._attempts > 1:
             seconds = max(seconds, backoff(self._attempts - 1, self.retries, random))
-        self.until = max(self.until, now + seconds)
+        self.extend(now + seconds)
         return seconds
 
 

@@ -214,6 +214,16 @@ class FaultKind(StrEnum):
     NEGOTIATED_FORMAT = "negotiated-format"
     """AVIF or HEIC if the Accept header permits it, or although it does not (`forced-…`)."""
 
+    # Cancel requests.
+    CANCEL_LATE = "cancel-late"
+    """The request is taken, and the task is cancelled `seconds` later, unless it ends before."""
+    CANCEL_IGNORED = "cancel-ignored"
+    """The request is taken, and the task runs to its end."""
+    CANCEL_REFUSED = "cancel-refused"
+    """The request is refused with 409 (or `status`), and the task runs to its end."""
+    CUT_AFTER_CANCEL = "cut-after-cancel"
+    """The task is cancelled, and the connection closes without a response."""
+
     # Webhooks.
     WEBHOOK_LOST = "webhook-lost"
     """The delivery is never sent."""

@@ -40,7 +40,8 @@ STATUS_ONLY = frozenset({Operation.STATUS})
 DOWNLOAD_ONLY = frozenset({Operation.DOWNLOAD})
 STREAM_ONLY = frozenset({Operation.STREAM})
 WEBHOOK_ONLY = frozenset({Operation.WEBHOOK})
-READ_OPERATIONS = STATUS_ONLY | STREAM_ONLY | {Operation.PRECHARGE, Operation.BALANCE, Operation.CANCEL}
+CANCEL_ONLY = frozenset({Operation.CANCEL})
+READ_OPERATIONS = STATUS_ONLY | STREAM_ONLY | CANCEL_ONLY | {Operation.PRECHARGE, Operation.BALANCE}
 API_OPERATIONS = CREATE_ONLY | READ_OPERATIONS
 JSON_OPERATIONS = CREATE_ONLY | STATUS_ONLY | {Operation.PRECHARGE, Operation.BALANCE}
 ALL_OPERATIONS = frozenset(Operation) - WEBHOOK_ONLY
@@ -200,6 +201,10 @@ FAULT_SPECS: Mapping[FaultKind, FaultSpec] = {
     FaultKind.NEGOTIATED_FORMAT: FaultSpec(
         operations=DOWNLOAD_ONLY, variants=("avif", "heic", "forced-avif", "forced-heic")
     ),
+    FaultKind.CANCEL_LATE: FaultSpec(operations=CANCEL_ONLY, seconds=1.0),
+    FaultKind.CANCEL_IGNORED: FaultSpec(operations=CANCEL_ONLY),
+    FaultKind.CANCEL_REFUSED: FaultSpec(operations=CANCEL_ONLY, status=409),
+    FaultKind.CUT_AFTER_CANCEL: FaultSpec(operations=CANCEL_ONLY, variants=("close", "reset")),
     FaultKind.WEBHOOK_LOST: FaultSpec(operations=WEBHOOK_ONLY),
     FaultKind.WEBHOOK_TWICE: FaultSpec(operations=WEBHOOK_ONLY),
     FaultKind.WEBHOOK_LATE: FaultSpec(operations=WEBHOOK_ONLY, seconds=1.0),

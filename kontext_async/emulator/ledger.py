@@ -96,6 +96,15 @@ class Ledger:
             self._digests[entry.digest or ""] += 1
         return entry.index
 
+    def refund(self, task_id: str) -> None:
+        """Record that a task is not billed after all."""
+        entry = next((each for each in reversed(self._entries) if each.task_id == task_id), None)
+        if entry is not None and entry.cost:
+            self._entries[entry.index] = evolve(entry, cost=ZERO)
+            self._billed -= 1
+            self._spent -= entry.cost
+            self._digests[entry.digest or ""] -= 1
+
     def record_response(self, index: int, status: int) -> None:
         """Record that the response to entry `index` was sent with the HTTP status `status`."""
         self._entries[index] = evolve(self._entries[index], status=status)

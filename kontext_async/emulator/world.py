@@ -4,7 +4,7 @@ Every method gets `now` in unix seconds, and random numbers where it needs some.
 
 - A task's end is decided when it is accepted; its phase at any time follows from `now`.
 - A create request is billed when it is accepted, and only then. A task that will fail is not billed, unless
-  `AccountLimits.bill_failed` says so; a cancelled task is.
+  `AccountLimits.bill_failed` says so; a cancelled task is, unless `AccountLimits.bill_cancelled` says otherwise.
 - A moderated task is never billed.
 - A task belongs to the key that created it; to every other key it is unknown. It lives in one region.
 """
@@ -78,6 +78,7 @@ class AccountLimits:
         price: USD per task before the discount.
         discount: The factor on the price.
         bill_failed: Whether tasks that fail are billed too.
+        bill_cancelled: Whether tasks that are cancelled stay billed.
     """
 
     max_tasks: int | None = None
@@ -87,6 +88,7 @@ class AccountLimits:
     price: Decimal = Decimal("0.04")
     discount: float = 1.0
     bill_failed: bool = False
+    bill_cancelled: bool = True
 
     @property
     def cost(self) -> Decimal:
@@ -199,23 +201,21 @@ class UnfinishedTasks:
     """Counts unfinished tasks, with a heap of their finish times, so that a request costs O(log n)."""
 
     def __init__(self) -> None:
-        self._finishes: list[tuple[float, str]] = []
-        self._cancelled: set[str] = set()
+        self._heap: list[tuple[float, str]] = []
+        self._finish_at: dict[str, float] = {}
 
     def add(self, task: Task) -> None:
-        """Count a task until it finishes."""
-        heapq.heappush(self._finishes, (task.finish_at, task.id))
-
-    def cancel(self, task_id: str) -> None:
-        """Stop counting an unfinished task."""
-        self._cancelled.add(task_id)
+        """Count a task until it finishes; if it is counted already, until its new time."""
+        heapq.heappush(self._heap, (task.finish_at, task.id))
+        self._finish_at[task.id] = task.finish_at
 
     def count(self, now: float) -> int:
         """Return the number of unfinished tasks at `now`."""
-        finishes = self._finishes
-        while finishes and finishes[0][0] <= now:
-            self._cancelled.discard(heapq.heappop(finishes)[1])
-        return len(finishes) - len(self._cancelled)
+        while self._heap and self._heap[0][0] <= now:
+            finish_at, task_id = heapq.heappop(self._heap)
+            if self._finish_at.get(task_id) == finish_at:
+                del self._finish_at[task_id]
+        return len(self._finish_at)
 
 
 @define(kw_only=True)
@@ -230,14 +230,9 @@ class Account:
     _by_model: dict[str, UnfinishedTasks] = field(factory=dict, init=False, repr=False)
 
     def add(self, task: Task) -> None:
-        """Count a task until it finishes."""
+        """Count a task until it finishes; if it is counted already, until its new time."""
         self._all.add(task)
         self._by_model.setdefault(task.request.model, UnfinishedTasks()).add(task)
-
-    def cancel(self, task: Task) -> None:
-        """Stop counting an unfinished task."""
-        self._all.cancel(task.id)
-        self._by_model[task.request.model].cancel(task.id)
 
     def count_unfinished(self, now: float, model: str | None = None) -> int:
         """Return the number of unfinished tasks at `now`, of all models or of one."""
@@ -364,11 +359,22 @@ class World:
         """Return the task of that ID regardless of its key: the files origin requires no key."""
         return self._tasks.get(task_id)
 
-    def cancel(self, task: Task, now: float) -> bool:
-        """End a task as failed; return False when it has already ended. Its bill stays."""
+    def cancel(self, task: Task, now: float, *, after: float = 0.0) -> bool:
+        """End a task as failed; return False when it has already ended.
+
+        Args:
+            task: The task.
+            now: The present time.
+            after: Seconds until it ends. If it ends by itself before, it was not cancelled.
+        """
         if task.phase_at(now) is not TaskPhase.IN_PROGRESS:
             return False
-        self._accounts[task.key].cancel(task)
-        task.finish_at = now
-        task.planned_outcome = evolve(task.planned_outcome, failure=(CANCELLED, "the task was cancelled"))
+        if now + after < task.finish_at:
+            task.finish_at = now + after
+            task.planned_outcome = evolve(task.planned_outcome, failure=(CANCELLED, "the task was cancelled"))
+            account = self._accounts[task.key]
+            account.add(task)
+            if not self.limits.bill_cancelled:
+                self._charge(account, -task.cost)
+                task.cost = ZERO
         return True

@@ -10,7 +10,7 @@ The rooms, in the order in which a request passes them:
 - `scheduler`: submits a request, and retries it where that is safe
 - `submission`, `attempt`: one request on its way to being accepted, and one attempt to send it
 - `spending`: keeps a session and its shares within their cost limits
-- `slots`: the semaphore under which tasks are in flight
+- `slot_pools`, `slots`: the semaphores under which tasks are in flight, one for each pool of models
 - `submission_journal`, `row_journal`: the interface of a journal that records a submission; one that writes a row
 - `transport`: HTTP over aiohttp, and nothing else
 - `whole_body`: a request body that is sent in one piece
@@ -19,6 +19,7 @@ The rooms, in the order in which a request passes them:
 - `task_record`: an accepted task, and who waits for it
 - `draining`: waits for the tasks in flight, once no further request is admitted
 - `poll_loop`, `poll_workers`: poll all pending tasks, and end their waits
+- `canceller`: cancels tasks at the gateway
 - `downloader`, `fetch`, `image_paths`, `sinks`: download images into memory or files
 - `image_stream`: passes an image on while it is downloaded
 - `estimator`: asks for prices

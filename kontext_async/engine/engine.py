@@ -17,8 +17,7 @@ import anyio
 import attrs
 
 from kontext_async.base_errors import unwrap_group
-from kontext_async.decisions.concurrency import AdaptiveLimit
-from kontext_async.decisions.throttling import SessionPause
+from kontext_async.engine.canceller import Canceller
 from kontext_async.engine.context import Context
 from kontext_async.engine.downloader import Downloader
 from kontext_async.engine.draining import wait_for_tasks
@@ -29,7 +28,7 @@ from kontext_async.engine.owned_tasks import OwnedTasks
 from kontext_async.engine.poll_loop import PollLoop
 from kontext_async.engine.request_log import SessionLog
 from kontext_async.engine.scheduler import Scheduler
-from kontext_async.engine.slots import ConcurrencySlots
+from kontext_async.engine.slot_pools import SlotPools
 from kontext_async.engine.spending import Spending
 from kontext_async.engine.stored_calls import StoredCalls
 from kontext_async.engine.submission_gate import SubmissionGate
@@ -147,12 +146,7 @@ class Engine:
             crash=self._on_crash,
         )
         uploads = UploadLimiter(settings.limits)
-        self.slots = ConcurrencySlots(
-            AdaptiveLimit(settings.limits.max_in_flight, SessionPause(settings.retries)),
-            clock,
-            settings.limits,
-            random,
-        )
+        self.slots = SlotPools(gateway, settings.limits, settings.retries, clock, random)
         self.gate = SubmissionGate(self.transport, uploads, context, on_key_refused=self._on_key_refused)
         self.poll_loop = PollLoop(self.transport, self.gate, self.slots, context)
         self._context, self._uploads = context, uploads
@@ -166,6 +160,8 @@ class Engine:
             poll_loop=self.poll_loop,
             context=context,
         )
+        self.canceller = Canceller(self.transport, self.poll_loop, context, self.start_task)
+        self.poll_loop.cancel_expired = self.canceller.cancel_expired
         self.downloader = Downloader(self.transport, self.poll_loop, context)
         self.on_end: set[Callable[[SessionError], object]] = set()
         self.on_new_ceiling: set[Callable[[], object]] = set()
@@ -295,7 +291,7 @@ class Engine:
         """
         limits = attrs.evolve(self.settings.limits, max_in_flight=count)
         self.settings = attrs.evolve(self.settings, limits=limits)
-        self.slots.set_ceiling(count)
+        self.slots.set_limits(limits)
         for callback in tuple(self.on_new_ceiling):
             callback()
 
@@ -318,11 +314,10 @@ class Engine:
     def statistics(self) -> SessionStatistics:
         """Return the current counts."""
         counts = self.hub.counts
-        limit = self.slots.adaptive_limit
         return SessionStatistics(
             queued=self.slots.queued,
-            in_flight=limit.in_flight,
-            limit=limit.limit,
+            in_flight=self.slots.in_flight,
+            limit=self.slots.limit,
             pending=self.poll_loop.pending,
             polls_in_flight=self.poll_loop.polls_in_flight,
             submitted=counts.count(Submitting),

@@ -31,12 +31,12 @@ from kontext_async.models import Generation, TaskStatus
 from kontext_async.protocol import InProgress
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
     from typing import Any
 
     from kontext_async.engine.context import Context
     from kontext_async.engine.poll_workers import Polled
-    from kontext_async.engine.slots import ConcurrencySlots
+    from kontext_async.engine.slot_pools import SlotPools
     from kontext_async.engine.submission_gate import SubmissionGate
     from kontext_async.engine.transport import Response, Transport
     from kontext_async.gateways import Reference
@@ -45,14 +45,22 @@ __all__ = ["PollLoop"]
 
 THROTTLING = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
+OK = HTTPStatus.OK.value
+STATUS = Purpose.STATUS
+
 WAKE_UPS_PER_INTERVAL = 8
 """The most wake-ups in `Polling.min_interval`."""
 
 
 class PollLoop:
-    """Polls every pending task of a session, and ends their waits."""
+    """Polls every pending task of a session, and ends their waits.
 
-    def __init__(self, transport: Transport, gate: SubmissionGate, slots: ConcurrencySlots, context: Context) -> None:
+    Attributes:
+        cancel_expired: Is called for a task that took longer than `Timeouts.wait`; returns True if the task is being
+            cancelled, so that it is polled on.
+    """
+
+    def __init__(self, transport: Transport, gate: SubmissionGate, slots: SlotPools, context: Context) -> None:
         settings = context.settings
         self._transport = transport
         self._gateway = transport.gateway
@@ -73,6 +81,7 @@ class PollLoop:
         self._workers = PollWorkers(self._queue, transport, self._handle_response, context)
         self._tasks: dict[str, TaskRecord] = {}
         self._urgent: dict[TaskRecord, asyncio.Future[Polled | KontextError]] = {}
+        self.cancel_expired: Callable[[TaskRecord], bool] = lambda _: False
 
     @property
     def pending(self) -> int:
@@ -96,7 +105,7 @@ class PollLoop:
     def learn(self, model: str, images: int, duration: float) -> None:
         """Learn from a task of an earlier session: see `AdaptiveTiming.learn`."""
         self._timing.learn((model, images), duration)
-        self._slots.durations.observe_ended((model, images), duration)
+        self._slots.waiting.durations.observe_ended((model, images), duration)
 
     def find(self, task_id: str) -> TaskRecord | None:
         """Return the record of a pending task, if there is one."""
@@ -150,7 +159,7 @@ class PollLoop:
         now = self._clock.time()
         result = result_of(task, status, now)
         if task.slots:
-            self._slots.durations.observe_ended(task.request_kind, now - task.since)
+            self._slots.waiting.durations.observe_ended(task.request_kind, now - task.since)
         if isinstance(result, Generation):
             self._hub.emit_completed(result, self._completed, task, result)
         else:
@@ -271,7 +280,7 @@ class PollLoop:
     def _retained(self, task: TaskRecord, polled: Polled) -> bytes | TaskStatus:
         """Return a status as a record keeps it: the body alone, if that says it all, because it is smaller."""
         request, response = polled.request, polled.response
-        if request and response and request.purpose is Purpose.STATUS and response.status == HTTPStatus.OK:
+        if request and response and request.purpose is STATUS and response.status == OK:
             return response.body
         return self._read_in_full(task, polled)
 
@@ -335,7 +344,8 @@ class PollLoop:
 
     def _expire_unwatched(self, task: TaskRecord, polled: Polled, now: float) -> None:
         """Stop polling a task after `Timeouts.wait`, unless somebody waits for it with a deadline of their own."""
-        if self._tasks.get(task.task_id) is task and not task.has_waiters:
+        is_unwatched = self._tasks.get(task.task_id) is task and not task.has_waiters
+        if is_unwatched and not self.cancel_expired(task):
             self._hub.emit(Abandoned(**self._event_fields(task), reason="not finished within Timeouts.wait"))
             self._untrack(task)
             has_failed = isinstance(polled.read, KontextError)

@@ -112,44 +112,53 @@ class PollWorkers:
                 self._dispatch_and_arm(now)
             task = following or await self._next_assignment()
             try:
-                polled = await self._poll(task)
+                step = self._begin(task)
+                for _ in range(1 + MAX_FOLLOWED):
+                    if isinstance(step, Polled):
+                        break
+                    began = self._clock.time() if LOGGER.isEnabledFor(DEBUG) else None
+                    received: Response | TransportError
+                    try:
+                        received = await self._transport.poll(step)
+                    except TransportError as lost:
+                        received = lost
+                    step = self._read(task, step, received, began)
             finally:
                 counts = self._queue.poll_done(task)
             now = self._clock.time()
             if counts:
-                self._handle(task, polled, now)
+                self._handle(task, step if isinstance(step, Polled) else self._give_up(task, step), now)
 
-    async def _poll(self, task: TaskRecord) -> Polled:
-        """Send a status request, and whatever requests its response leads to."""
+    def _begin(self, task: TaskRecord) -> GatewayRequest | Polled:
+        """Return the status request of a task; or the poll, if none may be sent."""
         try:
-            request = self._transport.gateway.status(task)
+            return self._transport.gateway.status(task)
         except KontextError as error:
             return Polled(None, None, self._with_task(error, task))
+
+    def _read(
+        self, task: TaskRecord, request: GatewayRequest, received: Response | TransportError, began: float | None
+    ) -> GatewayRequest | Polled:
+        """Read a response, or take note that there is none. Return the request that it leads to, or the poll."""
         response: Response | None = None
         read: Read
-        for _ in range(1 + MAX_FOLLOWED):
-            is_logged = LOGGER.isEnabledFor(DEBUG)
-            began = self._clock.time() if is_logged else 0.0
+        if isinstance(received, TransportError):
+            read = self._with_task(_no_response(received), task)
+        else:
+            response = received
             try:
-                response = await self._transport.poll(request)
-            except TransportError as lost:
-                response, read = None, self._with_task(_no_response(lost), task)
-            else:
-                read = self._read(task, request, response)
-            if is_logged:
-                shown = response or (read if isinstance(read, KontextError) else None)
-                log_poll(task.task_id, task.failures + 1, shown, self._clock.time() - began)
-            if not isinstance(read, GatewayRequest):
-                return Polled(request, response, read)
-            request = read
-        text = f"a poll leads to more than {MAX_FOLLOWED} further requests"
-        return Polled(request, response, self._with_task(GatewayUnavailable(text), task))
+                read = self._transport.gateway.read_poll(task, request, response)
+            except KontextError as error:
+                read = self._with_task(self._transport.redact(error.with_traceback(None)), task)
+        if began is not None:
+            shown = response or (read if isinstance(read, KontextError) else None)
+            log_poll(task.task_id, task.failures + 1, shown, self._clock.time() - began)
+        return read if isinstance(read, GatewayRequest) else Polled(request, response, read)
 
-    def _read(self, task: TaskRecord, request: GatewayRequest, response: Response) -> Read:
-        try:
-            return self._transport.gateway.read_poll(task, request, response)
-        except KontextError as error:
-            return self._with_task(self._transport.redact(error.with_traceback(None)), task)
+    def _give_up(self, task: TaskRecord, request: GatewayRequest) -> Polled:
+        """Return the poll of a task whose responses lead to ever more requests."""
+        text = f"a poll leads to more than {MAX_FOLLOWED} further requests"
+        return Polled(request, None, self._with_task(GatewayUnavailable(text), task))
 
     def _with_task(self, error: KontextError, task: TaskRecord) -> KontextError:
         return error.with_task(task.task_id, reference_text(task, self._transport.gateway))

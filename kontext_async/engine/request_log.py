@@ -7,7 +7,8 @@ level    records
 =======  ==================================================================================================
 ERROR    the session's background work failed
 WARNING  a refusal, a failed or uncertain request, a retry, throttling, an outage, an abandoned task, a slow request
-INFO     the session starts or closes; a task is accepted, completes, or is left running by the close; a download
+INFO     the session starts or closes; a task is accepted, completes, is to be cancelled, or is left running by the
+         close; a download
 DEBUG    each HTTP request: what it was, its attempt, the HTTP status, milliseconds, the task ID
 =======  ==================================================================================================
 
@@ -32,6 +33,7 @@ from kontext_async.errors import SessionClosed, SessionCrashed
 from kontext_async.events import (
     Abandoned,
     Accepted,
+    CancelRequested,
     CircuitClosed,
     CircuitOpened,
     Completed,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from kontext_async.cancellation import CancelOutcome
     from kontext_async.engine.clock import Clock
     from kontext_async.engine.event_hub import EventHub
     from kontext_async.engine.transport import Response
@@ -65,6 +68,7 @@ LEVELS: dict[type[Event], int] = {
     Accepted: logging.INFO,
     Completed: logging.INFO,
     Downloaded: logging.INFO,
+    CancelRequested: logging.INFO,
     CircuitClosed: logging.WARNING,
     CircuitOpened: logging.WARNING,
     Throttled: logging.WARNING,
@@ -156,12 +160,18 @@ def describe(event: Event) -> str:
             text = f"failed: {type(error).__name__}: {error}"
         case Abandoned(reason=reason):
             text = f"abandoned, {_describe_abandoned(event)}: {reason}"
-        case CircuitOpened(error=error, seconds=seconds):
-            probe = "for good" if seconds == math.inf else f"next probe in {seconds:.0f} s"
-            return f"submitting has stopped, {probe}: {type(error).__name__}: {error}"
-        case CircuitClosed(seconds=seconds):
-            return f"submitting continues after {seconds:.0f} s"
+        case CancelRequested(outcome=outcome):
+            text = f"to be cancelled: {outcome.cancellation.value}, {_describe_cost(outcome)}"
+        case CircuitOpened() | CircuitClosed():
+            return _describe_circuit(event)
     return f"{subject}: {text}"
+
+
+def _describe_circuit(event: CircuitOpened | CircuitClosed) -> str:
+    if isinstance(event, CircuitClosed):
+        return f"submitting continues after {event.seconds:.0f} s"
+    probe = "for good" if event.seconds == math.inf else f"next probe in {event.seconds:.0f} s"
+    return f"submitting has stopped, {probe}: {type(event.error).__name__}: {event.error}"
 
 
 def _describe_abandoned(event: Event) -> str:
@@ -170,11 +180,17 @@ def _describe_abandoned(event: Event) -> str:
     return f"it keeps running and is billed (to resume it, attach {event.reference or event.task_id})"
 
 
+def _describe_cost(outcome: CancelOutcome) -> str:
+    if outcome.cost is not None:
+        return f"{outcome.cost} USD"
+    return "cost unknown" if outcome.may_be_charged else "not billed"
+
+
 class LoggedRequest:
     """Logs one HTTP request when the block that sends it ends, at DEBUG.
 
     Args:
-        what: The kind of request: ``create``, ``price`` or ``download``.
+        what: The kind of request: ``create``, ``price``, ``cancel`` or ``download``.
         clock: The source of the time.
         attempt: The number of the attempt, from 1.
         task_id: The task's ID, if it is known before.

@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from kontext_async.engine.attempt import AttemptResult
     from kontext_async.engine.context import Context
     from kontext_async.engine.poll_loop import PollLoop
-    from kontext_async.engine.slots import ConcurrencySlots, Slot
+    from kontext_async.engine.slot_pools import SlotPools
+    from kontext_async.engine.slots import Slot
     from kontext_async.engine.spending import Spending
     from kontext_async.engine.submission import Submission
     from kontext_async.engine.submission_gate import SubmissionGate
@@ -73,7 +74,7 @@ class Scheduler:
         self,
         transport: Transport,
         uploads: UploadLimiter,
-        slots: ConcurrencySlots,
+        slots: SlotPools,
         gate: SubmissionGate,
         *,
         spending: Spending,
@@ -96,10 +97,9 @@ class Scheduler:
         self._end_error: KontextError | None = None
         self._pauses: set[anyio.CancelScope] = set()
 
-    @property
-    def has_room(self) -> bool:
-        """True if a request would be sent at once."""
-        return self._slots.has_room and self._gate.state is CircuitState.CLOSED
+    def has_room(self, model: str) -> bool:
+        """Return True if a request for a model would be sent at once."""
+        return self._slots.has_room(model) and self._gate.state is CircuitState.CLOSED
 
     async def submit(self, submission: Submission) -> TaskRecord:
         """Submit a request: wait for a slot, send it, and retry it where that is safe.
@@ -108,7 +108,7 @@ class Scheduler:
             KontextError: The gateway refused it, or its outcome is unknown.
         """
         try:
-            self._slots.check_room(submission.queueing)
+            self._slots.check_room(submission.queueing, submission.request.model)
             with await self._uploads.open_images(submission.request.input_images) as images:
                 return await self._send(submission, images)
         except KontextError as error:
@@ -202,8 +202,9 @@ class Scheduler:
     async def _acquire_slot(self, submission: Submission) -> Slot:
         """Take a slot once the circuit breaker admits the submission."""
         deadline: float | None = None
+        slots = self._slots.of(submission.request.model)
         while True:
-            slot = await self._slots.acquire(submission.queueing, submission.kind, priority=submission.attempt > 0)
+            slot = await slots.acquire(submission.queueing, submission.kind, priority=submission.attempt > 0)
             try:
                 admission = self._gate.admit()
             except KontextError:
@@ -376,6 +377,8 @@ class Scheduler:
             error.retry_after = requested
         if outcome is AttemptOutcome.THROTTLED:
             pause = slot.refused(requested, self._random.random())
+            if response.status == HTTPStatus.SERVICE_UNAVAILABLE:  # a 429 concerns the models of the pool
+                self._slots.pause_until(self._clock.time() + pause)
             self._hub.emit(Throttled(**self._event_fields(submission), seconds=pause, scope="submit"))
         return self._fail(FailedAttempt(outcome, error, requested))
 

@@ -11,7 +11,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from kontext_async.decisions.admission import Pace, is_full, promise, share_of_pace, wait_in_queue
 from kontext_async.decisions.durations import SlotDurations
@@ -20,7 +20,7 @@ from kontext_async.decisions.shares import UNBOUNDED
 from kontext_async.errors import KontextError, Overloaded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
     from random import Random
 
     from kontext_async.decisions.concurrency import AdaptiveLimit
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kontext_async.engine.clock import Clock, Timer
     from kontext_async.settings import Limits
 
-__all__ = ["ConcurrencySlots", "Slot"]
+__all__ = ["ConcurrencySlots", "Slot", "Waiting"]
 
 Kind: TypeAlias = tuple[str, int]
 """The model and the number of input images, which set how long a request takes."""
@@ -108,6 +108,21 @@ class Slot:
             slots.release(self.share, self.paid_until, accepted=False)
 
 
+@define(eq=False)
+class Waiting:
+    """What the slots of all pools of models share.
+
+    Attributes:
+        queue: The requests that wait, and their shares.
+        durations: The seconds for which requests occupy a slot.
+        on_release: Callbacks for the release of a slot.
+    """
+
+    queue: FairQueue[Waiter] = field(factory=FairQueue)
+    durations: SlotDurations = field(factory=SlotDurations)
+    on_release: set[Callable[[], object]] = field(factory=set)
+
+
 class ConcurrencySlots:
     """Assigns slots fairly among the shares; requests that the gateway throttled come first.
 
@@ -116,13 +131,32 @@ class ConcurrencySlots:
         durations: The seconds for which requests occupy a slot.
         queue: The requests that wait, and their shares.
         on_release: Callbacks for the release of a slot.
+
+    Args:
+        adaptive_limit: The number of slots.
+        clock: The source of the time.
+        limits: The limits on the queue.
+        random: The source of random numbers.
+        waiting: What it shares with the slots of other pools; None for slots that stand alone.
+        pool: The pool of models.
     """
 
-    def __init__(self, adaptive_limit: AdaptiveLimit, clock: Clock, limits: Limits, random: Random) -> None:
+    def __init__(
+        self,
+        adaptive_limit: AdaptiveLimit,
+        clock: Clock,
+        limits: Limits,
+        random: Random,
+        *,
+        waiting: Waiting | None = None,
+        pool: Hashable = None,
+    ) -> None:
+        waiting = Waiting() if waiting is None else waiting
         self.adaptive_limit = adaptive_limit
-        self.durations = SlotDurations()
-        self.queue: FairQueue[Waiter] = FairQueue()
-        self.on_release: set[Callable[[], object]] = set()
+        self.durations = waiting.durations
+        self.queue = waiting.queue
+        self.on_release = waiting.on_release
+        self._pool = pool
         self._clock = clock
         self._limits = limits
         self._random = random
@@ -135,7 +169,7 @@ class ConcurrencySlots:
     @property
     def queued(self) -> int:
         """The number of requests that wait for a slot."""
-        return self.queue.queued + sum(not waiter.granted.done() for waiter in self._throttled)
+        return self.queue.count(self._pool) + sum(not waiter.granted.done() for waiter in self._throttled)
 
     @property
     def has_room(self) -> bool:
@@ -200,7 +234,7 @@ class ConcurrencySlots:
             return await self._wait(waiter)
         if not queueing.is_patient:
             self._check_limits(share, now)
-        ticket = self.queue.push(share, kind[0], waiter, counts=not queueing.is_patient)
+        ticket = self.queue.push(share, self._pool, waiter, counts=not queueing.is_patient)
         timer: Timer | None = None
         if queueing.until is not None:
             timer = self._clock.call_at(queueing.until, partial(self._expire, ticket, queueing.until - now))
@@ -266,7 +300,7 @@ class ConcurrencySlots:
         """Return True if a request waits. Throttled ones that were cancelled are removed."""
         while self._throttled and self._throttled[0].granted.done():
             self._throttled.popleft()
-        return bool(self._throttled or self.queue.queued)
+        return bool(self._throttled or self.queue.count(self._pool))
 
     def _next(self, now: float) -> Waiter | None:
         """Remove the request whose turn it is, and return it; None if none waits."""
@@ -274,11 +308,14 @@ class ConcurrencySlots:
             waiter = self._throttled.popleft()
             if not waiter.granted.done():
                 return waiter
-        while ticket := self.queue.pop():
+        while ticket := self.queue.pop(self._is_own):
             if not ticket.value.granted.done():
                 return ticket.value
             self.queue.shares.drop_if_idle(ticket.share, now)  # it was cancelled in this turn of the loop
         return None
+
+    def _is_own(self, pool: Hashable) -> bool:
+        return pool == self._pool
 
     def _assign(self, share: ShareState[Waiter], kind: Kind, now: float) -> Slot:
         seconds = self.durations.expected(kind)

@@ -29,6 +29,7 @@ from kontext_async.errors import (
     Overloaded,
     RequestRejected,
     SubmissionUncertain,
+    TaskCancelled,
     TaskFailed,
     TaskNotFound,
 )
@@ -281,7 +282,7 @@ class StoredCalls:
         """Do what the row says, until there is a task or an error."""
         result: FlightResult | None = None
         while result is None:
-            if flight.row is None and (flight.call.key is None or self._scheduler.has_room):
+            if flight.row is None and (flight.call.key is None or self._scheduler.has_room(flight.request.model)):
                 result = await self._submit(flight, await self._first_journal(flight, name), images)
             else:
                 result = await self._look_at_row(flight, name, images)
@@ -426,4 +427,5 @@ def _result_step(row: Row, event: CompletedEvent | FailedEvent) -> Completed | F
         )
     kind = Expired if isinstance(event.error, TaskNotFound) else Failed
     error = error_to_dict(event.error)
-    return kind(attempt=row.attempt, task_id=event.task_id, error=error, at=time.time())
+    cost = event.error.cost if isinstance(event.error, TaskCancelled) else None
+    return kind(attempt=row.attempt, task_id=event.task_id, error=error, cost=cost, at=time.time())

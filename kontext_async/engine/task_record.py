@@ -10,7 +10,7 @@ from attrs import define, evolve, field
 
 from kontext_async.decisions.polling.entry import PollEntry
 from kontext_async.decisions.polling.watching import UNWATCHED, shortest_interval
-from kontext_async.errors import KontextError, TaskFailed, TaskModerated
+from kontext_async.errors import KontextError, TaskCancelled, TaskFailed, TaskModerated
 from kontext_async.gateways import GATEWAYS, Reference, plain_reference
 from kontext_async.models import FailureKind, Generation, KontextRequest, TaskState, TaskStatus, Usage
 from kontext_async.protocol import fingerprint
@@ -28,6 +28,13 @@ __all__ = ["Result", "TaskRecord", "TaskRecordWithDigest", "read_reference", "re
 Result: TypeAlias = Generation | KontextError
 Change: TypeAlias = "asyncio.Future[KontextError | None]"
 """The next change of a task's status, or the error that ends the wait for it."""
+
+FAILURES = {
+    FailureKind.ERROR: TaskFailed,
+    FailureKind.MODERATED: TaskModerated,
+    FailureKind.CANCELLED: TaskCancelled,
+}
+"""The error of a task that ended without an image."""
 
 PROMPT_ONLY = KontextRequest("a prompt")
 """A request that is nothing but a prompt."""
@@ -278,12 +285,15 @@ def result_of(task: TaskRecord, status: TaskStatus, now: float) -> Generation | 
     if status.state is TaskState.COMPLETED:
         return TaskFailed(task_id=task.task_id, code=None, message="it completed without an image")
     detail = status.error
-    is_moderated = detail is not None and detail.kind is FailureKind.MODERATED
-    return (TaskModerated if is_moderated else TaskFailed)(
+    failed = FAILURES[detail.kind if detail else FailureKind.ERROR](
         task_id=task.task_id,
         code=detail.code if detail else None,
         message=detail.message if detail else "no reason was given",
     )
+    if isinstance(failed, TaskCancelled):
+        failed.cost = status.usage.cost if status.usage else None
+        failed.may_be_charged = failed.cost != 0
+    return failed
 
 
 def _copy(result: Result) -> Result:

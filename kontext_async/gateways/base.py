@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from kontext_async.base_errors import ConfigurationError, InvalidRequest
+from kontext_async.cancellation import Cancellation
 from kontext_async.decisions.urls import UnusableURL, to_request_url
 from kontext_async.errors import AuthenticationFailed, GatewayError, InvalidResponse
 from kontext_async.gateways.references import Reference, is_model
@@ -30,7 +31,7 @@ from kontext_async.gateways.values import (
     TaskPlace,
     Webhook,
 )
-from kontext_async.models import Cancellation, FailureKind, TaskState, TaskStatus
+from kontext_async.models import FailureKind, TaskState, TaskStatus
 from kontext_async.protocol.errors import error_from_response, retry_after
 from kontext_async.protocol.framing import is_whole
 from kontext_async.protocol.task_ids import check_task_id
@@ -119,14 +120,14 @@ class Gateway(ABC):
         Raises:
             InvalidRequest: A field has a value that this gateway does not take.
         """
-        allowed = self.features.output_formats
-        if request.output_format is not None and request.output_format not in allowed:
-            rule = f"the gateway {self.name} takes {' or '.join(map(repr, allowed))}"
+        features = self.features
+        if request.output_format is not None and request.output_format not in features.output_formats:
+            rule = f"the gateway {self.name} takes {' or '.join(map(repr, features.output_formats))}"
             raise InvalidRequest("output_format", request.output_format, rule)
-        for field_name in ("moderation", "metadata"):
-            value = getattr(request, field_name)
-            if value is not None and not self.features.top_level_fields:
-                raise InvalidRequest(field_name, value, f"the gateway {self.name} has no such field: leave it out")
+        if not features.top_level_fields:
+            for field_name, value in (("moderation", request.moderation), ("metadata", request.metadata)):
+                if value is not None:
+                    raise InvalidRequest(field_name, value, f"the gateway {self.name} has no such field: leave it out")
         if not is_model(request.model):
             raise InvalidRequest("model", request.model, "it must be the ID of a model, and not dots alone")
 
@@ -308,17 +309,18 @@ class Gateway(ABC):
             raise InvalidRequest("reference", reference.task_id, rule)
         return reference
 
-    def judge_cancellation(self, reply: CancelReply, status: TaskStatus | None) -> Cancellation:
+    def judge_cancellation(self, status: TaskStatus | None) -> Cancellation:
         """Return what became of a task that was to be cancelled.
 
+        Only the status says that: the response to the cancel request comes before the gateway knows it, or is lost.
+
         Args:
-            reply: The gateway's response.
-            status: The task's status after that; None if it is not known.
+            status: The task's status after the cancel request; None if it is not known.
         """
         if status is None or not status.state.is_terminal:
             return Cancellation.UNKNOWN
         is_cancelled = status.error is not None and status.error.kind is FailureKind.CANCELLED
-        return Cancellation.IN_TIME if is_cancelled and reply is CancelReply.TAKEN else Cancellation.TOO_LATE
+        return Cancellation.IN_TIME if is_cancelled else Cancellation.TOO_LATE
 
     def pool_of(self, model: str) -> ModelPool:
         """Return the pool of a model."""

@@ -19,6 +19,7 @@ no user, which a `Reference` refuses.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
@@ -38,11 +39,15 @@ MAX_ADDRESS_LENGTH = 2083
 """The longest address. Black Forest Labs' API has the same limit for the URLs that it takes."""
 
 MAX_ADDRESSES = 3
+KNOWN_MODELS = 64
+"""The models that are not checked again for each request."""
+
 MODEL = re.compile(r"[A-Za-z0-9._-]{1,200}")
 PREFIX = re.compile(r"([a-z][a-z0-9-]{0,31}):")
 IS_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 
 
+@lru_cache(KNOWN_MODELS)
 def is_model(text: str) -> bool:
     """Return True if a text can be a model in a URL, without changing the path."""
     return MODEL.fullmatch(text) is not None and bool(text.strip("."))

@@ -16,7 +16,7 @@ from kontext_async.gateways.vtrix_tasks import read_accepted, read_created, read
 from kontext_async.models import KontextRequest
 from kontext_async.protocol.decoding import load_object
 from kontext_async.protocol.errors import refusal_despite_success
-from kontext_async.protocol.requests import encode_create
+from kontext_async.protocol.requests import NO_BODY, encode_create
 from kontext_async.protocol.values import USD, read_currency, read_money
 from kontext_async.redaction import truncate_body
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["VtrixGateway"]
 
 STATUS = Purpose.STATUS
+make_tuple = tuple.__new__
+"""Makes the request of a poll in half the time that the class takes."""
+
 PROBE = KontextRequest("a probe")
 """The request whose price is the probe: nothing is generated or billed."""
 
@@ -67,7 +70,7 @@ class VtrixGateway(Gateway):
         task_id = task.task_id
         is_plain = task_id.isascii() and task_id.isalnum()  # the usual ID; quoting costs as much as all the rest
         url = URL(self._task_prefix + (task_id if is_plain else quote(task_id, safe="")), encoded=True)
-        return GatewayRequest(STATUS, "GET", url, self._headers)
+        return make_tuple(GatewayRequest, (STATUS, "GET", url, self._headers, NO_BODY))
 
     def estimate(self, request: KontextRequest, images: Sequence[LoadedImage]) -> GatewayRequest | Estimate:
         """Return the price request, which has the body of a create request."""

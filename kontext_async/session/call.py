@@ -10,8 +10,7 @@ from attrs import evolve
 
 from kontext_async.engine.flight import StoreCall
 from kontext_async.engine.submission import Submission
-from kontext_async.engine.task_record import reference_text
-from kontext_async.errors import CallerLeft, ConfigurationError, GatewayUnavailable, SubmissionUncertain, TaskTimeout
+from kontext_async.errors import CallerLeft, ConfigurationError, GatewayUnavailable, SubmissionUncertain
 from kontext_async.models import Generation, KontextRequest, RequestFields
 from kontext_async.session.caller import CallerWatch
 from kontext_async.session.task import check_seconds, last_status, unwrap
@@ -155,19 +154,13 @@ class Call:
     def _on_flight(self, flight: Flight) -> None:
         self._flight = flight
 
-    def resolve_deadline(self, waited: float) -> Generation:
+    async def resolve_deadline(self, waited: float) -> Generation:
         """Return the result that came in the moment of the deadline, or raise what the deadline means."""
         submission = self._submission or (self._flight and self._flight.submission)
         task = self._task or (submission.task if submission else None)
         if task:
-            gateway = self._engine.gateway
-            timeout = TaskTimeout(
-                task_id=task.task_id,
-                waited=waited,
-                last_status=last_status(gateway, task, self.accept_body),
-                reference=reference_text(task, gateway),
-            )
-            return unwrap(task.copy_result() or timeout)
+            status = last_status(self._engine.gateway, task, self.accept_body)
+            return unwrap(await self._engine.canceller.end_wait(task, waited, status))
         if self._flight and (error := self._flight.deadline_error(waited)):
             raise error
         if submission and submission.may_be_billed:

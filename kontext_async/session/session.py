@@ -307,8 +307,8 @@ class KontextSession(Share):
             circuit=engine.gate.state.value,
             queued=slots.queued,
             is_queue_full=slots.is_queue_full,
-            in_flight=slots.adaptive_limit.in_flight,
-            limit=slots.adaptive_limit.limit,
+            in_flight=slots.in_flight,
+            limit=slots.limit,
             expected_wait=slots.expected_wait if engine.is_running else 0.0,
         )
 

@@ -104,7 +104,7 @@ class Share:
         with call, cancel_at(clock, deadline_of(clock, timeout)):
             task = GenerationTask(self._engine, await call.submit(), call.accept_body)
             return await task._wait_or_abandon()  # noqa: SLF001 # defined below
-        return call.resolve_deadline(clock.time() - began)
+        return await call.resolve_deadline(clock.time() - began)
 
     async def submit(
         self, request: RequestLike, *, journal: SubmissionJournal | None = None, **options: Unpack[CallOptions]

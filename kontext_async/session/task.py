@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from kontext_async.cancellation import CancelOutcome  # noqa: TC001 # as above
 from kontext_async.engine.clock import cancel_at
 from kontext_async.engine.task_record import refer
-from kontext_async.errors import InvalidRequest, KontextError, TaskFailed, TaskTimeout
+from kontext_async.errors import InvalidRequest, KontextError, TaskFailed
 from kontext_async.models import Generation, TaskStatus  # noqa: TC001 # attrs and users resolve them
 from kontext_async.protocol.http import Response
 
@@ -70,7 +71,7 @@ class GenerationTask:
         Raises:
             TaskFailed: The task ended without an image.
             TaskNotFound: The gateway does not know the task.
-            TaskTimeout: The task is not finished; it keeps running.
+            TaskTimeout: The task is not finished; it keeps running, unless `Timeouts.cancel_on_timeout` is set.
             GatewayError: The gateway refuses the key, or status requests have failed for too long.
             SessionError: The session is not running.
         """
@@ -85,13 +86,30 @@ class GenerationTask:
         with cancel_at(clock, deadline):
             result = await self._result()
         if result is None:  # it may still have come in the moment of the deadline
-            waited = clock.time() - began
-            result = self._record.copy_result() or TaskTimeout(
-                task_id=self.id, waited=waited, last_status=self.last_status, reference=str(self.reference)
-            )
+            result = await self._engine.canceller.end_wait(self._record, clock.time() - began, self.last_status)
         if self._engine.stored:
-            await self._engine.stored.receive(self._record, result)
+            await self._engine.stored.receive(self._record, self._record.copy_result() or result)
         return unwrap(result)
+
+    async def cancel(self) -> CancelOutcome:
+        """Cancel the task at the gateway, and return whether that was in time and what is known of the cost.
+
+        If it was in time, everybody who waits for the task gets `TaskCancelled`, and its slot is free. If it was too
+        late, they get what the task came to. If the gateway does not say what became of the task within
+        `Timeouts.cancel`, it is polled as before. Cancelling this call does not call off the cancel request.
+
+        Raises:
+            ConfigurationError: The gateway cannot cancel tasks; nothing was sent.
+            TaskNotFound: The gateway does not know the task.
+            GatewayError: The gateway refuses the key or the request.
+            SessionError: The session is not running.
+        """
+        self._ensure_running()
+        self._record = self._engine.poll_loop.find(self.id) or self._record
+        outcome = await self._engine.canceller.cancel(self._record)
+        if self._engine.stored and (result := self._record.copy_result()):
+            await self._engine.stored.receive(self._record, result)
+        return outcome
 
     async def status(self) -> TaskStatus:
         """Poll the task once, now: ahead of the schedule, but within the session's limits on status requests.

@@ -14,6 +14,7 @@ from kontext_async.errors import (
     KontextError,
     RequestRejected,
     SubmissionUncertain,
+    TaskCancelled,
     TaskFailed,
     TaskModerated,
     TaskNotFound,
@@ -53,7 +54,7 @@ UNCERTAIN = re.compile(
     r"it was not resent, because a second request may be billed too",
     re.DOTALL,
 )
-FAILURES: Mapping[str, type[TaskFailed]] = {each.__name__: each for each in (TaskFailed, TaskModerated)}
+FAILURES: Mapping[str, type[TaskFailed]] = {each.__name__: each for each in (TaskFailed, TaskModerated, TaskCancelled)}
 """The errors of a task that ended without an image, by the name that a row has."""
 
 OWNER_DIED = "its worker ended while the request was being sent"
@@ -167,6 +168,10 @@ def _rebuild_error(row: Row, request: KontextRequest | None) -> KontextError:
         failed = failed_class(task_id=row.task_id, code=_text_in(known, "code"), message="")
         failed.args = (message,)
         failed.message = message
+        if known.get("may_be_charged") is False:
+            failed.may_be_charged = False
+        if isinstance(failed, TaskCancelled):
+            failed.cost = row.cost
         return failed
     if known.get("type") == "InvalidRequest":
         return _invalid_request(known)

@@ -131,6 +131,7 @@ def test_an_emulator_has_no_address_before_its_start() -> None:
         ("discount", 1.1),
         ("discount", 0),
         ("bill_failed", 1),
+        ("bill_cancelled", 1),
         ("faults", {}),
         ("seed", "x"),
         ("url_lifetime", 0),

@@ -92,7 +92,7 @@ def test_cancelled_tasks_are_not_counted(data: st.DataObject) -> None:
     account = world.get_account("k", 0.0)
     created = [accept(world, account, seconds=seconds) for seconds in (5.0, 6.0, 7.0, math.inf)]
     for task in data.draw(st.lists(st.sampled_from(created))):
-        world.cancel(task, 1.0)
+        world.cancel(task, 1.0, after=data.draw(st.sampled_from([0.0, 1.0, 5.5])))
     now = data.draw(st.sampled_from([1.0, 5.5, 6.5, 8.0]))
     assert account.count_unfinished(now) == sum(task.phase_at(now) is TaskPhase.IN_PROGRESS for task in created)
 

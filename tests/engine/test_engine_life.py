@@ -240,8 +240,9 @@ class TestCrash:
             engine.ensure_running()
 
     async def test_a_crash_fails_the_requests_that_wait_for_a_slot(self, engine: Engine) -> None:
-        engine.slots.adaptive_limit.ceiling = 0
-        waiting = asyncio.create_task(engine.slots.acquire())
+        slots = engine.slots.of("flux_kontext_pro")
+        slots.set_ceiling(0)
+        waiting = asyncio.create_task(slots.acquire())
         await turn_loop(2)
         await crash(engine)
         with pytest.raises(SessionCrashed) as caught:

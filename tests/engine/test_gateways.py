@@ -13,6 +13,7 @@ from attrs import define, evolve
 from http_support import Request, http_response, scripted_server
 from session_support import decode_format, events_of
 
+from kontext_async.cancellation import Cancellation
 from kontext_async.emulator import Emulator, Fault
 from kontext_async.engine.clock import LoopClock
 from kontext_async.engine.engine import Engine
@@ -28,7 +29,7 @@ from kontext_async.errors import (
 )
 from kontext_async.events import Retrying, StatusReceived
 from kontext_async.gateways import GATEWAYS, Acceptance, GatewayOptions, Reference, find_reference, make_gateway
-from kontext_async.models import Cancellation, Generation, KontextRequest, Usage
+from kontext_async.models import Generation, KontextRequest, Usage
 from kontext_async.session.task import GenerationTask
 from kontext_async.testing import FAST
 
@@ -255,9 +256,8 @@ class TestQueue:
 
     async def cancel(self, client: Client, reference: Reference) -> Cancellation:
         gateway = client.engine.gateway
-        response = await client.exchange(gateway.cancel(reference))
-        reply = gateway.read_cancelled(response)
-        return gateway.judge_cancellation(reply, await client.engine.poll_loop.fetch_status(reference))
+        gateway.read_cancelled(await client.exchange(gateway.cancel(reference)))
+        return gateway.judge_cancellation(await client.engine.poll_loop.fetch_status(reference))
 
 
 class TestBfl:

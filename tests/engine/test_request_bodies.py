@@ -171,7 +171,7 @@ async def join_pieces(upload: Upload, length: int) -> bytes:
     return b"".join(pieces)
 
 
-def send_now(request: KontextRequest, **limits: int) -> Sent:
+def send_now(request: KontextRequest, **limits: Any) -> Sent:
     """Produce a request's body under limits of its own."""
     return asyncio.run(send(request, UploadLimiter(Limits(**limits))))
 

@@ -14,6 +14,7 @@ from gateways_support import DIALECTS, ID, IMAGE_URL, KEY, MODEL, body_of, new_g
 from hypothesis import given, strategies as st
 
 from kontext_async import images
+from kontext_async.cancellation import Cancellation
 from kontext_async.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -26,7 +27,6 @@ from kontext_async.errors import (
 )
 from kontext_async.gateways import (
     GATEWAYS,
-    CancelReply,
     Gateway,
     GatewayRequest,
     Purpose,
@@ -35,7 +35,6 @@ from kontext_async.gateways import (
     find_reference,
 )
 from kontext_async.models import (
-    Cancellation,
     Estimate,
     FailureKind,
     KontextRequest,
@@ -368,28 +367,27 @@ class TestReferences:
 
 class TestCancellations:
     @pytest.mark.parametrize(
-        ("reply", "state", "kind", "expected"),
+        ("state", "kind", "expected"),
         [
-            (CancelReply.TAKEN, TaskState.FAILED, FailureKind.CANCELLED, Cancellation.IN_TIME),
-            (CancelReply.TAKEN, TaskState.FAILED, FailureKind.ERROR, Cancellation.TOO_LATE),
-            (CancelReply.TAKEN, TaskState.COMPLETED, None, Cancellation.TOO_LATE),
-            (CancelReply.REFUSED, TaskState.COMPLETED, None, Cancellation.TOO_LATE),
-            (CancelReply.TAKEN, TaskState.IN_PROGRESS, None, Cancellation.UNKNOWN),
-            (CancelReply.REFUSED, TaskState.IN_PROGRESS, None, Cancellation.UNKNOWN),
+            (TaskState.FAILED, FailureKind.CANCELLED, Cancellation.IN_TIME),
+            (TaskState.FAILED, FailureKind.ERROR, Cancellation.TOO_LATE),
+            (TaskState.FAILED, FailureKind.MODERATED, Cancellation.TOO_LATE),
+            (TaskState.COMPLETED, None, Cancellation.TOO_LATE),
+            (TaskState.IN_PROGRESS, None, Cancellation.UNKNOWN),
+            (TaskState.UNKNOWN, None, Cancellation.UNKNOWN),
         ],
     )
     def test_the_status_says_what_became_of_the_task(
         self,
         gateway: Gateway,
-        reply: CancelReply,
         state: TaskState,
         kind: FailureKind | None,
         expected: Cancellation,
     ) -> None:
         error = None if kind is None else TaskErrorDetail(kind=kind)
         status = TaskStatus(task_id=ID, state=state, raw_status="x", error=error)
-        assert gateway.judge_cancellation(reply, status) is expected
-        assert gateway.judge_cancellation(reply, None) is Cancellation.UNKNOWN
+        assert gateway.judge_cancellation(status) is expected
+        assert gateway.judge_cancellation(None) is Cancellation.UNKNOWN
 
 
 def test_every_dialect_has_its_responses_here() -> None:

@@ -36,6 +36,7 @@ from kontext_async.errors import (
     StoreUnavailable,
     StoreUnusable,
     SubmissionUncertain,
+    TaskCancelled,
     TaskError,
     TaskFailed,
     TaskModerated,
@@ -71,6 +72,7 @@ TREE: dict[type[KontextError], type[Exception]] = {
     TaskError: KontextError,
     TaskFailed: TaskError,
     TaskModerated: TaskFailed,
+    TaskCancelled: TaskFailed,
     TaskNotFound: TaskError,
     TaskTimeout: TaskError,
     DownloadFailed: KontextError,
@@ -80,7 +82,7 @@ TREE: dict[type[KontextError], type[Exception]] = {
     CostLimitReached: KontextError,
 }
 RETRYABLE = {Overloaded, RateLimited, GatewayUnavailable, GatewayOutage, StoreUnavailable, TaskTimeout, DownloadFailed}
-MAY_BE_CHARGED = {SubmissionUncertain, TaskError, TaskFailed, TaskNotFound, TaskTimeout, DownloadFailed}
+MAY_BE_CHARGED = {SubmissionUncertain, TaskError, TaskCancelled, TaskFailed, TaskNotFound, TaskTimeout, DownloadFailed}
 
 PLAIN = (
     KontextError,
@@ -141,6 +143,7 @@ def build_full_error(error_class: type[KontextError]) -> KontextError:
             request_id="r1",
         ),
         TaskFailed: lambda: TaskFailed(task_id="t1", code="002", message="no"),
+        TaskCancelled: lambda: TaskCancelled(task_id="t1", code="CANCELLED", message="it was cancelled"),
         TaskModerated: lambda: TaskModerated(task_id="t1", code="Request Moderated", message="no"),
         TaskTimeout: lambda: TaskTimeout(task_id="t1", waited=12.34, last_status=STATUS),
         DownloadFailed: lambda: DownloadFailed(url="https://cdn/a.jpg", reason="cut", status=206, task_id="t1"),

@@ -11,10 +11,12 @@ import attrs
 import pytest
 
 from kontext_async import events
+from kontext_async.cancellation import Cancellation, CancelOutcome
 from kontext_async.errors import TaskNotFound
 from kontext_async.events import (
     Abandoned,
     Accepted,
+    CancelRequested,
     CircuitClosed,
     CircuitOpened,
     Completed,
@@ -37,6 +39,7 @@ IMAGE = GeneratedImage(url="https://cdn.example/a.jpg?signature=secret", task_id
 GENERATION = Generation(
     task_id="t1", model=None, request=None, images=(IMAGE,), usage=Usage(), created_at=None, elapsed=1.0
 )
+OUTCOME = CancelOutcome(task_id="t1", reference="vtrix:t1", cancellation=Cancellation.TOO_LATE, status=STATUS)
 EVENTS: list[Event] = [
     Submitting(at=AT, fingerprint="f", attempt=1),
     Accepted(at=AT, task_id="t1", fingerprint="f", status=STATUS),
@@ -48,6 +51,7 @@ EVENTS: list[Event] = [
     Completed(at=AT, task_id="t1", generation=GENERATION),
     Failed(at=AT, task_id="t1", error=TaskNotFound("gone", task_id="t1")),
     Abandoned(at=AT, task_id="t1", reason="its caller has gone"),
+    CancelRequested(at=AT, task_id="t1", outcome=OUTCOME),
     Downloaded(at=AT, task_id="t1", image=IMAGE, path=Path("a.jpg"), size=3),
 ]
 EACH_EVENT = pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)

@@ -95,7 +95,7 @@ async def test_a_queued_request_that_is_cancelled_frees_its_money(
 ) -> None:
     async with open_session(PRICE) as session:
         session.set_max_in_flight(1)
-        slot = await session._engine.slots.acquire()
+        slot = await session._engine.slots.of("flux_kontext_pro").acquire()
         waiting = asyncio.create_task(session.generate("a fox"))
         await until(lambda: session.statistics().queued == 1)
         waiting.cancel()

@@ -124,7 +124,7 @@ async def test_a_throttled_request_waits_again_without_a_limit(
     session: KontextSession, emulator: Emulator, gateway_time: ManualTime
 ) -> None:
     tasks = await fill(session, QUEUED)
-    slots = session._engine.slots
+    slots = session._engine.slots.of("flux_kontext_pro")
     again = asyncio.create_task(slots.acquire(priority=True))
     await turn_loop(3)
     assert not again.done()

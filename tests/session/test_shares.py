@@ -126,10 +126,10 @@ async def test_a_share_with_all_methods_is_used_as_a_session(
 async def test_shares_that_are_idle_are_not_kept(session: KontextSession, gateway_time: ManualTime) -> None:
     tasks = [task for number in range(SLOTS) for task in start(session.share(f"user {number}"), "a fox")]
     await until(lambda: session.statistics().accepted == SLOTS)
-    assert len(session._engine.slots.queue.shares) == SLOTS
+    assert len(session._engine.slots.waiting.queue.shares) == SLOTS
     gateway_time.advance(11.0)
     await asyncio.gather(*tasks)
-    assert len(session._engine.slots.queue.shares) == 0
+    assert len(session._engine.slots.waiting.queue.shares) == 0
     assert session.statistics().in_flight == 0
 
 
@@ -139,7 +139,7 @@ async def test_a_throttled_request_returns_what_its_share_was_charged(
     emulator.faults.script("create", [FaultKind.RATE_LIMITED])
     (task,) = start(session.share("a"), "a fox")
     await until(lambda: session.statistics().accepted == 1)
-    (state,) = session._engine.slots.queue.shares._active.values()
+    (state,) = session._engine.slots.waiting.queue.shares._active.values()
     assert state.in_flight == 1
     gateway_time.advance(11.0)
     await task

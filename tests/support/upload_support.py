@@ -9,7 +9,7 @@ import os
 import re
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -95,7 +95,7 @@ class UploadGateway:
 
 
 @asynccontextmanager
-async def upload_session(gateway: UploadGateway, **limits: int) -> AsyncIterator[KontextSession]:
+async def upload_session(gateway: UploadGateway, **limits: Any) -> AsyncIterator[KontextSession]:
     """Serve `gateway` and yield a session for it, with `Limits` of the test's own."""
     settings = attrs.evolve(FAST, limits=Limits(**limits), timeouts=Timeouts(cancel=5))
     async with (

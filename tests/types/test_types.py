@@ -16,6 +16,7 @@ import pytest
 
 import kontext_async
 from kontext_async import (
+    CancelOutcome,
     GeneratedImage,
     Generation,
     GenerationTask,
@@ -44,6 +45,7 @@ from kontext_async import (
 from kontext_async.events import (
     Abandoned,
     Accepted,
+    CancelRequested,
     CircuitClosed,
     CircuitOpened,
     Completed,
@@ -263,7 +265,7 @@ def match_errors(error: KontextError) -> None:
             timeout.with_traceback(None)
 
 
-def match_events(event: Event) -> None:  # noqa: C901 # a case for each
+def match_events(event: Event) -> None:  # noqa: C901, PLR0912 # a case for each
     assert_type(event.at, datetime)
     assert_type(event.task_id, str | None)
     assert_type(event.fingerprint, str | None)
@@ -290,6 +292,8 @@ def match_events(event: Event) -> None:  # noqa: C901 # a case for each
             assert_type(event.status, TaskStatus)
         case Abandoned():
             assert_type(event.reason, str)
+        case CancelRequested():
+            assert_type(event.outcome, CancelOutcome)
         case Downloaded():
             assert_type((event.image, event.path, event.size), tuple[GeneratedImage, Path | None, int])
         case _:

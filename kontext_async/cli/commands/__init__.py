@@ -5,6 +5,7 @@
 - `report`: regenerates the reports of a bulk run
 - `status`: prints the status of tasks
 - `fetch`: saves the images of an earlier task
+- `cancel`: cancels tasks
 - `balance`: prints the balance of the account
 - `emulator`: runs the emulator
 """

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
-import anyio
 from cyclopts import Parameter
 
+from kontext_async.cli.each_task import request_each
 from kontext_async.cli.exit_codes import ExitCode, exit_code_for
 from kontext_async.cli.options import GatewayOptions, OutputOptions
 from kontext_async.cli.output import Output, error_to_json, to_one_line
@@ -19,11 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kontext_async.models import TaskStatus
-    from kontext_async.session import KontextSession
 
 __all__ = ["status"]
-
-POLLS_AT_ONCE = 16
 
 
 async def status(
@@ -46,29 +43,15 @@ async def status(
 async def _status(ids: Sequence[str], options: GatewayOptions, output: Output) -> int:
     code = ExitCode.DONE
     async with open_session(options, output) as session:
-        for task_id, result in zip(ids, await _request_statuses(session, ids), strict=True):
+
+        async def poll(task_id: str) -> TaskStatus:
+            return await session.attach(task_id).status()
+
+        for task_id, result in await request_each(ids, poll):
             _print(task_id, result, output)
             if isinstance(result, KontextError):
                 code = max(code, exit_code_for(result))
     return code
-
-
-async def _request_statuses(session: KontextSession, ids: Sequence[str]) -> list[TaskStatus | KontextError]:
-    """Return the status of each task, or the error of its request, in the order of the IDs."""
-    results: dict[int, TaskStatus | KontextError] = {}
-    free = anyio.Semaphore(POLLS_AT_ONCE)
-
-    async def poll(index: int, task_id: str) -> None:
-        async with free:
-            try:
-                results[index] = await session.attach(task_id).status()
-            except KontextError as error:
-                results[index] = error
-
-    async with anyio.create_task_group() as group:
-        for index, task_id in enumerate(ids):
-            group.start_soon(poll, index, task_id)
-    return [results[index] for index in range(len(ids))]
 
 
 def _print(task_id: str, result: TaskStatus | KontextError, output: Output) -> None:

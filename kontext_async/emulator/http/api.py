@@ -14,7 +14,7 @@ from kontext_async.emulator.corruption import apply_odd_shape
 from kontext_async.emulator.fault_kinds import FaultKind, Operation
 from kontext_async.emulator.hostile_json import apply_hostile_shape
 from kontext_async.emulator.http.dialects import PLAIN, QUEUE
-from kontext_async.emulator.http.responder import PreparedResponse, perform_fault, prepare_refusal, send
+from kontext_async.emulator.http.responder import PreparedResponse, disconnect, perform_fault, prepare_refusal, send
 from kontext_async.emulator.http.streams import stream_task, wait_for_end
 from kontext_async.emulator.odd_dialects import apply_odd_queue_shape
 from kontext_async.emulator.validation import MODELS, parse_create, parse_queue_create
@@ -186,12 +186,25 @@ class Api:
         return await send(request, prepared, fault)
 
     async def _cancel_task(self, request: web.Request, task: Task, fault: Fault | None) -> web.StreamResponse:
-        if self.state.world.cancel(task, self.state.clock()):
-            status, text = HTTPStatus.ACCEPTED, "CANCELLATION_REQUESTED"
-        else:
+        kind = None if fault is None else fault.kind
+        status, text = HTTPStatus.ACCEPTED.value, "CANCELLATION_REQUESTED"
+        if fault is not None and kind is FaultKind.CANCEL_REFUSED:
+            status, text = fault.status or HTTPStatus.CONFLICT, "NOT_CANCELLABLE"
+        elif kind is not FaultKind.CANCEL_IGNORED and not self._cancel(task, fault):
             status, text = HTTPStatus.BAD_REQUEST, "ALREADY_COMPLETED"
+        if fault is not None and kind is FaultKind.CUT_AFTER_CANCEL:
+            disconnect(request, fault.variant or "close")
         prepared = PreparedResponse(status=status, value={"request_id": task.id, "status": text})
         return await send(request, prepared, fault)
+
+    def _cancel(self, task: Task, fault: Fault | None) -> bool:
+        """Cancel a task, now or as late as the fault says; return False when it has already ended."""
+        is_late = fault is not None and fault.kind is FaultKind.CANCEL_LATE
+        after = (fault.seconds or 0.0) if fault is not None and is_late else 0.0
+        is_taken = self.state.world.cancel(task, self.state.clock(), after=after)
+        if is_taken and not task.cost:
+            self.state.ledger.refund(task.id)
+        return is_taken
 
     # The addresses around the gateway.
 

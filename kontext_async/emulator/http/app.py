@@ -82,6 +82,7 @@ class Emulator:
         price: USD per task, before the discount.
         discount: The factor on the price, above 0, at most 1.
         bill_failed: Whether tasks that fail are billed too.
+        bill_cancelled: Whether tasks that are cancelled stay billed.
         faults: The faults, by rate or by script.
         seed: The seed of everything that is random here: service times, IDs, seeds, faults.
         url_lifetime: Seconds until a result URL expires; each status request gives a new one.
@@ -138,6 +139,7 @@ class Emulator:
     price: Decimal = field(default=Decimal("0.04"), converter=to_amount, validator=validate_amount)
     discount: float = field(default=1.0, validator=validate_number(above=0, most=1))
     bill_failed: bool = field(default=False, validator=validate_instance(bool))
+    bill_cancelled: bool = field(default=True, validator=validate_instance(bool))
     faults: Faults = field(factory=Faults, validator=validate_instance(Faults))
     seed: int = field(default=0, validator=validate_instance(int))
     url_lifetime: float = field(default=600.0, validator=validate_number(above=0))
@@ -185,6 +187,7 @@ class Emulator:
             price=self.price,
             discount=self.discount,
             bill_failed=self.bill_failed,
+            bill_cancelled=self.bill_cancelled,
         )
         return GatewayState(
             clock=self.clock,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from benchmarks.comparison.revisions import RevisionJob
+
 SMALL_JOBS = [attrs.evolve(JOBS[0], tasks=5, seconds=0.05, warm_up=0.05)] + [
     attrs.evolve(job, tasks=5, workload=FAST_WORKLOAD, polling={"interval": 0.05, "min_interval": 0.05})
     for job in JOBS[1:]
@@ -58,7 +60,10 @@ def test_table_names_the_figure_that_became_slower() -> None:
 def test_exit_code_says_if_the_new_checkout_is_slower(
     new: list[float], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def compare(old: Path, new_checkout: Path, pairs: int, *, verbose: bool) -> Sequence[Comparison]:
+    def compare(
+        old: Path, new_checkout: Path, pairs: int, jobs: Sequence[RevisionJob], *, verbose: bool
+    ) -> Sequence[Comparison]:
+        assert jobs == list(JOBS)
         return [Comparison("a thing", [1.0] * 10, new)]
 
     monkeypatch.setattr(revisions, "compare_revisions", compare)
