@@ -55,12 +55,12 @@ from kontext_async.settings import Limits, Network, Outages, Polling, Retries, S
 from kontext_async.version import __version__
 
 if TYPE_CHECKING:
-    from kontext_async.session import GenerationTask, KontextSession, SessionHealth, Share
+    from kontext_async.session import GenerationTask, KontextSession, SessionHealth, Share, Webhook
 else:
 
     def __getattr__(name: str) -> Any:
         """Import the session on first use, because it imports aiohttp, which takes most of the time."""
-        if name not in ("GenerationTask", "KontextSession", "SessionHealth", "Share"):
+        if name not in ("GenerationTask", "KontextSession", "SessionHealth", "Share", "Webhook"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from kontext_async import session  # noqa: PLC0415 # late by intent
 
@@ -130,5 +130,6 @@ __all__ = [
     "UntrustedRules",
     "Usage",
     "UsageError",
+    "Webhook",
     "__version__",
 ]

@@ -408,6 +408,9 @@ ERRORS = {name: kind for name, kind in globals().items() if isinstance(kind, typ
 
 PLAIN = (str, int, float, bool)
 
+TIMEOUT_VALUES: dict[str, Any] = {"last_status": TaskStatus, "cancelled": CancelOutcome}
+"""The attributes of `TaskTimeout` that are values of their own."""
+
 
 def _error_to_json(error: KontextError, converter: Any) -> dict[str, Any]:
     """Return an error as JSON: its class, its text, and its attributes. Causes and foreign attributes stay behind."""
@@ -415,8 +418,8 @@ def _error_to_json(error: KontextError, converter: Any) -> dict[str, Any]:
     values |= {name: str(value) for name, value in vars(error).items() if isinstance(value, Decimal)}
     if isinstance(error, SubmissionUncertain) and (request := request_to_json_if_possible(error.request)):
         values["request"] = request
-    if isinstance(error, TaskTimeout) and error.last_status:
-        values["last_status"] = converter.unstructure(error.last_status)
+    if isinstance(error, TaskTimeout):
+        values |= {name: converter.unstructure(made) for name in TIMEOUT_VALUES if (made := getattr(error, name))}
     return {"type": type(error).__name__, "text": str(error.args[0]), **values}
 
 
@@ -431,8 +434,10 @@ def _error_from_json(data: Any, converter: Any) -> KontextError:
         values |= {name: Decimal(values[name]) for name in ("spent", "limit")}
     if kind is SubmissionUncertain and values["request"]:
         values["request"] = converter.structure(values["request"], KontextRequest)
-    if kind is TaskTimeout and values["last_status"]:
-        values["last_status"] = converter.structure(values["last_status"], TaskStatus)
+    if kind is TaskCancelled and "cost" in values:
+        values["cost"] = Decimal(values["cost"])
+    if kind is TaskTimeout:
+        values |= {name: converter.structure(values[name], of) for name, of in TIMEOUT_VALUES.items() if values[name]}
     return restore(kind, (str(data.get("text", "")),), values)
 
 
@@ -440,7 +445,8 @@ ANNOTATED: dict[type[KontextError], tuple[str, ...]] = {
     **dict.fromkeys((each for each in ERRORS.values() if issubclass(each, GatewayError)), ("status", "code", "body")),
     SubmissionUncertain: ("request",),
     TaskFailed: ("code",),
-    TaskTimeout: ("last_status",),
+    TaskCancelled: ("code",),
+    TaskTimeout: ("last_status", "reference", "cancelled"),
     DownloadFailed: ("status",),
     CostUnknown: ("currency",),
 }

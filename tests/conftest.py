@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from kontext_async.events import Event
 
 pytest_plugins = ["servers_support"]
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # to compile the package takes each process a third of a second
 
 settings.register_profile("suite", settings.default, max_examples=60, deadline=None)
 settings.load_profile("suite")

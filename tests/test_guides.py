@@ -8,8 +8,10 @@ import inspect
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
+from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +100,30 @@ def test_the_test_of_the_readme_passes(kontext_emulator: Emulator) -> None:
     asyncio.run(defined["test_a_fox_is_billed_once"](kontext_emulator))
 
 
+@pytest.mark.parametrize(
+    "kontext_emulator_options", [{"service_time": 0.05, "pixels": 4096, "balance": "1.00", "region_host": "127.0.0.1"}]
+)
+@pytest.mark.parametrize("gateway", ["vtrix", "vtrix-queue", "bfl"])
+def test_ten_lines_of_the_readme_run_on_each_gateway(
+    gateway: str,
+    kontext_emulator: Emulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The regions of the emulator have the host of its base URL here, so that nothing needs to be named."""
+    monkeypatch.setenv("KONTEXT_GATEWAY", gateway)
+    [example] = [example for example in examples(README) if "session.balance()" in example.parsed]
+    assert len(example.parsed.splitlines()) == 10
+    example.namespace["KontextSession"] = KontextSession
+    example.evaluate()
+    assert (tmp_path / "red-fox.jpg").stat().st_size
+    assert kontext_emulator.ledger.billed == 3
+    printed = capsys.readouterr().out
+    assert f"resume with {gateway}:" in printed
+    assert [Decimal(found) for found in re.findall(r"balance: (\S+) USD", printed)] == [Decimal(1), Decimal("0.88")]
+
+
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="the prompt of Python 3.13 needs a terminal to paste into")
 def test_the_readme_can_be_pasted_into_the_asyncio_prompt(kontext_emulator: Emulator, tmp_path: Path) -> None:
     """A blank line inside a block would end it there, so no block has one."""
@@ -122,6 +148,7 @@ def test_a_guide_runs(guide: str, kontext_emulator: Emulator, capsys: pytest.Cap
     evaluate(PACKAGE / "guides" / guide)
     expected = {
         "bulk.md": "10 skipped, 0 USD",
+        "gateways.md": "bfl 0.040 USD\n1 billed",
         "errors_and_money.md": "not finished, and billed; resume",
         "many_users.md": "True None",
         "images.md": "aspect_ratio | '3:1' | it must be",

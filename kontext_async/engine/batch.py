@@ -133,13 +133,17 @@ class Batch:
         request: KontextRequest | None = None
         try:
             request = _to_request(given)
-            submission = Submission(request, is_prompt_only=isinstance(given, str), queueing=self._queueing)
-            task = await self._engine.submit(submission)
+            task = await self._engine.submit(self._make_submission(request, given))
             self._await_result(task, index)
         except KontextError as error:
             self._put(Outcome(index=index, request=request, error=error))
         finally:
             self._unaccepted.release()
+
+    def _make_submission(self, request: KontextRequest, given: RequestLike) -> Submission:
+        return Submission(
+            request, is_prompt_only=isinstance(given, str), queueing=self._queueing, webhook=self._engine.webhook
+        )
 
     def _await_result(self, task: TaskRecord, index: int) -> None:
         if self._closed:  # the gateway accepted it in the same turn of the loop in which the iterator was closed

@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from kontext_async.engine.clock import Clock
     from kontext_async.engine.submission import Submission
     from kontext_async.engine.task_record import TaskRecord
-    from kontext_async.gateways import Gateway
+    from kontext_async.gateways import Gateway, Webhook
     from kontext_async.settings import Settings, StoreSettings
     from kontext_async.store.base import Store
     from kontext_async.store.rows import Account
@@ -110,6 +110,7 @@ class Engine:
 
     Attributes:
         gateway: The dialect of the gateway.
+        webhook: The address to which the gateway reports the ends of tasks, unless a call names another; None for none.
         on_end: Callbacks for the end of the engine, called with the error that its waiters get.
         on_new_ceiling: Callbacks for a change of `Limits.max_in_flight`.
         is_draining: True once it admits no further request.
@@ -127,9 +128,12 @@ class Engine:
         store: Store | None = None,
         account: str | None = None,
         max_cost: Decimal | None = None,
+        webhook: Webhook | None = None,
     ) -> None:
+        gateway.check_webhook(webhook)
         self.settings = settings
         self.gateway = gateway
+        self.webhook = webhook
         self._payer = partial(_start_worker, gateway=gateway, api_key=api_key, account=account)
         self._store = store
         self.clock = clock
@@ -250,7 +254,8 @@ class Engine:
         """
         self.gateway.check(submission.request)
         if self.stored and submission.journal is None:
-            return await self.stored.submit(submission.request, StoreCall(), queueing=submission.queueing)
+            call = StoreCall(webhook=submission.webhook)
+            return await self.stored.submit(submission.request, call, queueing=submission.queueing)
         return await self.scheduler.submit(submission)
 
     async def start_worker(self, store: Store) -> Worker:

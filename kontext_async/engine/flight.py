@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kontext_async.engine.submission import Submission
     from kontext_async.engine.task_record import TaskRecord
     from kontext_async.errors import StoreError
+    from kontext_async.gateways import Webhook
     from kontext_async.models import KontextRequest
     from kontext_async.store.rows import Row, StepResult
 
@@ -34,12 +35,14 @@ class StoreCall:
         run: The name of the run.
         resend_uncertain: Send an uncertain request again.
         retry_failed: Send a failed or expired request again.
+        webhook: The address to which the gateway reports the end of the task, if this call submits the request.
     """
 
     key: str | None = None
     run: str = DEFAULT_RUN
     resend_uncertain: bool = False
     retry_failed: bool = False
+    webhook: Webhook | None = None
 
     def covers(self, other: StoreCall) -> bool:
         """Return True if this call asks for all that the other one asks for."""

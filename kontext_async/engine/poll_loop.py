@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from kontext_async.decisions.polling.adaptive import AdaptiveTiming
 from kontext_async.decisions.polling.batch_end import BatchEnd
+from kontext_async.decisions.polling.entry import Place
 from kontext_async.decisions.polling.failures import FailureAction, PollFailure, record_failure
 from kontext_async.decisions.polling.queue import GRAIN, PollQueue
 from kontext_async.decisions.resend import retry_delay
@@ -82,6 +83,7 @@ class PollLoop:
         self._tasks: dict[str, TaskRecord] = {}
         self._urgent: dict[TaskRecord, asyncio.Future[Polled | KontextError]] = {}
         self.cancel_expired: Callable[[TaskRecord], bool] = lambda _: False
+        self._to_repeat: set[TaskRecord] = set()
 
     @property
     def pending(self) -> int:
@@ -134,6 +136,27 @@ class PollLoop:
             self._queue.expedite(task, now)
         self._wake_workers(now, task.due)
         return task
+
+    def expedite(self, task_id: str) -> bool:
+        """Poll a pending task before all others, because something says that it has ended.
+
+        A poll that is in flight may have been read before that, so it is repeated.
+
+        Returns:
+            True if the task is pending in this session.
+        """
+        task = self._tasks.get(task_id)
+        if task is None:
+            return False
+        if task.place is Place.IN_FLIGHT:
+            self._to_repeat.add(task)
+        elif task.place is not Place.URGENT:
+            self._expedite(task, self._clock.time())
+        return True
+
+    def _expedite(self, task: TaskRecord, now: float) -> None:
+        self._queue.expedite(task, now)
+        self._wake_workers(now, now)
 
     async def watch(self, task: TaskRecord, every: float) -> KontextError | None:
         """Wait for the next change of a task's status, and poll it at least once in `every` seconds meanwhile.
@@ -245,6 +268,10 @@ class PollLoop:
                 future.set_result(polled)
             return
         self._handle_status(task, polled, now)
+        if self._to_repeat and task in self._to_repeat:
+            self._to_repeat.discard(task)
+            if self._tasks.get(task.task_id) is task:
+                self._expedite(task, now)
         if now - task.since >= self._wait:
             self._expire_unwatched(task, polled, now)
         if len(self._tasks) != self._judged:
@@ -364,6 +391,7 @@ class PollLoop:
     def _untrack(self, task: TaskRecord) -> None:
         if self._tasks.get(task.task_id) is task:
             del self._tasks[task.task_id]
+        self._to_repeat.discard(task)
         self._queue.remove(task)
 
     def _refer(self, task: TaskRecord) -> str:

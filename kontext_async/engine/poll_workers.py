@@ -175,6 +175,8 @@ class PollWorkers:
         if when <= now:
             self._dispatch_due(now)
             when = self._queue.wake_at()
+            if when <= now:  # no worker is idle: the first one to be done takes what is due
+                return
         when = self._queue.on_grid(when)
         if when < self._wakes_at:
             self.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
+from attrs import evolve, fields, frozen
 
 from kontext_async.events import Accepted, Completed, Downloaded
 
@@ -36,12 +36,7 @@ class RequestTimes:
     @property
     def stages(self) -> dict[str, float]:
         """The stages that were seen, in their order."""
-        stages = {
-            "queued": self.queued,
-            "sent": self.sent,
-            "pending": self.pending,
-            "downloading": self.downloading,
-        }
+        stages = {each.name: getattr(self, each.name) for each in fields(RequestTimes)}
         return {name: seconds for name, seconds in stages.items() if seconds is not None}
 
     @property

@@ -177,7 +177,7 @@ class Scheduler:
 
     async def _send_until_accepted(self, submission: Submission, images: RequestImages) -> TaskRecord:
         submission.identify(images.images)
-        outgoing = self._gateway.create(submission.request, images.images)
+        outgoing = self._gateway.create(submission.request, images.images, submission.webhook)
         while True:
             slot = await self._acquire_slot(submission)
             result = await self._await_attempt(submission, outgoing, images, slot)
@@ -310,6 +310,7 @@ class Scheduler:
         try:
             before = partial(self._before_send, submission)
             response = await self._transport.create(attempt.outgoing, attempt.upload, before=before)
+            submission.clean_response(response)
         except StoppedAtGate as stopped:
             return FailedAttempt(AttemptOutcome.STOPPED, stopped)
         except TransportError as lost:

@@ -110,7 +110,7 @@ class Slot:
 
 @define(eq=False)
 class Waiting:
-    """What the slots of all pools of models share.
+    """The state that the slots of all pools of models share.
 
     Attributes:
         queue: The requests that wait, and their shares.

@@ -342,7 +342,9 @@ class StoredCalls:
 
     async def _submit(self, flight: Flight, journal: RowJournal, images: RequestImages) -> FlightResult | None:
         """Submit the request once. Return None if the row must be looked at again."""
-        flight.submission = Submission(flight.request, journal, flight.fingerprint, queueing=flight.queueing)
+        flight.submission = Submission(
+            flight.request, journal, flight.fingerprint, queueing=flight.queueing, webhook=flight.call.webhook
+        )
         try:
             task = await self._scheduler.submit_opened(flight.submission, images)
         except RowTaken as taken:

@@ -9,7 +9,7 @@ from attrs import define, field
 from kontext_async.decisions.shares import UNBOUNDED
 from kontext_async.decisions.submission import Consequence, Interruption, Phase, Step, advance, consequence_of
 from kontext_async.errors import GatewayUnavailable
-from kontext_async.protocol import fingerprint
+from kontext_async.protocol import clean_body, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from kontext_async.decisions.shares import Queueing
     from kontext_async.engine.submission_journal import SubmissionJournal
     from kontext_async.engine.task_record import TaskRecord
-    from kontext_async.gateways import Acceptance
+    from kontext_async.gateways import Acceptance, Webhook
     from kontext_async.images import LoadedImage
     from kontext_async.models import KontextRequest
+    from kontext_async.protocol.http import Response
 
 __all__ = ["Submission", "not_sent"]
 
@@ -33,6 +34,7 @@ class Submission:
         journal: Records each step before the next one is taken.
         is_prompt_only: True if the request was made here from nothing but a prompt.
         queueing: The terms on which it waits for a slot.
+        webhook: The address to which the gateway reports the end of the task; None for none.
         attempt: The number of the current attempt, from 1.
         excused: The attempts that did not fail: they ended with 429, or were stopped before the first byte.
         phase: How far it has come: see `decisions.submission`.
@@ -51,6 +53,7 @@ class Submission:
     _fingerprint: str | None = None
     is_prompt_only: bool = field(default=False, kw_only=True)
     queueing: Queueing = field(default=UNBOUNDED, kw_only=True)
+    webhook: Webhook | None = field(default=None, kw_only=True)
     attempt: int = field(default=0, init=False)
     excused: int = field(default=0, init=False)
     phase: Phase = field(default=Phase.QUEUED, init=False)
@@ -94,6 +97,11 @@ class Submission:
     def advance(self, step: Step) -> None:
         """Go to the phase that follows a step."""
         self.phase = advance(self.phase, step)
+
+    def clean_response(self, response: Response) -> None:
+        """Remove the secret of the webhook, which the gateway may echo, from a response."""
+        if self.webhook and self.webhook.secret:
+            response.body = clean_body(response.body, self.webhook.secret)
 
     def start_sending(self) -> None:
         """Note that the request is about to go out, unless its caller was cancelled meanwhile.

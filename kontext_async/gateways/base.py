@@ -131,6 +131,15 @@ class Gateway(ABC):
         if not is_model(request.model):
             raise InvalidRequest("model", request.model, "it must be the ID of a model, and not dots alone")
 
+    def check_webhook(self, webhook: Webhook | None) -> None:
+        """Refuse a webhook that the gateway does not take; None is none.
+
+        Raises:
+            ConfigurationError: The gateway has no webhooks, or not with these options, or not with this URL.
+        """
+        if webhook is not None:
+            raise ConfigurationError(f"webhook: the gateway {self.name} has no webhooks; leave it out")
+
     @abstractmethod
     def create(
         self, request: KontextRequest, images: Sequence[LoadedImage], webhook: Webhook | None = None
@@ -283,6 +292,23 @@ class Gateway(ABC):
         """Return the time until which the URL of an image is valid; None if the URL does not state it."""
         return None
 
+    def is_authentic(self, headers: Mapping[str, str], body: bytes, secret: str) -> bool:  # noqa: ARG002 # as above
+        """Return True if a delivery of a webhook is the gateway's: it shows that it knows the secret.
+
+        Args:
+            headers: The headers, with names in any case.
+            body: The body as it came.
+            secret: The secret of the webhook.
+
+        Raises:
+            ConfigurationError: The gateway has no webhooks.
+        """
+        raise ConfigurationError(f"the gateway {self.name} has no webhooks")
+
+    def read_delivery(self, body: bytes) -> str | None:  # noqa: ARG002 # as above
+        """Return the ID of the task that a delivery of a webhook is about; None if it names none."""
+        return None
+
     # References.
 
     def refer(self, task_id: str, model: str | None = None) -> Reference:
@@ -357,7 +383,3 @@ class Gateway(ABC):
 
     def _post(self, purpose: Purpose, url: URL, body: CreateBody) -> GatewayRequest:
         return GatewayRequest(purpose, "POST", url, self._body_headers, body)
-
-    def _refuse_webhook(self, webhook: Webhook | None) -> None:
-        if webhook is not None:
-            raise ConfigurationError(f"the gateway {self.name} has no webhooks")

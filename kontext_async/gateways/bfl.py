@@ -31,6 +31,7 @@ from kontext_async.gateways.bfl_tasks import (
     make_error,
     read_task,
 )
+from kontext_async.gateways.bfl_webhooks import is_authentic, read_task_id
 from kontext_async.gateways.references import MAX_ADDRESS_LENGTH, Reference, is_model, to_address
 from kontext_async.gateways.trusted_hosts import UntrustedAddress
 from kontext_async.gateways.values import (
@@ -42,6 +43,7 @@ from kontext_async.gateways.values import (
     GatewayRequest,
     ModelPool,
     Purpose,
+    Webhook,
 )
 from kontext_async.models import Estimate, TaskState, TaskStatus
 from kontext_async.protocol.decoding import load_object
@@ -50,12 +52,12 @@ from kontext_async.protocol.http import Response
 from kontext_async.protocol.requests import collect_params, encode_body
 from kontext_async.protocol.tasks import InProgress
 from kontext_async.protocol.values import read_money, read_number
-from kontext_async.redaction import truncate, truncate_body
+from kontext_async.redaction import safe_repr, truncate, truncate_body
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kontext_async.gateways.values import TaskPlace, Webhook
+    from kontext_async.gateways.values import TaskPlace
     from kontext_async.images import LoadedImage
     from kontext_async.models import KontextRequest
 
@@ -145,8 +147,11 @@ class BflGateway(Gateway):
         self.check(request)
         params, inline = collect_params(request, images)
         params.setdefault("output_format", DEFAULT_FORMAT)
+        self.check_webhook(webhook)
         if webhook is not None:
-            params |= self._check_webhook(webhook)
+            params["webhook_url"] = to_address(webhook.url)
+            if webhook.secret is not None:
+                params["webhook_secret"] = webhook.secret
         url = self._make_url(self.variant.create_path, model=request.model)
         return self._post(Purpose.CREATE, url, encode_body(params, inline))
 
@@ -193,14 +198,13 @@ class BflGateway(Gateway):
     def _usual_url(self, task_id: str) -> URL:
         return self._make_url(self.variant.result_path, task_id=task_id)
 
-    def _check_webhook(self, webhook: Webhook) -> dict[str, object]:
-        """Return the fields of a webhook.
-
-        Raises:
-            ConfigurationError: Its task could not be polled, or the gateway would not take it.
-        """
-        if not self.features.webhook:
-            self._refuse_webhook(webhook)
+    def check_webhook(self, webhook: Webhook | None) -> None:
+        """Refuse a webhook whose task could not be polled, or that the gateway would not take."""
+        if webhook is None or not self.features.webhook:
+            super().check_webhook(webhook)
+            return
+        if not isinstance(webhook, Webhook):
+            raise ConfigurationError(f"webhook: {safe_repr(webhook)} is not allowed; it must be a Webhook")
         if not self.options.single_cluster:
             rule = (
                 "a task with a webhook has no address of its own, and its ID is enough only where every server behind "
@@ -212,8 +216,6 @@ class BflGateway(Gateway):
         if address is None or not address.startswith(schemes) or len(webhook.url) > MAX_ADDRESS_LENGTH:
             rule = f"its URL must be https with a host, without a user, of at most {MAX_ADDRESS_LENGTH} characters"
             raise ConfigurationError(f"webhook: {rule}")
-        secret = {} if webhook.secret is None else {"webhook_secret": webhook.secret}
-        return {"webhook_url": address, **secret}
 
     # What came.
 
@@ -350,6 +352,16 @@ class BflGateway(Gateway):
         """Return None also if a task that does not exist is not found."""
         is_own = response.status == HTTPStatus.NOT_FOUND and isinstance(load_any(response.body).get("status"), str)
         return None if is_own else super().read_probe(response)
+
+    def is_authentic(self, headers: Mapping[str, str], body: bytes, secret: str) -> bool:
+        """Return True if a delivery has the secret in either documented form."""
+        if not self.features.webhook:
+            return super().is_authentic(headers, body, secret)
+        return is_authentic(headers, body, secret)
+
+    def read_delivery(self, body: bytes) -> str | None:
+        """Return the ID that either documented form of a body has."""
+        return read_task_id(body)
 
     def read_expiry(self, url: str) -> datetime | None:
         """Return the time of the signature's ``se``, as Azure writes it."""

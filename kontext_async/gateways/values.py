@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from attrs import Attribute, field, frozen
@@ -33,6 +34,8 @@ __all__ = [
     "TaskPlace",
     "Webhook",
 ]
+
+SECRET = re.compile(r"[!-~]+")
 
 ACCEPTED = "accepted"
 """The raw status of a task whose create response has none."""
@@ -154,17 +157,30 @@ class ModelPool:
     max_in_flight: int = 24
 
 
+def _check_url(_: Webhook, __: Attribute[str], value: object) -> None:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"webhook: {safe_repr(value)} is not allowed as its URL; it must be text")
+
+
+def _check_secret(_: Webhook, __: Attribute[str | None], value: object) -> None:
+    if value is not None and (not isinstance(value, str) or SECRET.fullmatch(value) is None):
+        raise ConfigurationError("webhook: its secret must be visible ASCII characters, because a header has it")
+
+
 @frozen(kw_only=True)
 class Webhook:
     """An address to which the gateway reports the end of a task.
 
     Attributes:
         url: The address.
-        secret: The text by which the receiver knows the gateway; None for none.
+        secret: The text by which the receiver knows the gateway; None for none. No error and no ``repr`` shows it.
+
+    Raises:
+        ConfigurationError: The URL is no text, or the secret is not visible ASCII.
     """
 
-    url: str = field(repr=strip_query)
-    secret: str | None = field(default=None, repr=False)
+    url: str = field(repr=strip_query, validator=_check_url)
+    secret: str | None = field(default=None, repr=False, validator=_check_secret)
 
 
 def _check_boolean(_: GatewayOptions, attribute: Attribute[bool], value: object) -> None:

@@ -62,7 +62,7 @@ class VtrixGateway(Gateway):
     ) -> GatewayRequest:
         """Return the create request: see `Gateway.create`."""
         self.check(request)
-        self._refuse_webhook(webhook)
+        self.check_webhook(webhook)
         return self._post(Purpose.CREATE, self._create_url, encode_create(request, images))
 
     def status(self, task: TaskPlace) -> GatewayRequest:

@@ -89,7 +89,7 @@ class VtrixQueueGateway(VtrixGateway):
     ) -> GatewayRequest:
         """Return the create request: the bare fields of the model."""
         self.check(request)
-        self._refuse_webhook(webhook)
+        self.check_webhook(webhook)
         params, inline = collect_params(request, images)
         url = URL(self._queue_prefix + request.model, encoded=True)
         return self._post(Purpose.CREATE, url, encode_body(params, inline))

@@ -11,4 +11,10 @@
     Starlette, and so FastAPI; its responses work in Litestar too: ``pip install 'kontext_async[starlette]'``.
 ``opentelemetry``
     Spans and metrics of a session: ``pip install 'kontext_async[opentelemetry]'``.
+``webhooks``
+    What the handlers of webhooks share: a delivery is read within a bound, and given to the session.
+``aiohttp_webhook``
+    A handler of webhooks for aiohttp's server.
+``starlette_webhook``
+    A handler of webhooks for Starlette, and so for FastAPI.
 """

@@ -10,10 +10,11 @@
 =========  ====================================================================================
 """
 
+from kontext_async.gateways import Webhook
 from kontext_async.session.call import CallOptions
 from kontext_async.session.health import SessionHealth
 from kontext_async.session.session import KontextSession
 from kontext_async.session.share import Share
 from kontext_async.session.task import GenerationTask, RecoveredTask
 
-__all__ = ["CallOptions", "GenerationTask", "KontextSession", "RecoveredTask", "SessionHealth", "Share"]
+__all__ = ["CallOptions", "GenerationTask", "KontextSession", "RecoveredTask", "SessionHealth", "Share", "Webhook"]

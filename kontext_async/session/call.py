@@ -11,6 +11,7 @@ from attrs import evolve
 from kontext_async.engine.flight import StoreCall
 from kontext_async.engine.submission import Submission
 from kontext_async.errors import CallerLeft, ConfigurationError, GatewayUnavailable, SubmissionUncertain
+from kontext_async.gateways import Webhook  # noqa: TC001 # typing.get_type_hints resolves it
 from kontext_async.models import Generation, KontextRequest, RequestFields
 from kontext_async.session.caller import CallerWatch
 from kontext_async.session.task import check_seconds, last_status, unwrap
@@ -33,14 +34,14 @@ NO_OPTIONS = StoreCall()
 
 
 class CallOptions(RequestFields, total=False):
-    """The options of one call: fields of the request, the wait for a slot, the caller, and what concerns the store.
+    """The options of one call: fields of the request, the wait for a slot, the caller, the webhook, and the store.
 
     See `KontextSession.generate`.
     """
 
     queue_timeout: float
     abandoned: Awaitable[object]
-
+    webhook: Webhook | None
     key: str
     run: str
     resend_uncertain: bool
@@ -66,10 +67,14 @@ class Call:
         self._watch: CallerWatch | None = None
         self._engine = engine
         self._queueing = queueing
+        self._webhook: Webhook | None = engine.webhook
         if fields:
             store_options = {name: fields.pop(name) for name in STORE_OPTIONS if name in fields}
             self._read_options(fields)
         try:
+            if "webhook" in fields:
+                engine.gateway.check_webhook(webhook := fields.pop("webhook"))
+                self._webhook = webhook
             self._request = KontextRequest.of(given, **fields)
             engine.gateway.check(self._request)
         except BaseException:
@@ -83,7 +88,8 @@ class Call:
         if store_options and not engine.has_store:
             self._discard()
             raise ConfigurationError(f"{next(iter(store_options))} needs a store: pass store= to the session")
-        self._options = StoreCall(**store_options) if store_options else NO_OPTIONS
+        has_options = store_options or self._webhook
+        self._options = StoreCall(**store_options, webhook=self._webhook) if has_options else NO_OPTIONS
 
     @property
     def accept_body(self) -> bytes | None:
@@ -102,7 +108,11 @@ class Call:
             self._task = await self._engine.stored.submit(self._request, self._options, self._on_flight, self._queueing)
         else:
             self._submission = Submission(
-                self._request, self._journal, is_prompt_only=self._is_prompt_only, queueing=self._queueing
+                self._request,
+                self._journal,
+                is_prompt_only=self._is_prompt_only,
+                queueing=self._queueing,
+                webhook=self._webhook,
             )
             self._task = await self._engine.scheduler.submit(self._submission)
         return self._task

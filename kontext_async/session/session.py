@@ -18,7 +18,7 @@ from kontext_async.settings import Settings, find_api_key, find_base_url, find_g
 from kontext_async.store.access import check_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Collection
+    from collections.abc import AsyncGenerator, Callable, Collection, Mapping
     from datetime import datetime
     from decimal import Decimal
     from types import TracebackType
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kontext_async.engine.clock import Clock
     from kontext_async.engine.stored_calls import StoredCalls
     from kontext_async.events import Event
+    from kontext_async.gateways import Webhook
     from kontext_async.models import SessionStatistics
     from kontext_async.settings import Limits, Network, Outages, Polling, Retries, StoreSettings, Timeouts
     from kontext_async.store.base import Store
@@ -55,6 +56,9 @@ class KontextSession(Share):
             to ``vtrix``.
         trusted_hosts: Hosts of tasks that may see the key, beside the gateway's own: each as ``HOST`` or ``HOST:PORT``.
         single_cluster: True says that every server behind the base URL knows every task, so that an ID is enough.
+        webhook: The address to which the gateway reports the end of each task, so that it is polled then: see
+            `receive_webhook`. Only `bfl` has webhooks, and only with `single_cluster`, because the gateway names no
+            address for a task with a webhook.
         settings: The settings as one bundle.
         limits: How much at once; replaces `settings.limits`.
         timeouts: Deadlines; replaces `settings.timeouts`.
@@ -86,6 +90,7 @@ class KontextSession(Share):
         gateway: str | None = None,
         trusted_hosts: Collection[str] = (),
         single_cluster: bool = False,
+        webhook: Webhook | None = None,
         settings: Settings = Settings(),  # noqa: B008 # frozen
         limits: Limits | None = None,
         timeouts: Timeouts | None = None,
@@ -121,6 +126,7 @@ class KontextSession(Share):
             store=_find_store(store, settings.store),
             account=None if account is None else check_key(account, "account"),
             max_cost=check_max_cost(max_cost),
+            webhook=webhook,
         )
         super().__init__(engine, Queueing())
 
@@ -247,6 +253,36 @@ class KontextSession(Share):
         """
         self._engine.ensure_running()
         return await self._engine.estimator.balance()
+
+    def receive_webhook(self, headers: Mapping[str, str], body: bytes, *, secret: str | None = None) -> bool:
+        """Take a delivery of a webhook: poll its task now, if it is pending in this session.
+
+        Nothing else of a delivery is believed. One that is lost, late or repeated changes only when the task is polled.
+        The modules of `kontext_async.integrations` have handlers that call this.
+
+        Args:
+            headers: The headers of the delivery, with names in any case.
+            body: Its body as it came.
+            secret: The secret of the webhook; None is that of the session's.
+
+        Returns:
+            True if the delivery is the gateway's: respond with 204. False if it does not show that it knows the secret,
+            in neither of the two documented forms: respond with 401.
+
+        Raises:
+            ConfigurationError: The gateway has no webhooks, or there is no secret.
+            SessionError: The session is not running.
+        """
+        webhook, gateway = self._engine.webhook, self._engine.gateway
+        secret = (webhook.secret if webhook else None) if secret is None else secret
+        if not secret:
+            raise ConfigurationError("webhook: there is no secret to know the gateway by; give one to the webhook")
+        if not gateway.is_authentic(headers, body, secret):
+            return False
+        self._engine.ensure_running()
+        if task_id := gateway.read_delivery(body):
+            self._engine.poll_loop.expedite(task_id)
+        return True
 
     @property
     def is_closed(self) -> bool:

@@ -74,7 +74,8 @@ class Share:
             timeout: Seconds for the whole call. None waits for a slot without a limit, and for the task as long as
                 `Timeouts.wait` allows.
             options: Fields that override those of `request`: `input_images`, `seed`, `aspect_ratio`, `output_format`,
-                `prompt_upsampling`, `safety_tolerance`, `model` (see `KontextRequest`). With a store also `key`, the
+                `prompt_upsampling`, `safety_tolerance`, `model` (see `KontextRequest`). `webhook` replaces that of the
+                session; None sends none. With a store also `key`, the
                 name of this request in the store, which is paid for once: every caller with the same key gets the same
                 image; `run`, the name of the run in which the key is unique; `resend_uncertain=True`, which sends a
                 request again that may have been accepted, and may be billed twice; `retry_failed=True`, which sends a
@@ -85,7 +86,8 @@ class Share:
 
         Raises:
             InvalidRequest: A field is invalid, or the key was used for another request; nothing was sent.
-            ConfigurationError: There is a key and no store, or the key belongs to another gateway or account.
+            ConfigurationError: There is a key and no store, the key belongs to another gateway or account, or the
+                gateway does not take the webhook; nothing was sent.
             Overloaded: Too many requests wait already (`Limits.max_queued`), no slot became free within
                 `queue_timeout`, or the session drains; nothing was sent.
             CostLimitReached: `max_cost` of the session or of the share is spent or in flight; nothing was sent.

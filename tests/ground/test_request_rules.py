@@ -143,7 +143,7 @@ def test_a_body_within_the_rules_has_at_most_max_body_bytes() -> None:
         ("aspect_ratio", "4:1"),
         ("aspect_ratio", "1:0"),
         ("aspect_ratio", "16:9\n"),
-        ("output_format", "webp"),
+        ("output_format", "gif"),
         ("output_format", ["png"]),
         ("prompt_upsampling", 1),
     ],

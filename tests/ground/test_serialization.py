@@ -17,6 +17,8 @@ from session_support import encode_jpeg, encode_png
 
 import kontext_async
 from kontext_async import (
+    Cancellation,
+    CancelOutcome,
     CostLimitReached,
     DownloadFailed,
     Estimate,
@@ -31,6 +33,7 @@ from kontext_async import (
     RateLimited,
     SessionStatistics,
     SubmissionUncertain,
+    TaskCancelled,
     TaskErrorDetail,
     TaskFailed,
     TaskState,
@@ -99,6 +102,10 @@ async def test_results_of_a_session_travel(session: KontextSession) -> None:
     assert SessionStatistics.from_dict(through_json(figures)) == figures
 
 
+CANCELLED = CancelOutcome(
+    task_id="t", reference="vtrix:t", cancellation=Cancellation.UNKNOWN, status=STATUS, cost=Decimal("0.04")
+)
+
 ERRORS = [
     KontextError("a text", task_id="t", request_id="r", retryable=True),
     InvalidRequest("seed", 7, "it must be less"),
@@ -109,9 +116,19 @@ ERRORS = [
     TaskFailed(task_id="t", code=None, message="moderated"),
     TaskTimeout(task_id="t", waited=1.5, last_status=STATUS),
     TaskTimeout(task_id="t", waited=1.5, last_status=None),
+    TaskTimeout(task_id="t", waited=1.5, last_status=None, reference="vtrix:t", cancelled=CANCELLED),
+    TaskCancelled(task_id="t", code=None, message="cancelled"),
     DownloadFailed(url="https://h/a", reason="gone", task_id="t"),
     CostLimitReached(spent=Decimal("1.20"), limit=Decimal(1)),
 ]
+
+
+def test_the_cost_of_a_cancelled_task_comes_back() -> None:
+    error = TaskCancelled(task_id="t", code=None, message="cancelled")
+    error.cost = Decimal("0.04")
+    back = Outcome.from_dict(through_json(Outcome(index=0, request=None, error=error))).error
+    assert isinstance(back, TaskCancelled)
+    assert back.cost == Decimal("0.04")
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)

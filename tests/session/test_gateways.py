@@ -15,26 +15,29 @@ from attrs import evolve
 from gateway_sessions import base_url_of, connect, new_emulator
 from gateways_support import DIALECTS, ID, refer
 from http_support import Request, http_response, scripted_server
-from session_support import count_creates, decode_format, events_of
+from session_support import count_creates, decode_format, events_of, raw_server, until
 
 from kontext_async import (
     AuthenticationFailed,
     ConfigurationError,
     DownloadFailed,
+    GatewayUnavailable,
     InvalidRequest,
     InvalidResponse,
     KontextError,
     KontextSession,
     Limits,
+    PermissionDenied,
     RequestRejected,
     SessionClosed,
     SubmissionUncertain,
     TaskFailed,
     TaskModerated,
     TaskTimeout,
+    Timeouts,
 )
 from kontext_async.emulator import Emulator, Fault, FaultKind, Faults
-from kontext_async.events import Accepted, Completed, Downloaded, Event, Failed, Retrying, StatusReceived
+from kontext_async.events import Abandoned, Accepted, Completed, Downloaded, Event, Failed, Retrying, StatusReceived
 from kontext_async.gateways import GATEWAYS, Reference
 from kontext_async.testing import FAST
 
@@ -271,12 +274,55 @@ class TestPayingOnce:
         ],
         ids=["429", "503 with Retry-After"],
     )
-    async def test_a_request_that_was_not_accepted_is_sent_again(
+    async def test_a_throttled_request_is_sent_again(
         self, session: KontextSession, emulator: Emulator, fault: Fault
     ) -> None:
         emulator.faults.script("create", [fault])
         await session.generate("a red fox")
         assert emulator.ledger.billed == 1
+
+    async def test_a_request_that_finds_no_server_is_sent_once_there_is_one(self, name: str) -> None:
+        patient = evolve(FAST, retries=evolve(FAST.retries, attempts=200))
+        late = new_emulator()
+        async with late:  # it keeps its ports
+            pass
+        async with connect(name, late, settings=patient) as session:
+            waiting = asyncio.create_task(session.generate("a red fox"))
+            await until(lambda: session.statistics().submitted)
+            async with late:
+                assert (await waiting).images
+                assert late.ledger.billed == 1
+            assert session.statistics().uncertain == 0
+
+    async def test_half_a_body_is_no_request_and_is_sent_again(self, name: str) -> None:
+        attempts = 0
+
+        async def closes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal attempts
+            attempts += 1
+            await reader.readexactly(100_000)
+            writer.transport.abort()
+
+        image = b"\xff\xd8\xff" + bytes(20_000_000)
+        async with (
+            raw_server(closes) as url,
+            KontextSession("key", base_url=url, gateway=name, settings=FAST) as session,
+        ):
+            with pytest.raises(GatewayUnavailable) as caught:
+                await session.generate("a red fox", input_images=[image])
+            assert not caught.value.may_be_charged
+        assert attempts == FAST.retries.attempts
+
+    @pytest.mark.parametrize("status", [402, 403])
+    async def test_a_refusal_for_want_of_money_or_rights_is_raised(
+        self, session: KontextSession, emulator: Emulator, status: int
+    ) -> None:
+        emulator.faults.script("create", [Fault(kind=FaultKind.HTTP_STATUS, status=status)])
+        with pytest.raises(PermissionDenied) as caught:
+            await session.generate("a red fox")
+        assert not caught.value.may_be_charged
+        assert count_creates(emulator) == 1
+        assert emulator.ledger.billed == 0
 
     @pytest.mark.parametrize("status", [400, 404, 413, 422])
     async def test_a_refused_request_is_not_sent_again(
@@ -291,17 +337,74 @@ class TestPayingOnce:
 
     @pytest.mark.parametrize(
         "fault",
-        ["cut-before-body", "cut", "cut-after-accept", "bad-gateway", "gateway-timeout", "html-page", "empty-body"],
+        [
+            *(
+                "cut-before-body",
+                "cut",
+                "cut-after-accept",
+                "bad-gateway",
+                "gateway-timeout",
+                "html-page",
+                "empty-body",
+            ),
+            Fault(kind=FaultKind.HTTP_STATUS, status=500),
+            Fault(kind=FaultKind.HTTP_STATUS_AFTER_ACCEPT, status=500),
+            Fault(kind=FaultKind.UNAVAILABLE, retry_after=""),
+            Fault(kind=FaultKind.WRONG_TYPES, variant="no-id"),
+        ],
+        ids=str,
     )
     async def test_a_request_that_may_have_been_accepted_is_uncertain_and_not_sent_again(
-        self, session: KontextSession, emulator: Emulator, fault: str
+        self, session: KontextSession, emulator: Emulator, fault: str | Fault
     ) -> None:
         emulator.faults.script("create", [fault])
         with pytest.raises(SubmissionUncertain) as caught:
             await session.generate("a red fox")
         assert caught.value.may_be_charged
         assert count_creates(emulator) == 1
+        assert emulator.ledger.billed <= 1
         assert session.statistics().in_flight == 0
+
+    @pytest.mark.parametrize("fault", [FaultKind.STALL, FaultKind.STALL_AFTER_ACCEPT])
+    async def test_a_missing_response_is_uncertain(self, name: str, fault: FaultKind) -> None:
+        impatient = evolve(FAST, timeouts=Timeouts(submit=0.2, status=0.2, cancel=0.2))
+        async with running(name, settings=impatient) as (session, emulator):
+            emulator.faults.script("create", [fault])
+            with pytest.raises(SubmissionUncertain):
+                await session.generate("a red fox")
+            assert count_creates(emulator) == 1
+
+    async def test_an_uncertain_request_is_sent_again_if_that_is_wanted(self, name: str) -> None:
+        resend = evolve(FAST, retries=evolve(FAST.retries, resend_uncertain=True))
+        async with running(name, settings=resend) as (session, emulator):
+            emulator.faults.script("create", ["cut-after-accept", "cut"])
+            assert (await session.generate("a red fox")).images
+            assert emulator.ledger.billed == 2
+
+    async def test_a_caller_that_is_cancelled_while_the_request_is_in_flight_loses_no_id(self, name: str) -> None:
+        events: list[Event] = []
+        async with running(name, {"service_time": 0.5}) as (session, emulator):
+            session.subscribe(events.append)
+            emulator.faults.script("create", [Fault(kind=FaultKind.SLOW_AFTER_ACCEPT, seconds=0.1)])
+            call = asyncio.create_task(session.generate("a red fox"))
+            await until(lambda: count_creates(emulator))
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            [abandoned] = events_of(Abandoned, events)
+            assert abandoned.task_id == emulator.ledger.task_ids[0]
+            assert abandoned.reference
+            async with connect(name, emulator) as other:
+                assert (await other.attach(abandoned.reference).wait()).images
+            assert emulator.ledger.billed == 1
+
+    async def test_a_timeout_after_the_acceptance_bills_one_task_which_is_resumed(self, name: str) -> None:
+        async with running(name, {"service_time": 0.5}) as (session, emulator):
+            with pytest.raises(TaskTimeout) as caught:
+                await session.generate("a red fox", timeout=0.2)
+            assert caught.value.may_be_charged
+            assert (await session.attach(caught.value.reference or "").wait()).task_id == caught.value.task_id
+            assert len(emulator.ledger.entries) == emulator.ledger.billed == 1
 
     @pytest.mark.parametrize("status", ["500 Internal Server Error", "503 Service Unavailable", "504 Gateway Timeout"])
     async def test_a_task_in_an_error_response_is_accepted(self, name: str, status: str) -> None:

@@ -35,7 +35,8 @@ FAULT_KINDS = (
     "control-characters-in-task, nonsense-cost, many-urls, odd-url, task-fails, task-moderated, task-hangs, "
     "task-vanishes, task-late, completed-at-once, failed-at-once, task-ends-oddly, repeated-id, url-expired, "
     "truncated-file, empty-file, no-ranges, range-refused, range-of-another-file, trailing-bytes, encoded-file, "
-    "negotiated-format, webhook-lost, webhook-twice, webhook-late, webhook-forged, cost-unknown"
+    "negotiated-format, cancel-late, cancel-ignored, cancel-refused, cut-after-cancel, webhook-lost, webhook-twice, "
+    "webhook-late, webhook-forged, cost-unknown"
 )
 """The kinds of the emulator's faults, written out: to import them needs Pillow, and ``--help`` must not."""
 
