@@ -1,17 +1,22 @@
-"""Sends a request about each of several tasks, a few at once."""
+"""Sends a request about each of several tasks, a few at once, and prints the results."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+import json
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
+from kontext_async.cli.exit_codes import ExitCode, exit_code_for
+from kontext_async.cli.output import error_to_json, to_one_line
 from kontext_async.errors import KontextError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-__all__ = ["request_each"]
+    from kontext_async.cli.output import Output
+
+__all__ = ["report_each", "request_each"]
 
 AT_ONCE = 16
 
@@ -36,3 +41,38 @@ async def request_each(
         for index, reference in enumerate(references):
             group.start_soon(send, index, reference)
     return [(reference, results[index]) for index, reference in enumerate(references)]
+
+
+async def report_each(
+    references: Sequence[str],
+    request: Callable[[str], Awaitable[T]],
+    output: Output,
+    *,
+    to_text: Callable[[T], str],
+    to_json: Callable[[T], Mapping[str, Any]],
+    unknown: Mapping[str, Any],
+    judge: Callable[[T], ExitCode] = lambda _: ExitCode.DONE,
+) -> ExitCode:
+    """Send a request about each task, print the results, and return the exit code.
+
+    Args:
+        references: The tasks.
+        request: Sends the request about one task.
+        output: The output.
+        to_text: Returns a result for people.
+        to_json: Returns a result for machines, without its error.
+        unknown: What machines get in place of a result that there is none of.
+        judge: Returns the exit code for a result.
+    """
+    code = ExitCode.DONE
+    for reference, result in await request_each(references, request):
+        if isinstance(result, KontextError):
+            if output.options.json:
+                output.out(json.dumps({"task_id": reference, **unknown, "error": error_to_json(result)}))
+            output.error(result)
+            code = max(code, exit_code_for(result))
+        else:
+            as_json = output.options.json
+            output.out(json.dumps({**to_json(result), "error": None}) if as_json else to_one_line(to_text(result)))
+            code = max(code, judge(result))
+    return code

@@ -1,4 +1,4 @@
-"""The seconds for which a request is expected to occupy a slot, learned from those that ended. No await, no clock.
+"""The seconds for which a request is expected to occupy a slot, learned from ended requests. No await, no clock.
 
 A slot is occupied from before the create request until the task ends. Kinds of request (the model and the number of
 input images) take different times. A kind without an ended task is expected to take as long as all others do.

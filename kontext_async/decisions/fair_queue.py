@@ -86,7 +86,7 @@ class FairQueue(Generic[T]):
     Attributes:
         shares: The shares.
         queued: The number of requests that wait.
-        counted: The number of those that count for the limits on the queue.
+        counted: The number of waiting requests that count for the limits on the queue.
     """
 
     shares: Shares[T] = field(factory=Shares, init=False)

@@ -132,7 +132,7 @@ class ShareState(Generic[T]):
 
 @define
 class Shares(Generic[T]):
-    """The shares that are not idle, and the debts of those that were.
+    """The active shares, and the debts of idle ones.
 
     Attributes:
         floor: The virtual time: a share that begins starts here.

@@ -76,7 +76,7 @@ class Canceller:
 
     Args:
         transport: Sends the requests.
-        poll_loop: Polls the tasks, and ends those that were cancelled.
+        poll_loop: Polls the tasks, and ends cancelled ones.
         context: The engine's surroundings.
         start_task: Runs a coroutine in a task of the engine.
     """

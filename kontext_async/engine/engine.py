@@ -231,7 +231,7 @@ class Engine:
             await asyncio.wait([self._owner])
 
     async def drain(self, grace: float) -> tuple[str, ...]:
-        """Admit no further request, and wait for the tasks in flight. Return the IDs of those that are unfinished.
+        """Admit no further request, and wait for the tasks in flight. Return the IDs of unfinished tasks.
 
         Raises:
             SessionError: The engine is not running.

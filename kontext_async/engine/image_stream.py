@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["ImageStream", "PassingSink"]
 
 READ_AHEAD = 1024 * 1024
-"""Bytes that may wait for the consumer. Most images have no more."""
+"""The most bytes that wait for the consumer. Most images are smaller."""
 
 
 class PassingSink(Sink):

@@ -180,7 +180,7 @@ class Spending:
         self._changed.set()
 
     def _compact(self, name: str | None) -> None:
-        """Keep no more than one amount of a share that has nothing in flight."""
+        """Keep one amount at most of a share that has nothing in flight."""
         budget = self._shares.get(name) if name is not None else None
         if name is not None and budget and not budget.in_flight.total():
             del self._shares[name]

@@ -35,6 +35,7 @@ from kontext_async.models import FailureKind, TaskState, TaskStatus
 from kontext_async.protocol.errors import error_from_response, retry_after
 from kontext_async.protocol.framing import is_whole
 from kontext_async.protocol.task_ids import check_task_id
+from kontext_async.protocol.tasks import InProgress
 from kontext_async.redaction import strip_query
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from kontext_async.models import Estimate, KontextRequest
     from kontext_async.protocol.http import Response
     from kontext_async.protocol.requests import CreateBody
-    from kontext_async.protocol.tasks import InProgress
 
 __all__ = ["Gateway"]
 
@@ -214,7 +214,6 @@ class Gateway(ABC):
             return None
         return None if acceptance.status.state is TaskState.FAILED else acceptance
 
-    @abstractmethod
     def read_poll(
         self, task: TaskPlace, request: GatewayRequest, response: Response
     ) -> InProgress | TaskStatus | GatewayRequest:
@@ -227,6 +226,10 @@ class Gateway(ABC):
             TaskNotFound: The gateway does not know the task. It may only not know it yet.
             GatewayError: The response cannot be read, or is no success.
         """
+        status = self.read_status(task, request, response)
+        if isinstance(status, TaskStatus) and not status.state.is_terminal:
+            return InProgress(status.progress)
+        return status
 
     @abstractmethod
     def read_status(self, task: TaskPlace, request: GatewayRequest, response: Response) -> TaskStatus | GatewayRequest:

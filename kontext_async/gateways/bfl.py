@@ -50,7 +50,6 @@ from kontext_async.protocol.decoding import load_object
 from kontext_async.protocol.framing import is_whole, read_cut_object
 from kontext_async.protocol.http import Response
 from kontext_async.protocol.requests import collect_params, encode_body
-from kontext_async.protocol.tasks import InProgress
 from kontext_async.protocol.values import read_money, read_number
 from kontext_async.redaction import safe_repr, truncate, truncate_body
 
@@ -292,15 +291,6 @@ class BflGateway(Gateway):
             from_gateway=True,
             request_id=response.request_id,
         )
-
-    def read_poll(
-        self, task: TaskPlace, request: GatewayRequest, response: Response
-    ) -> InProgress | TaskStatus | GatewayRequest:
-        """Read a response to a status request: see `Gateway.read_poll`."""
-        status = self.read_status(task, request, response)
-        if isinstance(status, TaskStatus) and not status.state.is_terminal:
-            return InProgress(status.progress)
-        return status
 
     def read_status(self, task: TaskPlace, request: GatewayRequest, response: Response) -> TaskStatus | GatewayRequest:
         """Read a response to a status request in full. The status in its body counts, whatever the HTTP status is."""

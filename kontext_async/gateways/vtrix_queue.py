@@ -16,6 +16,7 @@ from yarl import URL
 
 from kontext_async.decisions.urls import UnusableURL, resolve_reference
 from kontext_async.errors import InvalidResponse
+from kontext_async.gateways.base import Gateway
 from kontext_async.gateways.references import Reference, to_address
 from kontext_async.gateways.values import (
     ACCEPTED,
@@ -34,7 +35,7 @@ from kontext_async.protocol.errors import refusal_despite_success
 from kontext_async.protocol.framing import is_whole, read_cut_object
 from kontext_async.protocol.requests import collect_params, encode_body
 from kontext_async.protocol.task_ids import is_task_id
-from kontext_async.protocol.tasks import MAX_IMAGES, MAX_STATUS_LENGTH, InProgress, read_usage
+from kontext_async.protocol.tasks import MAX_IMAGES, MAX_STATUS_LENGTH, read_usage
 from kontext_async.protocol.values import read_fraction, read_text
 from kontext_async.redaction import truncate, truncate_body
 
@@ -134,14 +135,7 @@ class VtrixQueueGateway(VtrixGateway):
             return None
         return super().accepted_despite_error(response, model=model)
 
-    def read_poll(
-        self, task: TaskPlace, request: GatewayRequest, response: Response
-    ) -> InProgress | TaskStatus | GatewayRequest:
-        """Read a response to a status or result request: see `Gateway.read_poll`."""
-        status = self.read_status(task, request, response)
-        if isinstance(status, TaskStatus) and not status.state.is_terminal:
-            return InProgress(status.progress)
-        return status
+    read_poll = Gateway.read_poll  # the task API's reads another shape
 
     def read_status(self, task: TaskPlace, request: GatewayRequest, response: Response) -> TaskStatus | GatewayRequest:
         """Read a response to a status or result request in full. A completed task needs both."""

@@ -38,6 +38,7 @@ __all__ = [
     "GRACE",
     "ServedSession",
     "TaskMessage",
+    "read_body",
     "read_request",
     "task_messages",
 ]
@@ -225,17 +226,26 @@ async def read_request(chunks: AsyncIterable[bytes], length: int | None, rules: 
         RequestTooLarge: The body is too large.
         InvalidRequest: It is not JSON, or breaks the rules.
     """
-    limit = rules.max_body_bytes
-    _check_length(length or 0, limit)
-    body = bytearray()
-    async for chunk in chunks:
-        body += chunk
-        _check_length(len(body), limit)
+    _check_length(length or 0, rules.max_body_bytes)
+    body = await read_body(chunks, rules.max_body_bytes)
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest("request", f"{len(body)} bytes", f"it must be JSON: {error}") from None
     return KontextRequest.from_untrusted(fields, rules)
+
+
+async def read_body(chunks: AsyncIterable[bytes], limit: int) -> bytes:
+    """Read the body of a request.
+
+    Raises:
+        RequestTooLarge: It has more than `limit` bytes. No more of it is read than these and one chunk.
+    """
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        _check_length(len(body), limit)
+    return bytes(body)
 
 
 def _check_length(length: int, limit: int) -> None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from kontext_async.integrations.problems import RequestTooLarge
+from kontext_async.integrations.serving import read_body
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Mapping
 
@@ -37,10 +40,9 @@ async def receive_delivery(
         ConfigurationError: The gateway has no webhooks, or there is no secret.
         SessionError: The session is not running.
     """
-    body = bytearray()
-    async for chunk in chunks:
-        body += chunk
-        if len(body) > MAX_DELIVERY_BYTES:
-            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    is_taken = session.receive_webhook(headers, bytes(body), secret=secret)
+    try:
+        body = await read_body(chunks, MAX_DELIVERY_BYTES)
+    except RequestTooLarge:
+        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    is_taken = session.receive_webhook(headers, body, secret=secret)
     return HTTPStatus.NO_CONTENT if is_taken else HTTPStatus.UNAUTHORIZED

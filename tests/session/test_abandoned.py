@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
-from emulator_support import ManualTime
 from session_support import count_creates, events_of, new_session, until
 
 from kontext_async import CallerLeft, InvalidRequest, KontextSession, Limits
@@ -18,17 +17,13 @@ from kontext_async.testing import FAST, MemoryStore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from emulator_support import ManualTime
+
     from kontext_async.emulator import Emulator
 
 pytestmark = pytest.mark.anyio
 
 SLOTS = 2
-
-
-@pytest.fixture
-def gateway_time() -> ManualTime:
-    """The clock by which the gateway's tasks end."""
-    return ManualTime()
 
 
 @pytest.fixture

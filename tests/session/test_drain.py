@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
-from emulator_support import ManualTime
 from session_support import count_creates, new_session, turn_loop, until
 
 from kontext_async import InvalidRequest, KontextSession, Limits, Overloaded, SessionClosed, SessionHealth
@@ -18,17 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from emulator_support import ManualTime
+
     from kontext_async.emulator import Emulator
 
 pytestmark = pytest.mark.anyio
 
 SLOTS = 2
-
-
-@pytest.fixture
-def gateway_time() -> ManualTime:
-    """The clock by which the gateway's tasks end."""
-    return ManualTime()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
-from emulator_support import ManualTime
 from session_support import count_creates, new_session, turn_loop, until
 
 from kontext_async import ConfigurationError, Limits, SessionClosed
@@ -17,6 +16,8 @@ from kontext_async.testing import FAST
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from emulator_support import ManualTime
+
     from kontext_async import KontextSession
     from kontext_async.emulator import Emulator
 
@@ -24,11 +25,6 @@ pytestmark = pytest.mark.anyio
 
 SECONDS = 10.0
 """The duration of each task, on the gateway's clock."""
-
-
-@pytest.fixture
-def gateway_time() -> ManualTime:
-    return ManualTime()
 
 
 @pytest.fixture

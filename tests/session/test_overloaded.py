@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
-from emulator_support import ManualTime
 from session_support import count_creates, new_session, turn_loop, until
 
 from kontext_async import ConfigurationError, InvalidRequest, KontextSession, Limits, Overloaded
@@ -17,17 +16,13 @@ from kontext_async.testing import FAST, ManualClock, MemoryStore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from emulator_support import ManualTime
+
     from kontext_async.emulator import Emulator
 
 pytestmark = pytest.mark.anyio
 
 SLOTS, QUEUED, PER_SHARE = 2, 4, 2
-
-
-@pytest.fixture
-def gateway_time() -> ManualTime:
-    """The clock by which the gateway's tasks end."""
-    return ManualTime()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
-from emulator_support import ManualTime
 from gateway_sessions import connect, new_emulator
 from session_support import turn_loop, until
 
@@ -20,16 +19,13 @@ from kontext_async.testing import FAST
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from emulator_support import ManualTime
+
 pytestmark = pytest.mark.anyio
 
 PRO, MAX = "flux_kontext_pro", "flux_kontext_max"
 SECONDS = 10.0
 """The duration of each task, on the gateway's clock."""
-
-
-@pytest.fixture
-def gateway_time() -> ManualTime:
-    return ManualTime()
 
 
 @pytest.fixture

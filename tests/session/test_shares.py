@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
-from emulator_support import ManualTime
 from session_support import new_session, until
 
 from kontext_async import InvalidRequest, KontextSession, Limits, SessionClosed, Share
@@ -21,15 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from emulator_support import ManualTime
+
 pytestmark = pytest.mark.anyio
 
 SLOTS = 3
-
-
-@pytest.fixture
-def gateway_time() -> ManualTime:
-    """The clock by which the gateway's tasks end."""
-    return ManualTime()
 
 
 @pytest.fixture

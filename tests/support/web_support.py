@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
 import aiohttp
 import uvicorn
 from aiohttp.test_utils import TestClient, TestServer
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from aiohttp import web
 
 
@@ -21,7 +24,14 @@ async def post_to_aiohttp(app: web.Application, *bodies: object) -> list[tuple[i
 
 async def post_to_asgi(app: Any, *bodies: object) -> list[tuple[int, bytes]]:
     """Serve an ASGI application with uvicorn, and post all bodies at once."""
-    config = uvicorn.Config(app, port=0, lifespan="on", log_level="warning", loop="asyncio")
+    async with serve_asgi(app, lifespan="on") as address, aiohttp.ClientSession(address) as client:
+        return await asyncio.gather(*(_post(client, body) for body in bodies))
+
+
+@asynccontextmanager
+async def serve_asgi(app: Any, *, lifespan: Literal["on", "off"]) -> AsyncIterator[str]:
+    """Serve an ASGI application with uvicorn, and return its address."""
+    config = uvicorn.Config(app, port=0, lifespan=lifespan, log_level="warning", loop="asyncio")
     server = uvicorn.Server(config)
     listening = config.bind_socket()
     serving = asyncio.create_task(server.serve(sockets=[listening]))
@@ -30,8 +40,7 @@ async def post_to_asgi(app: Any, *bodies: object) -> list[tuple[int, bytes]]:
             await asyncio.sleep(0)
             assert not serving.done(), "the server did not start"
         host, port = listening.getsockname()[:2]
-        async with aiohttp.ClientSession(f"http://{host}:{port}") as client:
-            return await asyncio.gather(*(_post(client, body) for body in bodies))
+        yield f"http://{host}:{port}"
     finally:
         server.should_exit = True
         await serving

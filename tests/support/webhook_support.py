@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from attrs import define, field
 from starlette.applications import Starlette
+from web_support import serve_asgi
 
 from kontext_async import KontextSession, Webhook
 from kontext_async.integrations import aiohttp_webhook, starlette_webhook
@@ -87,20 +86,8 @@ async def _serve_starlette(receiver: WebhookServer) -> AsyncIterator[str]:
 
     app = Starlette()
     app.add_route(PATH, record, methods=["POST"])
-    config = uvicorn.Config(app, port=0, lifespan="off", log_level="warning")
-    server = uvicorn.Server(config)
-    listening = config.bind_socket()
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-    try:
-        while not server.started:
-            await asyncio.sleep(0)
-            assert not serving.done(), "the server did not start"
-        host, port = listening.getsockname()[:2]
-        yield f"http://{host}:{port}"
-    finally:
-        server.should_exit = True
-        await serving
-        listening.close()
+    async with serve_asgi(app, lifespan="off") as address:
+        yield address
 
 
 def connect_with_webhook(emulator: Emulator, webhook: Webhook | None, **options: Any) -> KontextSession:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from kontext_async.cancellation import Cancellation, CancelOutcome
-from kontext_async.cli.each_task import request_each
-from kontext_async.cli.exit_codes import ExitCode, exit_code_for
+from kontext_async.cli.each_task import report_each
+from kontext_async.cli.exit_codes import ExitCode
 from kontext_async.cli.options import GatewayOptions, OutputOptions
-from kontext_async.cli.output import Output, error_to_json, to_one_line
+from kontext_async.cli.output import Output
 from kontext_async.cli.session import open_session
 from kontext_async.cli.signals import run_with_signals
-from kontext_async.errors import KontextError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,28 +38,20 @@ async def cancel(
 
 
 async def _cancel(references: Sequence[str], options: GatewayOptions, output: Output) -> int:
-    code = ExitCode.DONE
     async with open_session(options, output) as session:
-
-        async def cancel_one(reference: str) -> CancelOutcome:
-            return await session.attach(reference).cancel()
-
-        for reference, result in await request_each(references, cancel_one):
-            _print(reference, result, output)
-            if isinstance(result, KontextError):
-                code = max(code, exit_code_for(result))
-            elif result.cancellation is not Cancellation.IN_TIME:
-                code = max(code, ExitCode.FAILED)
-    return code
+        return await report_each(
+            references,
+            lambda reference: session.attach(reference).cancel(),
+            output,
+            to_text=_to_text,
+            to_json=_to_json,
+            unknown={"cancellation": None},
+            judge=_judge,
+        )
 
 
-def _print(reference: str, result: CancelOutcome | KontextError, output: Output) -> None:
-    if output.options.json:
-        output.out(json.dumps(_to_json(reference, result)))
-    elif not isinstance(result, KontextError):
-        output.out(to_one_line(_to_text(result)))
-    if isinstance(result, KontextError):
-        output.error(result)
+def _judge(outcome: CancelOutcome) -> ExitCode:
+    return ExitCode.DONE if outcome.cancellation is Cancellation.IN_TIME else ExitCode.FAILED
 
 
 def _to_text(outcome: CancelOutcome) -> str:
@@ -70,15 +60,12 @@ def _to_text(outcome: CancelOutcome) -> str:
     return f"{outcome.task_id} {outcome.cancellation.value}{state}, {cost}"
 
 
-def _to_json(reference: str, result: CancelOutcome | KontextError) -> dict[str, Any]:
-    if isinstance(result, KontextError):
-        return {"task_id": reference, "cancellation": None, "error": error_to_json(result)}
+def _to_json(outcome: CancelOutcome) -> dict[str, Any]:
     return {
-        "task_id": result.task_id,
-        "reference": result.reference,
-        "cancellation": result.cancellation.value,
-        "state": result.status.state.value if result.status else None,
-        "cost": None if result.cost is None else str(result.cost),
-        "may_be_charged": result.may_be_charged,
-        "error": None,
+        "task_id": outcome.task_id,
+        "reference": outcome.reference,
+        "cancellation": outcome.cancellation.value,
+        "state": outcome.status.state.value if outcome.status else None,
+        "cost": None if outcome.cost is None else str(outcome.cost),
+        "may_be_charged": outcome.may_be_charged,
     }
