@@ -90,13 +90,16 @@ def examine(path: Path) -> int | None:
         return None
     if head != MAGIC:
         raise _refusal(path, "it is not an SQLite file")
+    before = path.stat()
     try:
         with closing(_connect(path)) as connection:
-            return _check(connection, path.stat().st_size)
-    except UnicodeError:
-        raise _refusal(path, "it is damaged: it has texts that are not UTF-8") from None
-    except _Unsuitable as error:
-        raise _refusal(path, str(error)) from None
+            return _check(connection, before.st_size)
+    except (UnicodeError, _Unsuitable) as error:
+        now = path.stat()
+        reason = "it is damaged: it has texts that are not UTF-8" if isinstance(error, UnicodeError) else str(error)
+    if (now.st_mtime_ns, now.st_size) != (before.st_mtime_ns, before.st_size):
+        return examine(path)  # another process wrote meanwhile: what was read is not of one moment
+    raise _refusal(path, reason)
 
 
 def _refusal(path: Path, reason: str) -> StoreUnusable:

@@ -46,9 +46,12 @@ T = TypeVar("T")
 OLDEST = (3, 35, 0)
 """The first version with RETURNING."""
 
-PRAGMAS = ("journal_mode=WAL", "synchronous=FULL")
-"""With `synchronous=FULL`, a commit in WAL mode is on disk when it returns; with NORMAL, a power failure could undo it,
+SYNCHRONOUS = "PRAGMA synchronous=FULL"
+"""With `FULL`, a commit in WAL mode is on disk when it returns; with NORMAL, a power failure could undo it,
 and the ID of a paid task would be lost (https://sqlite.org/pragma.html#pragma_synchronous)."""
+
+TURN_SECONDS = 0.01
+"""The wait between two attempts to change a file to a write-ahead log."""
 
 EXACT = Context(prec=200)
 
@@ -155,8 +158,8 @@ class SQLiteDatabase(Database):
             self.path, timeout=self.settings.connect, isolation_level=None, check_same_thread=False
         )
         try:
-            for pragma in PRAGMAS:
-                connection.execute(f"PRAGMA {pragma}")
+            _use_write_ahead_log(connection, self.settings.connect)
+            connection.execute(SYNCHRONOUS)
             connection.create_function("kontext_add", 2, _add, deterministic=True)
         except BaseException:
             connection.close()
@@ -190,6 +193,24 @@ class SQLiteDatabase(Database):
                 f"the store {self.name} was deleted or replaced while it was used: nothing more is submitted; "
                 "restore it from a backup before the next start, or requests would be billed again"
             )
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection, seconds: float) -> None:
+    """Change a file to a write-ahead log, which it remembers. Wait for others that do the same.
+
+    SQLite refuses at once, without the wait that a connection allows, where two that read want to write
+    (https://sqlite.org/c3ref/busy_handler.html): as do workers that start together on a new file.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+        else:
+            return
+        time.sleep(TURN_SECONDS)
 
 
 def _add(left: str, right: str) -> str:

@@ -14,6 +14,7 @@ import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 from store_support import LEASE, new_row, new_step, open_run
 
@@ -289,6 +290,17 @@ async def test_processes_that_start_together_on_a_new_file_use_one_store(path: P
     lines = [output.split() for output, _ in outputs]
     assert len({identity for identity, _ in lines}) == 1
     assert sorted(execution for _, execution in lines) == ["1", "2", "3", "4"]
+
+
+async def test_a_new_file_that_another_process_prepares_is_waited_for(path: Path) -> None:
+    store = store_from_url(path, StoreSettings())
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(store.open)
+            await anyio.sleep(0.1)
+            other.execute("ROLLBACK")
+    await store.aclose()
 
 
 async def test_a_store_that_cannot_be_written_is_refused(path: Path, store: Store) -> None:
