@@ -136,7 +136,7 @@ class Limits:
     )
     max_connections: int = field(default=100, validator=_require_count)
     max_polls_in_flight: int = field(default=32, validator=_require_count)
-    polls_per_second: float = field(default=30.0, validator=_require_positive)
+    polls_per_second: float = field(default=60.0, validator=_require_positive)
     max_uploads: int = field(default=8, validator=_require_count)
     max_image_bytes: int = field(default=MAX_IMAGE_BYTES, validator=_require_count)
     max_download_bytes: int = field(default=64 * 1024 * 1024, validator=_require_count)
@@ -184,7 +184,8 @@ class Polling:
 
     Attributes:
         initial_delay: The time from acceptance to the first poll, as long as the schedule is fixed.
-        interval: The time from one poll to the next, as long as the schedule is fixed.
+        interval: The time from one poll to the next, as long as the schedule is fixed. A task that is younger than four
+            intervals is polled after a quarter of its age, or of the interval if that is longer.
         min_interval: The shortest time from one poll to the next.
         max_interval: The longest time from one poll to the next.
         poll_cost: The delay in seeing a task's end that saving one poll is worth. A higher value means fewer polls and

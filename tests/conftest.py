@@ -23,6 +23,11 @@ settings.register_profile("suite", settings.default, max_examples=60, deadline=N
 settings.load_profile("suite")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the workers for ``-n auto``: more than there are CPUs, because most tests wait for a server or a clock."""
+    return (os.cpu_count() or 1) + 2
+
+
 @pytest.fixture(autouse=True)
 def _without_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reach the emulators of the tests directly, whatever the machine's environment says."""

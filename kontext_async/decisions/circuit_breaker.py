@@ -131,6 +131,8 @@ class CircuitBreaker:
     def record_accepted(self) -> None:
         """Record an accepted create request."""
         self._uncertain = 0
+        if self.state is CircuitState.CLOSED:  # nearly always, and each create request comes here
+            return
         if self.state is CircuitState.OPEN and self._cause is Cause.BALANCE:
             return
         self._move(Observation.ACCEPTED)

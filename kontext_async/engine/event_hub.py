@@ -140,7 +140,7 @@ class EventHub:
         self, kind: type[EventT], task_id: str | None, make: Callable[P, EventT], *args: P.args, **kwargs: P.kwargs
     ) -> None:
         """Deliver an event that is costly to make, as `make` makes it. Only count it if no subscriber wants it."""
-        if self._subscriptions and self._find(kind, task_id):
+        if self._is_wanted(kind, task_id):
             self.emit(make(*args, **kwargs))
         else:
             self.counts.add(kind)
@@ -149,10 +149,17 @@ class EventHub:
         self, generation: Generation, make: Callable[P, Completed], *args: P.args, **kwargs: P.kwargs
     ) -> None:
         """Deliver the completion of a task as `emit_if_wanted` does, and count what the task cost in any case."""
-        if self._subscriptions and self._find(Completed, generation.task_id):
+        if self._is_wanted(Completed, generation.task_id):
             self.emit(make(*args, **kwargs))
         else:
             self.counts.record_completed(generation, is_billed=generation.request is not None)
+
+    def _is_wanted(self, kind: type[Any], task_id: str | None) -> bool:
+        """Return True if a subscriber wants events of this kind about this task."""
+        for subscription in self._subscriptions.get(None, ()):
+            if subscription.wants(kind):
+                return True
+        return task_id in self._subscriptions and bool(self._find(kind, task_id))
 
     def _find(self, kind: type[Any], task_id: str | None) -> list[_Subscription]:
         """Return the subscriptions to all tasks, and those to this one, that want events of this kind."""

@@ -228,8 +228,9 @@ class Scheduler:
         submission.attempt += 1
         upload = self._uploads.upload(outgoing.body, partial(self._start_sending, submission))
         images.acquire()
-        attempt = Attempt(submission, outgoing, upload, images, slot, asyncio.get_running_loop().create_future())
-        task = attempt.task = asyncio.get_running_loop().create_task(self._attempt(attempt))
+        loop = asyncio.get_running_loop()
+        attempt = Attempt(submission, outgoing, upload, images, slot, loop.create_future())
+        task = attempt.task = loop.create_task(self._attempt(attempt))
         self._in_flight[task] = attempt
         try:
             result = await attempt.done
@@ -274,7 +275,8 @@ class Scheduler:
         try:
             attempt.begin()
             result = await (self._try_logged(attempt) if LOGGER.isEnabledFor(DEBUG) else self._try(attempt))
-            await self._record_attempt(submission, result)
+            if submission.journal or isinstance(result, FailedAttempt):
+                await self._record_attempt(submission, result)
             if isinstance(result, TaskRecord):
                 self._follow(submission, result)
         except KontextError as error:
@@ -490,7 +492,7 @@ class Scheduler:
 
 
 def _make_record(submission: Submission, task_id: str, now: float, slot: Slot) -> TaskRecord:
-    request, slots = submission.request, slot.accepted()
+    request, slots = submission.request, slot.accepted(now)
     if not request.input_images:
         known = request.prompt if submission.is_prompt_only else request
         return TaskRecord(task_id, now, request=known, slots=slots, share=slot.share, paid_until=slot.paid_until)

@@ -70,15 +70,17 @@ class Slot:
         self.share = share
         self.paid_until = paid_until
 
-    def accepted(self) -> ConcurrencySlots | None:
+    def accepted(self, now: float) -> ConcurrencySlots | None:
         """Pass the slot to the task that the gateway accepted.
+
+        Args:
+            now: The present time.
 
         Returns:
             The slots, whose `release_task` the end of the task calls; None if the slot was released before.
         """
         slots, self._slots = self._slots, None
         if slots:
-            now = slots.now()
             slots.adaptive_limit.record_accepted(self._sent_at, now)
             slots.durations.observe_accepted(self._kind, now - self._sent_at)
             slots.admit()  # the limit may have grown
@@ -205,7 +207,7 @@ class ConcurrencySlots:
         """
         if self._end_error:
             raise self._end_error.copy()
-        if self._has_waiters() and not queueing.is_patient:
+        if not queueing.is_patient and self._has_waiters():
             now = self.now()
             self._check_limits(self.queue.share(queueing.share, now), now)
 
@@ -298,6 +300,8 @@ class ConcurrencySlots:
 
     def _has_waiters(self) -> bool:
         """Return True if a request waits. Throttled ones that were cancelled are removed."""
+        if not self._throttled and not self.queue.queued:
+            return False
         while self._throttled and self._throttled[0].granted.done():
             self._throttled.popleft()
         return bool(self._throttled or self.queue.count(self._pool))

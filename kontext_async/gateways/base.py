@@ -146,9 +146,10 @@ class Gateway(ABC):
     ) -> GatewayRequest:
         """Return the create request for a request with its loaded images.
 
-        Raises:
-            InvalidRequest: The gateway does not take a field.
-            ConfigurationError: The gateway has no webhooks, or not with these options.
+        Args:
+            request: The request, which `check` has passed.
+            images: Its images.
+            webhook: The webhook, which `check_webhook` has passed; None for none.
         """
 
     @abstractmethod

@@ -143,10 +143,8 @@ class BflGateway(Gateway):
         self, request: KontextRequest, images: Sequence[LoadedImage], webhook: Webhook | None = None
     ) -> GatewayRequest:
         """Return the create request: the bare fields, and always a format."""
-        self.check(request)
         params, inline = collect_params(request, images)
         params.setdefault("output_format", DEFAULT_FORMAT)
-        self.check_webhook(webhook)
         if webhook is not None:
             params["webhook_url"] = to_address(webhook.url)
             if webhook.secret is not None:

@@ -86,11 +86,12 @@ class VtrixQueueGateway(VtrixGateway):
         self._queue_prefix = f"{self._root}/model/v1/queue/"
 
     def create(
-        self, request: KontextRequest, images: Sequence[LoadedImage], webhook: Webhook | None = None
+        self,
+        request: KontextRequest,
+        images: Sequence[LoadedImage],
+        webhook: Webhook | None = None,  # noqa: ARG002 # the gateway has none
     ) -> GatewayRequest:
         """Return the create request: the bare fields of the model."""
-        self.check(request)
-        self.check_webhook(webhook)
         params, inline = collect_params(request, images)
         url = URL(self._queue_prefix + request.model, encoded=True)
         return self._post(Purpose.CREATE, url, encode_body(params, inline))

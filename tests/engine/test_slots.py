@@ -53,7 +53,7 @@ async def test_there_is_demand_until_every_request_is_accepted(one: ConcurrencyS
     assert not one.has_demand
     first = await one.acquire()
     assert one.has_demand, "its response is awaited"
-    first.accepted()
+    first.accepted(one.now())
     assert not one.has_demand
     waiting = await queue_up(one)
     assert one.has_demand, "it waits for a slot"
@@ -110,7 +110,7 @@ class TestAcquire:
         waiting = [await queue_up(slots) for _ in range(10)]
         for slot in first:
             assert not any(task.done() for task in waiting)
-            assert slot.accepted() is slots
+            assert slot.accepted(slots.now()) is slots
         await turn_loop(3)
         assert [task.done() for task in waiting] == [True] * 8 + [False] * 2
 
@@ -122,7 +122,7 @@ class TestProbe:
         slots = new_slots(100)
         accepted = [await slots.acquire() for _ in range(3)]
         for slot in accepted:
-            slot.accepted()
+            slot.accepted(slots.now())
         fourth = await slots.acquire()
         fourth.refused(0.0, 0.5)
         clock.advance(1.0)
@@ -243,14 +243,14 @@ class TestRelease:
         slot.release()
         slot.release()
         slot.refused(0.0, 5.0)
-        assert slot.accepted() is None
+        assert slot.accepted(slots.now()) is None
         assert slots.adaptive_limit.in_flight == 1
         assert slots.adaptive_limit.accepted_in_flight == 0
         assert slots.adaptive_limit.paused_until == float("-inf")
 
     async def test_an_accepted_task_holds_the_slot_until_it_ends(self, one: ConcurrencySlots) -> None:
         slot = await one.acquire()
-        assert slot.accepted() is one
+        assert slot.accepted(one.now()) is one
         slot.release()
         waiting = await queue_up(one)
         assert not waiting.done()

@@ -113,7 +113,7 @@ class TestWebhooks:
 
     def test_without_a_single_cluster_nothing_is_sent(self) -> None:
         with pytest.raises(ConfigurationError, match="single_cluster=True"):
-            GATEWAY.create(self.REQUEST, (), Webhook(url="https://me.example/hook"))
+            GATEWAY.check_webhook(Webhook(url="https://me.example/hook"))
 
     @pytest.mark.parametrize(
         "url",
@@ -121,7 +121,7 @@ class TestWebhooks:
     )
     def test_an_address_that_the_gateway_would_not_take_is_refused(self, url: str) -> None:
         with pytest.raises(ConfigurationError, match="webhook"):
-            self.SINGLE.create(self.REQUEST, (), Webhook(url=url))
+            self.SINGLE.check_webhook(Webhook(url=url))
 
     def test_on_loopback_the_address_may_be_http(self) -> None:
         local = new_gateway("bfl", "http://127.0.0.1:8080", single_cluster=True)
@@ -396,7 +396,7 @@ class TestFireworks:
 
     def test_it_has_no_webhooks(self) -> None:
         with pytest.raises(ConfigurationError, match="no webhooks"):
-            self.GATEWAY.create(KontextRequest("a fox"), (), Webhook(url="https://me.example/hook"))
+            self.GATEWAY.check_webhook(Webhook(url="https://me.example/hook"))
 
 
 class TestRedirects:

@@ -7,6 +7,7 @@ import pickle
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -124,9 +125,9 @@ class TestRequests:
         if "webp" in gateway.features.output_formats:
             assert body_of(gateway.create(request, ()))["output_format"] == "webp"
         else:
-            for make in (gateway.create, gateway.estimate):
+            for refuse in (gateway.check, partial(gateway.estimate, images=())):
                 with pytest.raises(InvalidRequest, match=r"output_format.*'jpeg' or 'png'"):
-                    make(request, ())
+                    refuse(request)
 
     @pytest.mark.parametrize("fields", [{"moderation": True}, {"metadata": {"trace": "a-1"}}])
     def test_a_field_beside_the_model_is_sent_or_refused(self, gateway: Gateway, fields: dict[str, Any]) -> None:
@@ -135,12 +136,12 @@ class TestRequests:
             assert body_of(gateway.create(request, ())).items() >= fields.items()
         else:
             with pytest.raises(InvalidRequest, match=next(iter(fields))):
-                gateway.create(request, ())
+                gateway.check(request)
 
     @pytest.mark.parametrize("model", [".", "..", "..."])
     def test_a_model_cannot_change_the_path(self, gateway: Gateway, model: str) -> None:
         with pytest.raises(InvalidRequest, match="model"):
-            gateway.create(KontextRequest("a fox", model=model), ())
+            gateway.check(KontextRequest("a fox", model=model))
 
     @given(task_id=st.text(min_size=1, max_size=30).filter(lambda text: text.strip(".\t\n\r ") != ""))
     def test_a_task_id_cannot_leave_the_base_url(self, task_id: str) -> None:
@@ -163,7 +164,7 @@ class TestRequests:
 
     def test_a_webhook_is_refused_where_the_gateway_has_none(self, gateway: Gateway) -> None:
         with pytest.raises(ConfigurationError):
-            gateway.create(EVERYTHING, (), Webhook(url="https://example.com/hook"))
+            gateway.check_webhook(Webhook(url="https://example.com/hook"))
 
     def test_what_a_gateway_cannot_do_is_a_configuration_error(self, gateway: Gateway) -> None:
         if not gateway.features.cancel:

@@ -143,7 +143,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "max_in_flight_by_model": {},
         "max_connections": 100,
         "max_polls_in_flight": 32,
-        "polls_per_second": 30.0,
+        "polls_per_second": 60.0,
         "max_uploads": 8,
         "max_image_bytes": 20 * 1024 * 1024,
         "max_download_bytes": 64 * 1024 * 1024,

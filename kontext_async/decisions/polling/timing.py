@@ -21,6 +21,10 @@ __all__ = ["IntervalTiming", "Timing"]
 JITTER = 0.1
 """The part of an interval that is random, so that tasks created together are not polled together."""
 
+EARLY = 0.25
+"""The part of its age after which a young task is polled again, and the least part of the interval. Nothing is known of
+how long tasks take: whatever that is, the delay with which the end is seen is at most this part of it."""
+
 EntryT_contra = TypeVar("EntryT_contra", bound=PollEntry, contravariant=True)
 
 
@@ -56,7 +60,7 @@ class Timing(Protocol[EntryT_contra]):
 
 @define
 class IntervalTiming:
-    """The first delay and the interval of the settings, with jitter, at any urgency."""
+    """The first delay and the interval of the settings, with jitter, at any urgency; a young task is polled sooner."""
 
     polling: Polling
     urgency: float = field(default=1.0, init=False)
@@ -72,7 +76,8 @@ class IntervalTiming:
     def next_poll(self, task: PollEntry, progress: float | None, now: float, random: float) -> float:  # noqa: ARG002 # Timing's
         """See `Timing.next_poll`."""
         task.unfinished_at = max(task.unfinished_at, task.due)
-        return now + self._add_jitter(self._interval, random)
+        early = EARLY * max(self._interval, now - task.since)
+        return now + self._add_jitter(min(self._interval, max(self.polling.min_interval, early)), random)
 
     def replan(self, task: PollEntry, now: float, random: float) -> float:  # noqa: ARG002 # Timing's
         """See `Timing.replan`: the schedule is fixed."""

@@ -17,8 +17,7 @@ from polling_support import DONE, RUNNING, UNKNOWN, WatchedTask
 from kontext_async.decisions.polling.entry import Place, PollEntry
 from kontext_async.decisions.polling.failures import PollFailure, record_failure
 from kontext_async.decisions.polling.queue import PollQueue
-from kontext_async.decisions.polling.rate_cap import TOLERANCE
-from kontext_async.decisions.polling.timing import JITTER, IntervalTiming
+from kontext_async.decisions.polling.timing import EARLY, JITTER, IntervalTiming
 from kontext_async.decisions.polling.watching import UNWATCHED
 from kontext_async.settings import Limits, Polling, Retries
 
@@ -160,7 +159,7 @@ class PollQueueMachine(RuleBasedStateMachine):
     @invariant()
     def the_rate_is_kept(self) -> None:
         recent = [at for at in self.polled_at if at > self.now - 1]
-        assert len(recent) <= self.limits.polls_per_second * (1 + TOLERANCE) + 1 + 1e-6
+        assert len(recent) <= math.ceil(self.limits.polls_per_second)
 
     def teardown(self) -> None:
         """Every task that is left is polled eventually."""
@@ -243,11 +242,11 @@ def test_many_tasks_share_one_loop_within_its_bounds(max_in_flight: int, rate: f
     assert loop.most_in_flight <= max_in_flight
     times = [at for at, _ in loop.polls]
     for place, begin in enumerate(times):
-        assert sum(1 for at in times[place : place + 100] if at < begin + 1) <= rate * (1 + TOLERANCE) + 1
+        assert sum(1 for at in times[place : place + 100] if at < begin + 1) <= math.ceil(rate)
     by_task: dict[str, list[float]] = {}
     for at, task_id in loop.polls:
         by_task.setdefault(task_id, []).append(at)
-    assert all(after - before >= 0.9 for polls in by_task.values() for before, after in pairwise(polls))
+    assert all(after - before >= 0.9 * EARLY for polls in by_task.values() for before, after in pairwise(polls))
     assert all(polls[0] >= int(task_id) * 0.05 + 0.9 for task_id, polls in by_task.items())
 
 

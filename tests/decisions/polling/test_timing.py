@@ -5,7 +5,7 @@ from hypothesis import given, strategies as st
 from polling_support import DONE
 
 from kontext_async.decisions.polling.entry import PollEntry
-from kontext_async.decisions.polling.timing import JITTER, IntervalTiming
+from kontext_async.decisions.polling.timing import EARLY, JITTER, IntervalTiming
 from kontext_async.settings import Polling
 
 randoms = st.floats(0, 1)
@@ -31,10 +31,14 @@ def test_the_first_poll_is_due_after_the_initial_delay(
     assert due <= max(now, since + polling.initial_delay * (1 + JITTER) + 1e-6)
 
 
-@given(pollings, st.floats(0, 1e6), randoms)
-def test_the_next_poll_is_due_after_the_interval(polling: Polling, now: float, random: float) -> None:
-    due = IntervalTiming(polling).next_poll(PollEntry("t", 0.0), None, now, random)
+@given(pollings, st.floats(0, 1e6), st.floats(0, 1e3), randoms)
+def test_the_next_poll_is_due_after_the_interval_and_sooner_while_the_task_is_young(
+    polling: Polling, now: float, age: float, random: float
+) -> None:
+    due = IntervalTiming(polling).next_poll(PollEntry("t", now - age), None, now, random)
     interval = min(polling.max_interval, max(polling.min_interval, polling.interval))
+    if age < interval / EARLY:
+        interval = min(interval, max(polling.min_interval, EARLY * max(interval, age)))
     assert now + interval * (1 - JITTER) - 1e-6 <= due <= now + interval * (1 + JITTER) + 1e-6
     assert due > now
 
