@@ -19,13 +19,13 @@ import time
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from benchmarks.servers.schedule import Workload
 from benchmarks.support.peak_memory import PeakMemory
 from benchmarks.support.server_process import start_mock_gateway
 from benchmarks.support.thresholds import check_threshold
-from kontext_async import Limits
+from kontext_async import Limits, Polling
 from kontext_async.session import KontextSession
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Sizes:
         head_start: The seconds from the moment at which the greedy user has all slots to the others.
         seconds: The duration of a task.
         names: The names of shares of which the memory is measured.
+        polling: The session's `Polling`, where it is not the default.
     """
 
     pairs: int = 1
@@ -62,6 +63,7 @@ class Sizes:
     head_start: float = 5.0
     seconds: float = 1.0
     names: int = 1_000_000
+    polling: dict[str, Any] = field(factory=dict)
 
 
 def measure(quick: bool = True, sizes: Sizes | None = None) -> dict[str, Any]:  # noqa: FBT001, FBT002 # all have it
@@ -101,7 +103,9 @@ def describe(figures: dict[str, Any]) -> list[str]:
 
 async def _run(address: str, sizes: Sizes, *, is_fair: bool) -> dict[str, float]:
     limits = Limits(max_in_flight=sizes.slots)
-    async with KontextSession("benchmark", base_url=address, limits=limits) as session:
+    async with KontextSession(
+        "benchmark", base_url=address, limits=limits, polling=Polling(**sizes.polling)
+    ) as session:
 
         def share(name: str) -> Share:
             return session.share(name) if is_fair else session

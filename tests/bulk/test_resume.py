@@ -36,7 +36,7 @@ async def test_a_second_run_skips_what_the_first_one_completed(
 
 
 async def test_a_resumed_run_knows_how_long_tasks_take(folder: Folder) -> None:
-    polling = Polling(initial_delay=0.2, interval=2.0, min_interval=0.01, poll_cost=0.02)
+    polling = Polling(initial_delay=0.2, interval=8.0, min_interval=0.01, poll_cost=0.02)
     slow_start = attrs.evolve(FAST, polling=polling)
     async with Emulator(service_time=0.5, pixels=256) as emulator:
         for prompts in (FOXES, [*FOXES, "bear", "wolf"]):

@@ -70,7 +70,9 @@ def test_batch_end_returns_figures_of_every_rule() -> None:
 
 def test_fair_shares_returns_figures() -> None:
     figures = fair_shares.measure(
-        sizes=fair_shares.Sizes(slots=2, greedy=6, others=2, learned=2, seconds=0.05, head_start=0.01, names=100)
+        sizes=fair_shares.Sizes(
+            slots=2, greedy=6, others=2, learned=2, seconds=0.05, head_start=0.01, names=100, polling=FAST_POLLING
+        )
     )
     assert_valid_figures(figures)
     assert len(fair_shares.describe(figures)) == 3
