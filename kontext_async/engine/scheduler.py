@@ -45,7 +45,7 @@ from kontext_async.errors import (
 from kontext_async.events import Abandoned, Accepted, Failed, Retrying, Submitting, Throttled
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Coroutine
 
     from kontext_async.engine.attempt import AttemptResult
     from kontext_async.engine.context import Context
@@ -168,12 +168,15 @@ class Scheduler:
             finally:
                 self._pauses.discard(pause)
 
-    async def _send(self, submission: Submission, images: RequestImages) -> TaskRecord:
+    def _send(self, submission: Submission, images: RequestImages) -> Coroutine[Any, Any, TaskRecord]:
         submission.queued_at = self._clock.time()
         if self._spending.concerns(submission.queueing.share):
-            async with self._spending.reserve(submission):
-                return await self._send_until_accepted(submission, images)
-        return await self._send_until_accepted(submission, images)
+            return self._send_within_limit(submission, images)
+        return self._send_until_accepted(submission, images)
+
+    async def _send_within_limit(self, submission: Submission, images: RequestImages) -> TaskRecord:
+        async with self._spending.reserve(submission):
+            return await self._send_until_accepted(submission, images)
 
     async def _send_until_accepted(self, submission: Submission, images: RequestImages) -> TaskRecord:
         submission.identify(images.images)
