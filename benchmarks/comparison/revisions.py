@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.comparison.revisions --old DIR [--new DIR] [--pairs 10] [--work NAME]``
 
-The measurements of old and new are interleaved: each pair runs every job once with each checkout, in alternating order.
+The measurements of old and new are interleaved: each pair runs every job with each checkout, in alternating order.
 Every measurement has a new interpreter, with the checkout in PYTHONPATH, and all of them use one mock gateway, which is
 that of this repository. The result is the median of the pairs' ratios new / old, with its 90 % interval: the 5 % and
 95 % points of the medians of bootstrap resamples of the ratios. The exit code is 1 if the upper end of an interval is
@@ -59,6 +59,7 @@ class RevisionJob:
         figures: The measured figures, by title: "cpu" (per operation) or "seconds" (of the run).
         seconds: Duration of the measurement, where the work has no end.
         warm_up: Seconds before it; longer than the first delay of `Polling`.
+        turns: Runs of each checkout for one pair, in turn, of which the median counts: short runs vary more.
     """
 
     work: str
@@ -69,6 +70,7 @@ class RevisionJob:
     tasks: int = 1000
     seconds: float = 2.0
     warm_up: float = 1.5
+    turns: int = 1
 
 
 JOBS = (
@@ -79,6 +81,7 @@ JOBS = (
         polling=ALL_THE_TIME,
         tasks=100,
         figures={"CPU per status request, 100 at once": "cpu"},
+        turns=3,
     ),
     RevisionJob(
         work="generations",
@@ -92,6 +95,7 @@ JOBS = (
         limits={"max_in_flight": 3000, "polls_per_second": 0.1},
         tasks=2500,
         figures={"CPU per create request": "cpu"},
+        turns=3,
     ),
     RevisionJob(
         work="generations",
@@ -152,10 +156,12 @@ def compare_revisions(
     with start_mock_gateway() as server:
         for pair in range(pairs):
             for job in jobs:
-                for name in checkouts if pair % 2 == 0 else reversed(checkouts):
-                    result = _run_worker(server, checkouts[name], job)
-                    for title, figure in job.figures.items():
-                        values[title][name].append(_read_figure(result, figure))
+                order = list(checkouts) if pair % 2 == 0 else list(reversed(checkouts))
+                runs = [(name, _run_worker(server, checkouts[name], job)) for name in order * job.turns]
+                for title, figure in job.figures.items():
+                    for name in checkouts:
+                        figures = [_read_figure(result, figure) for each, result in runs if each == name]
+                        values[title][name].append(median(figures))
             if verbose:
                 print(f"pair {pair + 1} of {pairs} done", flush=True)
     return [Comparison(title, each["old"], each["new"]) for title, each in values.items()]

@@ -80,8 +80,11 @@ class _Subscription:
     kinds: tuple[type[Event], ...]
     listens: Callable[[type[Event]], bool] | None
 
+    def covers(self, kind: type[Event]) -> bool:
+        return not self.kinds or issubclass(kind, self.kinds)
+
     def wants(self, kind: type[Event]) -> bool:
-        return (not self.kinds or issubclass(kind, self.kinds)) and (self.listens is None or self.listens(kind))
+        return self.listens is None or self.listens(kind)
 
 
 class EventHub:
@@ -93,6 +96,7 @@ class EventHub:
     def __init__(self) -> None:
         self.counts = EventCounts()
         self._subscriptions: dict[str | None, list[_Subscription]] = {}
+        self._everywhere: dict[type[Event], list[_Subscription]] = {}  # those to all tasks, by the kind that they cover
 
     def subscribe(
         self,
@@ -114,8 +118,10 @@ class EventHub:
         """
         subscription = _Subscription(callback, kinds, listens)
         self._subscriptions.setdefault(task_id, []).append(subscription)
+        self._everywhere.clear()
 
         def unsubscribe() -> None:
+            self._everywhere.clear()
             others = self._subscriptions.get(task_id, [])
             if subscription in others:
                 others.remove(subscription)
@@ -156,13 +162,22 @@ class EventHub:
 
     def _is_wanted(self, kind: type[Any], task_id: str | None) -> bool:
         """Return True if a subscriber wants events of this kind about this task."""
-        for subscription in self._subscriptions.get(None, ()):
+        for subscription in self._find_everywhere(kind):
             if subscription.wants(kind):
                 return True
-        return task_id in self._subscriptions and bool(self._find(kind, task_id))
+        return task_id is not None and task_id in self._subscriptions and bool(self._find(kind, task_id))
 
     def _find(self, kind: type[Any], task_id: str | None) -> list[_Subscription]:
         """Return the subscriptions to all tasks, and those to this one, that want events of this kind."""
-        everywhere = self._subscriptions.get(None, ())
-        here = self._subscriptions.get(task_id, ()) if task_id is not None else ()
-        return [subscription for subscription in (*everywhere, *here) if subscription.wants(kind)]
+        found = self._find_everywhere(kind)
+        if task_id is not None and (here := self._subscriptions.get(task_id)):
+            found = [*found, *(subscription for subscription in here if subscription.covers(kind))]
+        return [subscription for subscription in found if subscription.wants(kind)]
+
+    def _find_everywhere(self, kind: type[Any]) -> list[_Subscription]:
+        """Return the subscriptions to all tasks that cover a kind: found once, because each poll asks for them."""
+        found = self._everywhere.get(kind)
+        if found is None:
+            found = [each for each in self._subscriptions.get(None, ()) if each.covers(kind)]
+            self._everywhere[kind] = found
+        return found

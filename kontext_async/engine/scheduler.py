@@ -315,7 +315,8 @@ class Scheduler:
         try:
             before = partial(self._before_send, submission)
             response = await self._transport.create(attempt.outgoing, attempt.upload, before=before)
-            submission.clean_response(response)
+            if submission.webhook:
+                submission.clean_response(response)
         except StoppedAtGate as stopped:
             return FailedAttempt(AttemptOutcome.STOPPED, stopped)
         except TransportError as lost:

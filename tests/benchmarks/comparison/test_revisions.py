@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from benchmarks.comparison.revisions import RevisionJob
 
-SMALL_JOBS = [attrs.evolve(JOBS[0], tasks=5, seconds=0.05, warm_up=0.05)] + [
-    attrs.evolve(job, tasks=5, workload=FAST_WORKLOAD, polling={"interval": 0.05, "min_interval": 0.05})
+SMALL_JOBS = [attrs.evolve(JOBS[0], turns=1, tasks=5, seconds=0.05, warm_up=0.05)] + [
+    attrs.evolve(job, turns=1, tasks=5, workload=FAST_WORKLOAD, polling={"interval": 0.05, "min_interval": 0.05})
     for job in JOBS[1:]
 ]
 
@@ -38,8 +38,9 @@ def test_order_of_old_and_new_alternates(tmp_path: Path, monkeypatch: pytest.Mon
         return {"cpu": 1e-6, "seconds": 1.0, "operations": 1}
 
     monkeypatch.setattr(revisions, "_run_worker", record_checkout)
-    compare_revisions(tmp_path / "old", tmp_path / "new", 2, JOBS[:1])
-    assert order == ["old", "new", "new", "old"]
+    compare_revisions(tmp_path / "old", tmp_path / "new", 2, JOBS[:2])
+    three = ["old", "new"] * 3
+    assert order == [*three, "old", "new", *reversed(three), "new", "old"]
 
 
 def test_interval_encloses_the_median_and_ignores_one_outlier() -> None:
