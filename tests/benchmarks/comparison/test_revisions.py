@@ -39,8 +39,8 @@ def test_order_of_old_and_new_alternates(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(revisions, "_run_worker", record_checkout)
     compare_revisions(tmp_path / "old", tmp_path / "new", 2, JOBS[:2])
-    three = ["old", "new"] * 3
-    assert order == [*three, "old", "new", *reversed(three), "new", "old"]
+    turns = ["old", "new"] * 5
+    assert order == [*turns, "old", "new", *reversed(turns), "new", "old"]
 
 
 def test_interval_encloses_the_median_and_ignores_one_outlier() -> None:
