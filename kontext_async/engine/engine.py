@@ -288,6 +288,19 @@ class Engine:
         if self._group is None:
             raise SessionClosed("the session is still starting: await start() first")
 
+    def ensure_running_for(self, task_id: str | None, reference: str | None = None) -> None:
+        """Raise as `ensure_running` does. The error names the task that the caller needs the engine for.
+
+        Raises:
+            SessionError: The engine cannot be used here and now.
+        """
+        try:
+            self.ensure_running()
+        except SessionError as error:
+            if task_id is None:
+                raise
+            raise error.with_task(task_id, reference, may_be_charged=True) from error.__cause__
+
     def set_max_in_flight(self, count: int) -> None:
         """Change the most unfinished tasks at once.
 

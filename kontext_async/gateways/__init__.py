@@ -30,7 +30,14 @@ No I/O (but an image's own), no await, no clock. The modules:
 
 from kontext_async.gateways.base import Gateway
 from kontext_async.gateways.references import Reference, plain_reference
-from kontext_async.gateways.registry import DEFAULT_GATEWAY, GATEWAYS, find_gateway, find_reference, make_gateway
+from kontext_async.gateways.registry import (
+    DEFAULT_GATEWAY,
+    GATEWAYS,
+    find_gateway,
+    find_reference,
+    find_task_id,
+    make_gateway,
+)
 from kontext_async.gateways.trusted_hosts import TrustedHosts, UntrustedAddress
 from kontext_async.gateways.values import (
     Acceptance,
@@ -60,6 +67,7 @@ __all__ = [
     "Webhook",
     "find_gateway",
     "find_reference",
+    "find_task_id",
     "make_gateway",
     "plain_reference",
 ]

@@ -11,6 +11,7 @@ from kontext_async.gateways.references import Reference
 from kontext_async.gateways.values import DEFAULT_OPTIONS, GatewayOptions
 from kontext_async.gateways.vtrix import VtrixGateway
 from kontext_async.gateways.vtrix_queue import VtrixQueueGateway
+from kontext_async.protocol import check_task_id
 from kontext_async.redaction import safe_repr
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from kontext_async.gateways.base import Gateway
 
-__all__ = ["DEFAULT_GATEWAY", "GATEWAYS", "find_gateway", "find_reference", "make_gateway"]
+__all__ = ["DEFAULT_GATEWAY", "GATEWAYS", "find_gateway", "find_reference", "find_task_id", "make_gateway"]
 
 DEFAULT_GATEWAY = VtrixGateway.name
 
@@ -66,3 +67,13 @@ def find_reference(gateway: Gateway, given: Reference | str) -> Reference:
     """
     parsed = Reference.parse(given, GATEWAYS) if isinstance(given, str) else given
     return gateway.resolve(given if parsed is None else parsed)
+
+
+def find_task_id(gateway: Gateway, given: Reference | str) -> str:
+    """Return the ID of a task that a user named by its ID alone, or as `find_reference` takes it.
+
+    Raises:
+        InvalidRequest: It cannot be an ID, or is a reference that `find_reference` refuses.
+    """
+    parsed = Reference.parse(given, GATEWAYS) if isinstance(given, str) else given
+    return check_task_id(given) if parsed is None else gateway.resolve(parsed).task_id

@@ -9,8 +9,7 @@ from kontext_async.decisions.shares import Queueing, ShareOptions
 from kontext_async.engine.clock import LoopClock
 from kontext_async.engine.engine import Engine
 from kontext_async.errors import ConfigurationError, InvalidRequest, KontextError
-from kontext_async.gateways import DEFAULT_GATEWAY, GatewayOptions, find_gateway
-from kontext_async.protocol import check_task_id
+from kontext_async.gateways import DEFAULT_GATEWAY, GatewayOptions, find_gateway, find_task_id
 from kontext_async.session.health import SessionHealth
 from kontext_async.session.share import Share, check_max_cost, check_priority, check_weight
 from kontext_async.session.task import GenerationTask, RecoveredTask, check_seconds, deadline_of
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from kontext_async.engine.clock import Clock
     from kontext_async.engine.stored_calls import StoredCalls
     from kontext_async.events import Event
-    from kontext_async.gateways import Webhook
+    from kontext_async.gateways import Reference, Webhook
     from kontext_async.models import SessionStatistics
     from kontext_async.settings import Limits, Network, Outages, Polling, Retries, StoreSettings, Timeouts
     from kontext_async.store.base import Store
@@ -354,12 +353,12 @@ class KontextSession(Share):
 
     @overload
     def subscribe(
-        self, callback: Callable[[Event], object], /, *, task_id: str | None = None
+        self, callback: Callable[[Event], object], /, *, task_id: str | Reference | None = None
     ) -> Callable[[], None]: ...
 
     @overload
     def subscribe(
-        self, callback: Callable[[EventT], object], kind: type[EventT], /, *, task_id: str | None = None
+        self, callback: Callable[[EventT], object], kind: type[EventT], /, *, task_id: str | Reference | None = None
     ) -> Callable[[], None]: ...
 
     @overload
@@ -370,7 +369,7 @@ class KontextSession(Share):
         other: type[OtherT],
         /,
         *,
-        task_id: str | None = None,
+        task_id: str | Reference | None = None,
     ) -> Callable[[], None]: ...
 
     @overload
@@ -382,11 +381,11 @@ class KontextSession(Share):
         third: type[Event],
         /,
         *kinds: type[Event],
-        task_id: str | None = None,
+        task_id: str | Reference | None = None,
     ) -> Callable[[], None]: ...
 
     def subscribe(
-        self, callback: Callable[[Any], object], /, *kinds: type[Any], task_id: str | None = None
+        self, callback: Callable[[Any], object], /, *kinds: type[Any], task_id: str | Reference | None = None
     ) -> Callable[[], None]:
         """Call `callback` with every event from now on, in order, on the session's loop. It must not block.
 
@@ -395,16 +394,16 @@ class KontextSession(Share):
         Args:
             callback: Is called with each event.
             kinds: The event classes to report, from `kontext_async.events`; none reports all of them.
-            task_id: The task whose events to report; None reports those of all tasks.
+            task_id: The task whose events to report, by its ID or its reference; None reports those of all tasks.
 
         Returns:
             A function that ends the subscription.
 
         Raises:
-            InvalidRequest: The task ID cannot be one.
+            InvalidRequest: The task ID cannot be one, or the reference is of another gateway.
         """
-        task_id = None if task_id is None else check_task_id(task_id)
-        return self._engine.hub.subscribe(callback, *kinds, task_id=task_id)
+        only = None if task_id is None else find_task_id(self._engine.gateway, task_id)
+        return self._engine.hub.subscribe(callback, *kinds, task_id=only)
 
     def __repr__(self) -> str:
         state = "running" if self._engine.is_running else "not running"

@@ -199,9 +199,9 @@ class Share:
 
         Raises:
             DownloadFailed: The download failed, from a fresh URL too.
-            SessionError: The session is not running.
+            SessionError: The session is not running; with the ID of the task, whose image is paid for.
         """
-        self._engine.ensure_running()
+        self._engine.ensure_running_for(image.task_id)
         return await self._engine.downloader.read(image)
 
     def stream(self, image: GeneratedImage) -> ImageStream:
@@ -241,9 +241,9 @@ class Share:
 
         Raises:
             DownloadFailed: The download failed, from a fresh URL too, or the file cannot be written.
-            SessionError: The session is not running.
+            SessionError: The session is not running; with the ID of the task, whose image is paid for.
         """
-        self._engine.ensure_running()
+        self._engine.ensure_running_for(source.task_id)
         save = partial(self._engine.downloader.save, durable=durable)
         if isinstance(source, GeneratedImage):
             return await save(source, Path(path))

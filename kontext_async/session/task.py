@@ -165,10 +165,7 @@ class GenerationTask:
 
     def _ensure_running(self) -> None:
         """Raise unless the session is running. The error names this task, which keeps running on the gateway."""
-        try:
-            self._engine.ensure_running()
-        except KontextError as error:
-            raise error.with_task(self.id, str(self.reference), may_be_charged=True) from error.__cause__
+        self._engine.ensure_running_for(self.id, str(self.reference))
 
     async def _result(self) -> Result:
         self._track()

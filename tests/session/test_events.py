@@ -11,6 +11,7 @@ from session_support import encode_png, events_of
 from kontext_async import InvalidRequest
 from kontext_async.emulator import Emulator, FaultKind
 from kontext_async.events import Accepted, Completed, Event, Failed, StatusReceived, Submitting
+from kontext_async.gateways import Reference
 from kontext_async.gateways.vtrix_tasks import read_status
 
 if TYPE_CHECKING:
@@ -71,6 +72,10 @@ class TestKinds:
 
 
 class TestOneTask:
+    async def test_a_task_of_another_gateway_is_refused(self, session: KontextSession) -> None:
+        with pytest.raises(InvalidRequest, match="gateway"):
+            session.subscribe(print, task_id=Reference("t-1", "vtrix-queue"))
+
     @SLOW_ENOUGH
     async def test_a_subscription_to_a_task_gets_its_events_only(
         self, session: KontextSession, events: list[Event]
@@ -79,7 +84,7 @@ class TestOneTask:
         of_fox: list[Event] = []
         ended: list[Event] = []
         session.subscribe(of_fox.append, task_id=fox.id)
-        session.subscribe(ended.append, Completed, Failed, task_id=hare.id)
+        session.subscribe(ended.append, Completed, Failed, task_id=hare.reference)
         already = len(events)
         await hare.wait()
         await fox.wait()

@@ -85,12 +85,15 @@ async def test_a_failed_save_leaves_no_file(session: KontextSession, emulator: E
     assert not list(tmp_path.iterdir())
 
 
-async def test_a_closed_session_saves_nothing(session: KontextSession, emulator: Emulator, tmp_path: Path) -> None:
+async def test_a_closed_session_saves_nothing_and_names_the_task(
+    session: KontextSession, emulator: Emulator, tmp_path: Path
+) -> None:
     fox = await session.generate("a fox")
     await session.aclose()
     seen = len(emulator.requests)
     for use in (session.save(fox, tmp_path), session.save(fox.images[0], tmp_path), session.read(fox.images[0])):
-        with pytest.raises(SessionClosed):
+        with pytest.raises(SessionClosed) as closed:
             await use
+        assert (closed.value.task_id, closed.value.may_be_charged) == (fox.task_id, True)
     assert len(emulator.requests) == seen
     assert not list(tmp_path.iterdir())
