@@ -19,7 +19,7 @@ from kontext_async.bulk.directory import open_run_directory
 from kontext_async.bulk.errors import ReportUnwritable, RunRefused
 from kontext_async.bulk.filenames import DEFAULT_TEMPLATE, FilenameAllocator, FilenameTemplate
 from kontext_async.bulk.input import DuplicateCounter, InputReader
-from kontext_async.bulk.item import ItemRunner
+from kontext_async.bulk.item_runner import ItemRunner
 from kontext_async.bulk.models import BulkProgress, BulkReport, RunCounts, UncertainRequest
 from kontext_async.bulk.outages import OutageWatch
 from kontext_async.bulk.paths import absolute_url

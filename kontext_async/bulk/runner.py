@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from kontext_async.bulk.deferred import Deferred
     from kontext_async.bulk.directory import RunDirectory
     from kontext_async.bulk.input import InputReader
-    from kontext_async.bulk.item import ItemRunner
+    from kontext_async.bulk.item_runner import ItemRunner
     from kontext_async.bulk.models import RunCounts
     from kontext_async.bulk.outages import OutageWatch
     from kontext_async.bulk.states import Policy, Viewer

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import define, field
 
+from kontext_async.decisions.resend import AttemptOutcome, outcome_of_loss
 from kontext_async.engine.task_record import TaskRecord
-from kontext_async.errors import KontextError
+from kontext_async.errors import GatewayUnavailable, KontextError
 
 if TYPE_CHECKING:
-    from kontext_async.decisions.resend import AttemptOutcome
+    from typing import Self
+
     from kontext_async.decisions.transport_failures import TransportFailure
     from kontext_async.engine.slots import Slot
     from kontext_async.engine.submission import Submission
+    from kontext_async.engine.transport import TransportError
     from kontext_async.engine.uploads import RequestImages, Upload
     from kontext_async.gateways import GatewayRequest
 
@@ -29,6 +32,15 @@ class FailedAttempt:
     error: KontextError
     retry_after: float | None = None
     failure: TransportFailure | None = None
+
+    @classmethod
+    def by_transport(cls, lost: TransportError) -> Self:
+        """Return the failed attempt that a failure of the transport stands for."""
+        error = GatewayUnavailable(f"no response to a create request: {lost}")
+        error.__cause__ = lost.__cause__
+        error.retryable = not lost.kind.lasts
+        outcome = AttemptOutcome.REJECTED if lost.kind.lasts else outcome_of_loss(handed_over=lost.handed_over)
+        return cls(outcome, error, failure=lost.kind)
 
 
 AttemptResult: TypeAlias = TaskRecord | FailedAttempt | KontextError

@@ -20,7 +20,6 @@ from kontext_async.decisions.resend import (
     AttemptOutcome,
     GiveUp,
     decide_retry,
-    outcome_of_loss,
     outcome_of_response,
 )
 from kontext_async.decisions.submission import Consequence, Interruption, Phase, Step, consequence_of
@@ -30,12 +29,11 @@ from kontext_async.engine.request_log import LOGGER, LoggedRequest
 from kontext_async.engine.row_journal import NotSubmitted
 from kontext_async.engine.submission import not_sent
 from kontext_async.engine.submission_gate import StoppedAtGate
-from kontext_async.engine.task_record import TaskRecord, TaskRecordWithDigest, reference_text
+from kontext_async.engine.task_record import TaskRecord, reference_text
 from kontext_async.engine.transport import TransportError
 from kontext_async.errors import (
     AuthenticationFailed,
     GatewayError,
-    GatewayUnavailable,
     InvalidResponse,
     KontextError,
     RateLimited,
@@ -320,7 +318,7 @@ class Scheduler:
         except StoppedAtGate as stopped:
             return FailedAttempt(AttemptOutcome.STOPPED, stopped)
         except TransportError as lost:
-            return self._fail(_failed_by_transport(lost))
+            return self._fail(FailedAttempt.by_transport(lost))
         if logged:
             logged.responded(response.status)
         if not response.ok:
@@ -393,7 +391,7 @@ class Scheduler:
         """Record the accepted task: what the response says or, if that is only that it is in progress, its ID."""
         acceptance = None if isinstance(accepted, str) else accepted
         task_id = accepted if isinstance(accepted, str) else accepted.status.task_id
-        task = _make_record(submission, task_id, self._clock.time(), slot)
+        task = submission.make_record(task_id, slot, self._clock.time())
         if acceptance:
             submission.acceptance = acceptance
             task.reference = None if acceptance.reference.is_plain else acceptance.reference
@@ -495,29 +493,5 @@ class Scheduler:
         }
 
 
-def _make_record(submission: Submission, task_id: str, now: float, slot: Slot) -> TaskRecord:
-    request, slots = submission.request, slot.accepted(now)
-    if not request.input_images:
-        known = request.prompt if submission.is_prompt_only else request
-        return TaskRecord(task_id, now, request=known, slots=slots, share=slot.share, paid_until=slot.paid_until)
-    return TaskRecordWithDigest(
-        task_id,
-        now,
-        request=request,
-        slots=slots,
-        share=slot.share,
-        paid_until=slot.paid_until,
-        digest=bytes.fromhex(submission.fingerprint or ""),
-    )
-
-
 def _closed() -> SessionClosed:
     return SessionClosed("the session was closed before the gateway responded")
-
-
-def _failed_by_transport(lost: TransportError) -> FailedAttempt:
-    error = GatewayUnavailable(f"no response to a create request: {lost}")
-    error.__cause__ = lost.__cause__
-    error.retryable = not lost.kind.lasts
-    outcome = AttemptOutcome.REJECTED if lost.kind.lasts else outcome_of_loss(handed_over=lost.handed_over)
-    return FailedAttempt(outcome, error, failure=lost.kind)

@@ -8,6 +8,7 @@ from attrs import define, field
 
 from kontext_async.decisions.shares import UNBOUNDED
 from kontext_async.decisions.submission import Consequence, Interruption, Phase, Step, advance, consequence_of
+from kontext_async.engine.task_record import TaskRecord, TaskRecordWithDigest
 from kontext_async.errors import GatewayUnavailable
 from kontext_async.protocol import clean_body, fingerprint
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kontext_async.decisions.shares import Queueing
+    from kontext_async.engine.slots import Slot
     from kontext_async.engine.submission_journal import SubmissionJournal
-    from kontext_async.engine.task_record import TaskRecord
     from kontext_async.gateways import Acceptance, Webhook
     from kontext_async.images import LoadedImage
     from kontext_async.models import KontextRequest
@@ -97,6 +98,22 @@ class Submission:
     def advance(self, step: Step) -> None:
         """Go to the phase that follows a step."""
         self.phase = advance(self.phase, step)
+
+    def make_record(self, task_id: str, slot: Slot, now: float) -> TaskRecord:
+        """Return the record of the task that the gateway accepted, which takes over the slot."""
+        request, slots = self.request, slot.accepted(now)
+        if not request.input_images:
+            known = request.prompt if self.is_prompt_only else request
+            return TaskRecord(task_id, now, request=known, slots=slots, share=slot.share, paid_until=slot.paid_until)
+        return TaskRecordWithDigest(
+            task_id,
+            now,
+            request=request,
+            slots=slots,
+            share=slot.share,
+            paid_until=slot.paid_until,
+            digest=bytes.fromhex(self.fingerprint or ""),
+        )
 
     def clean_response(self, response: Response) -> None:
         """Remove the secret of the webhook, which the gateway may echo, from a response."""
