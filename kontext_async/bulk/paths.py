@@ -34,6 +34,8 @@ def is_relative_name(name: object) -> bool:
     """Return True for a name below a directory, on every system. Pure."""
     if not isinstance(name, str) or not name or "\0" in name or "\\" in name:
         return False
+    if "/" not in name and ":" not in name:  # nearly all, and a resumed run asks for each of its images
+        return name != ".."
     path = PurePosixPath(name)
     return not (path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts)
 

@@ -424,7 +424,7 @@ class Runner:
 
     def _skipped(self, entry: InputRequest, row: Row, error: KontextError | None = None) -> BulkOutcome:
         return outcome_of(
-            evolve(row, position=entry.position),
+            row if row.position == entry.position else evolve(row, position=entry.position),
             entry.request,
             directory=self.directory.path,
             folder=self.directory.folder,
