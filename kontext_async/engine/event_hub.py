@@ -79,6 +79,7 @@ class _Subscription:
     callback: Callable[[Any], object]
     kinds: tuple[type[Event], ...]
     listens: Callable[[type[Event]], bool] | None
+    heeds: Callable[[Generation], bool] | None
 
     def covers(self, kind: type[Event]) -> bool:
         return not self.kinds or issubclass(kind, self.kinds)
@@ -104,6 +105,7 @@ class EventHub:
         *kinds: type[Event],
         task_id: str | None = None,
         listens: Callable[[type[Event]], bool] | None = None,
+        heeds: Callable[[Generation], bool] | None = None,
     ) -> Callable[[], None]:
         """Call `callback` with each event from now on.
 
@@ -112,11 +114,13 @@ class EventHub:
             kinds: The event classes to deliver; none delivers all of them.
             task_id: The task whose events to deliver; None delivers those of all tasks, and those of none.
             listens: Says whether it listens to a class at the moment; None if it always does.
+            heeds: Takes note of each completed task, whose event is costly to make, and says whether the event has to
+                be made; None if `listens` says that.
 
         Returns:
             A function that ends the subscription; calling it twice does no harm.
         """
-        subscription = _Subscription(callback, kinds, listens)
+        subscription = _Subscription(callback, kinds, listens, heeds)
         self._subscriptions.setdefault(task_id, []).append(subscription)
         self._everywhere.clear()
 
@@ -155,7 +159,7 @@ class EventHub:
         self, generation: Generation, make: Callable[P, Completed], *args: P.args, **kwargs: P.kwargs
     ) -> None:
         """Deliver the completion of a task as `emit_if_wanted` does, and count what the task cost in any case."""
-        if self._is_wanted(Completed, generation.task_id):
+        if self._is_completion_wanted(generation):
             self.emit(make(*args, **kwargs))
         else:
             self.counts.record_completed(generation, is_billed=generation.request is not None)
@@ -166,6 +170,15 @@ class EventHub:
             if subscription.wants(kind):
                 return True
         return task_id is not None and task_id in self._subscriptions and bool(self._find(kind, task_id))
+
+    def _is_completion_wanted(self, generation: Generation) -> bool:
+        """Return True if a subscriber wants the event of a completed task. Each that heeds completions takes note."""
+        here = self._subscriptions.get(generation.task_id, ())
+        is_wanted = any(each.covers(Completed) and each.wants(Completed) for each in here)
+        for subscription in self._find_everywhere(Completed):
+            heeds = subscription.heeds
+            is_wanted |= subscription.wants(Completed) if heeds is None else heeds(generation)
+        return is_wanted
 
     def _find(self, kind: type[Any], task_id: str | None) -> list[_Subscription]:
         """Return the subscriptions to all tasks, and those to this one, that want events of this kind."""

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from kontext_async.engine.transport import Response
     from kontext_async.errors import KontextError, SessionError
     from kontext_async.events import Event
+    from kontext_async.models import Generation
 
 __all__ = ["LOGGER", "LoggedRequest", "SessionLog", "log_poll"]
 
@@ -95,8 +96,14 @@ class SessionLog:
         """Log that the session has started, and log its events until it ends."""
         _log(logging.INFO, f"session with {self._origin} started")
         hub.subscribe(_log_event, *LEVELS, listens=_is_logged)
-        hub.subscribe(self._log_if_slow, Accepted, Completed, Downloaded, listens=_is_timed)
+        hub.subscribe(self._log_if_slow, Accepted, Completed, Downloaded, listens=_is_timed, heeds=self._is_slow)
         on_end.add(self._log_end)
+
+    def _is_slow(self, completed: Generation) -> bool:
+        """Take note of a completed task, and return True if its request was slow."""
+        if not LOGGER.isEnabledFor(logging.WARNING):
+            return False
+        return self._timer.observe_completed(completed.task_id, completed.elapsed).total >= SLOW_AFTER
 
     def _log_if_slow(self, event: Event) -> None:
         """Log a request that is slow: when it completes, and again when its slow download is there."""

@@ -42,7 +42,10 @@ class RequestTimes:
     @property
     def total(self) -> float:
         """The sum of all stages that were seen."""
-        return sum(self.stages.values())
+        return (self.queued or 0.0) + (self.sent or 0.0) + (self.pending or 0.0) + (self.downloading or 0.0)
+
+
+UNSEEN = RequestTimes()
 
 
 class RequestTimer:
@@ -53,16 +56,26 @@ class RequestTimer:
 
     def observe(self, event: Event) -> RequestTimes:
         """Return the times of the event's request as they are after the event."""
-        times = self._times.pop(event.task_id or "", RequestTimes())
         match event:
+            case Completed(generation=generation):
+                return self.observe_completed(generation.task_id, generation.elapsed)
             case Accepted(queued=queued, sent=sent):
                 times = RequestTimes(queued=queued, sent=sent)
-            case Completed(generation=generation):
-                times = evolve(times, pending=generation.elapsed)
-            case Downloaded(seconds=seconds):
-                times = evolve(times, downloading=(times.downloading or 0.0) + seconds)
-        if event.task_id is not None:
-            self._times[event.task_id] = times
+            case _:
+                times = self._times.get(event.task_id or "", UNSEEN)
+        if isinstance(event, Downloaded):
+            times = evolve(times, downloading=(times.downloading or 0.0) + event.seconds)
+        return self._remember(event.task_id, times)
+
+    def observe_completed(self, task_id: str, seconds: float) -> RequestTimes:
+        """Return the times of a request as they are once its task has completed after so many seconds."""
+        seen = self._times.get(task_id, UNSEEN)
+        return self._remember(task_id, RequestTimes(queued=seen.queued, sent=seen.sent, pending=seconds))
+
+    def _remember(self, task_id: str | None, times: RequestTimes) -> RequestTimes:
+        if task_id is not None:
+            self._times.pop(task_id, None)
+            self._times[task_id] = times
             if len(self._times) > REMEMBERED_TASKS:
                 del self._times[next(iter(self._times))]
         return times

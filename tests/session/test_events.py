@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from session_support import encode_png, events_of
 
-from kontext_async import InvalidRequest
+from kontext_async import InvalidRequest, KontextSession
 from kontext_async.emulator import Emulator, FaultKind
+from kontext_async.engine.poll_loop import PollLoop
 from kontext_async.events import Accepted, Completed, Event, Failed, StatusReceived, Submitting
 from kontext_async.gateways import Reference
 from kontext_async.gateways.vtrix_tasks import read_status
+from kontext_async.testing import FAST
 
 if TYPE_CHECKING:
-    from kontext_async import KontextSession, TaskStatus
+    from kontext_async import Generation, TaskStatus
+    from kontext_async.engine.task_record import TaskRecord
 
 pytestmark = pytest.mark.anyio
 
@@ -69,6 +72,26 @@ class TestKinds:
         unsubscribe()
         await session.generate("another")
         assert len(seen) == 1
+
+
+async def test_no_event_is_made_of_a_completion_that_nobody_wants(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    make = PollLoop._completed
+
+    def record(self: PollLoop, task: TaskRecord, generation: Generation) -> Completed:
+        made.append(generation.task_id)
+        return make(self, task, generation)
+
+    monkeypatch.setattr(PollLoop, "_completed", record)
+    async with KontextSession(emulator.api_key, base_url=emulator.base_url, settings=FAST) as session:
+        await session.generate("a fox")
+        assert made == []
+        seen: list[Completed] = []
+        session.subscribe(seen.append, Completed)
+        fox = await session.generate("a fox")
+    assert made == [fox.task_id] == [event.task_id for event in seen]
 
 
 class TestOneTask:
