@@ -18,7 +18,8 @@ The modules, in the order in which a request passes them:
 `admission`       waits until the cost limit admits one more request
 `outages`         decides what a run does in an outage: wait or stop
 `stop_switch`     stops a run
-`item`            executes one request: submits it, waits for it, saves its images
+`item`            one request of a run, while the run has it in hand
+`item_runner`     executes one request: submits it, waits for it, saves its images
 `filenames`       renders file names, allocates paths, and checks that saved images are intact
 `records`         converts requests into rows, and rows into outcomes and JSON
 `models`          `BulkOutcome`, `BulkProgress`, `BulkReport`, `RunPlan`: the public results
