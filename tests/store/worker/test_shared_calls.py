@@ -27,11 +27,13 @@ pytestmark = pytest.mark.anyio
 
 class TestPlanning:
     async def test_concurrent_calls_share_a_statement_and_get_their_own_rows(
-        self, worker: Worker, store: UnreliableStore
+        self, store: UnreliableStore, tmp_path: Path
     ) -> None:
-        run = await worker.run("default")
-        assert run
-        planned = await asyncio.gather(*(worker.plan(run.id, [new_row(f"{n}"), new_row(f"{n}b")]) for n in range(50)))
+        async with open_worker(store, worker_settings(tmp_path, step=10.0)) as worker:
+            run = await worker.run("default")
+            assert run
+            calls = (worker.plan(run.id, [new_row(f"{n}"), new_row(f"{n}b")]) for n in range(50))
+            planned = await asyncio.gather(*calls)
         assert [[row.key for row in rows] for rows in planned] == [[f"{n}", f"{n}b"] for n in range(50)]
         assert store.calls["plan"] == 1
 
