@@ -240,7 +240,7 @@ class ItemRunner:
         row, task_id = item.row, generation.task_id
         self.budget.record_currency(generation.usage.currency)
         self._settle(item, cost)
-        await self._record(
+        await self._record_end(
             item,
             Completed(
                 attempt=row.attempt,
@@ -254,8 +254,6 @@ class ItemRunner:
                 files=((self._relative(path), 0),),
             ),
         )
-        if item.row.task_id != task_id:  # it is a second task of the row, which another worker has in hand
-            raise RowTaken(item.row)
 
     async def _save(self, item: Item, generation: Generation, path: Path) -> None:
         """Download the images, and record them."""
@@ -302,7 +300,7 @@ class ItemRunner:
         again = row.completion is not None
         cost = cost if row.cost is None else row.cost
         uncertain = row.uncertain_attempts + (kind is Expired and cost is None)
-        await self._record(
+        await self._record_end(
             item,
             kind(
                 attempt=row.attempt,
@@ -315,9 +313,17 @@ class ItemRunner:
                 completion=self.directory.next_completion(),
             ),
         )
-        if task_id is not None and item.row.task_id != task_id:  # as in `_complete`
-            raise RowTaken(item.row)
         self.directory.results.add(item.row, again=again)
+
+    async def _record_end(self, item: Item, step: Completed | Failed) -> None:
+        """Record the end of a task, as `_record` does.
+
+        Raises:
+            RowTaken: It is a second task of the row, which another worker has in hand, or as `_record`.
+        """
+        await self._record(item, step)
+        if step.task_id is not None and item.row.task_id != step.task_id:
+            raise RowTaken(item.row)
 
     async def _record(self, item: Item, step: Step) -> None:
         """Record a step. If the store fails, submitting stops, and this task continues.

@@ -9,22 +9,25 @@ import anyio
 
 from kontext_async.cli.exit_codes import ExitCode, exit_code_for
 from kontext_async.cli.output import error_to_json, to_one_line
+from kontext_async.cli.session import open_session
 from kontext_async.errors import KontextError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from kontext_async.cli.options import GatewayOptions
     from kontext_async.cli.output import Output
+    from kontext_async.session import GenerationTask, KontextSession
 
-__all__ = ["report_each", "request_each"]
+__all__ = ["report_each"]
 
 AT_ONCE = 16
 
 T = TypeVar("T")
 
 
-async def request_each(
-    references: Sequence[str], request: Callable[[str], Awaitable[T]]
+async def _request_each(
+    references: Sequence[str], request: Callable[[GenerationTask], Awaitable[T]], session: KontextSession
 ) -> list[tuple[str, T | KontextError]]:
     """Return each reference with what `request` returned for it, or with its error, in the order of the references."""
     results: dict[int, T | KontextError] = {}
@@ -33,7 +36,7 @@ async def request_each(
     async def send(index: int, reference: str) -> None:
         async with free:
             try:
-                results[index] = await request(reference)
+                results[index] = await request(session.attach(reference))
             except KontextError as error:
                 results[index] = error
 
@@ -45,7 +48,8 @@ async def request_each(
 
 async def report_each(
     references: Sequence[str],
-    request: Callable[[str], Awaitable[T]],
+    request: Callable[[GenerationTask], Awaitable[T]],
+    options: GatewayOptions,
     output: Output,
     *,
     to_text: Callable[[T], str],
@@ -58,6 +62,7 @@ async def report_each(
     Args:
         references: The tasks.
         request: Sends the request about one task.
+        options: The gateway to use.
         output: The output.
         to_text: Returns a result for people.
         to_json: Returns a result for machines, without its error.
@@ -65,14 +70,15 @@ async def report_each(
         judge: Returns the exit code for a result.
     """
     code = ExitCode.DONE
-    for reference, result in await request_each(references, request):
-        if isinstance(result, KontextError):
-            if output.options.json:
-                output.out(json.dumps({"task_id": reference, **unknown, "error": error_to_json(result)}))
-            output.error(result)
-            code = max(code, exit_code_for(result))
-        else:
-            as_json = output.options.json
-            output.out(json.dumps({**to_json(result), "error": None}) if as_json else to_one_line(to_text(result)))
-            code = max(code, judge(result))
+    async with open_session(options, output) as session:
+        for reference, result in await _request_each(references, request, session):
+            if isinstance(result, KontextError):
+                if output.options.json:
+                    output.out(json.dumps({"task_id": reference, **unknown, "error": error_to_json(result)}))
+                output.error(result)
+                code = max(code, exit_code_for(result))
+            else:
+                as_json = output.options.json
+                output.out(json.dumps({**to_json(result), "error": None}) if as_json else to_one_line(to_text(result)))
+                code = max(code, judge(result))
     return code

@@ -48,6 +48,8 @@ class CircuitState(enum.Enum):
     HALF_OPEN = "half_open"
     STOPPED = "stopped"
 
+    __hash__ = object.__hash__  # as in `decisions.submission`: each create request looks up the table
+
 
 class Observation(enum.Enum):
     """The things that the breaker learns from."""
@@ -58,6 +60,8 @@ class Observation(enum.Enum):
     PROBE_PASSED = enum.auto()
     PROBE_FAILED = enum.auto()
     KEY_REFUSED = enum.auto()
+
+    __hash__ = object.__hash__  # as above
 
 
 class Cause(enum.Enum):
@@ -131,8 +135,6 @@ class CircuitBreaker:
     def record_accepted(self) -> None:
         """Record an accepted create request."""
         self._uncertain = 0
-        if self.state is CircuitState.CLOSED:  # nearly always, and each create request comes here
-            return
         if self.state is CircuitState.OPEN and self._cause is Cause.BALANCE:
             return
         self._move(Observation.ACCEPTED)

@@ -39,8 +39,8 @@ class RecentMean:
 
     def observe(self, value: float) -> None:
         """Add a value."""
-        self.count = count = self.count + 1
-        self.value += max(1 / count, LEAST_WEIGHT) * (value - self.value)
+        self.count += 1
+        self.value += max(1 / self.count, LEAST_WEIGHT) * (value - self.value)
 
 
 @define

@@ -138,7 +138,7 @@ class EventHub:
         """Count the event and deliver it."""
         self.counts.record(event)
         kind = type(event)
-        for subscription in self._find(kind, event.task_id):
+        for subscription in [each for each in self._find(kind, event.task_id) if each.wants(kind)]:
             try:
                 subscription.callback(event)
             except Exception as error:  # noqa: BLE001 # a faulty progress bar must not lose a paid image
@@ -166,31 +166,24 @@ class EventHub:
 
     def _is_wanted(self, kind: type[Any], task_id: str | None) -> bool:
         """Return True if a subscriber wants events of this kind about this task."""
-        for subscription in self._find_everywhere(kind):
+        for subscription in self._find(kind, task_id):  # noqa: SIM110 # a generator takes longer, at each poll
             if subscription.wants(kind):
                 return True
-        return task_id is not None and task_id in self._subscriptions and bool(self._find(kind, task_id))
+        return False
 
     def _is_completion_wanted(self, generation: Generation) -> bool:
         """Return True if a subscriber wants the event of a completed task. Each that heeds completions takes note."""
-        here = self._subscriptions.get(generation.task_id, ())
-        is_wanted = any(each.covers(Completed) and each.wants(Completed) for each in here)
-        for subscription in self._find_everywhere(Completed):
+        is_wanted = False
+        for subscription in self._find(Completed, generation.task_id):
             heeds = subscription.heeds
             is_wanted |= subscription.wants(Completed) if heeds is None else heeds(generation)
         return is_wanted
 
     def _find(self, kind: type[Any], task_id: str | None) -> list[_Subscription]:
-        """Return the subscriptions to all tasks, and those to this one, that want events of this kind."""
-        found = self._find_everywhere(kind)
-        if task_id is not None and (here := self._subscriptions.get(task_id)):
-            found = [*found, *(subscription for subscription in here if subscription.covers(kind))]
-        return [subscription for subscription in found if subscription.wants(kind)]
-
-    def _find_everywhere(self, kind: type[Any]) -> list[_Subscription]:
-        """Return the subscriptions to all tasks that cover a kind: found once, because each poll asks for them."""
-        found = self._everywhere.get(kind)
-        if found is None:
-            found = [each for each in self._subscriptions.get(None, ()) if each.covers(kind)]
-            self._everywhere[kind] = found
-        return found
+        """Return the subscriptions to all tasks, and those to this one, that cover a kind."""
+        everywhere = self._everywhere.get(kind)
+        if everywhere is None:  # found once, because each poll asks for them
+            everywhere = [each for each in self._subscriptions.get(None, ()) if each.covers(kind)]
+            self._everywhere[kind] = everywhere
+        here = self._subscriptions.get(task_id) if task_id is not None else None
+        return [*everywhere, *(each for each in here if each.covers(kind))] if here else everywhere

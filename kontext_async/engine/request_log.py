@@ -101,7 +101,7 @@ class SessionLog:
 
     def _is_slow(self, completed: Generation) -> bool:
         """Take note of a completed task, and return True if its request was slow."""
-        if not LOGGER.isEnabledFor(logging.WARNING):
+        if not _is_timed(Completed):
             return False
         return self._timer.observe_completed(completed.task_id, completed.elapsed).total >= SLOW_AFTER
 

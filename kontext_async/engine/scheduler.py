@@ -276,8 +276,7 @@ class Scheduler:
         try:
             attempt.begin()
             result = await (self._try_logged(attempt) if LOGGER.isEnabledFor(DEBUG) else self._try(attempt))
-            if submission.journal or isinstance(result, FailedAttempt):
-                await self._record_attempt(submission, result)
+            await self._record_attempt(submission, result)
             if isinstance(result, TaskRecord):
                 self._follow(submission, result)
         except KontextError as error:
@@ -313,8 +312,7 @@ class Scheduler:
         try:
             before = partial(self._before_send, submission)
             response = await self._transport.create(attempt.outgoing, attempt.upload, before=before)
-            if submission.webhook:
-                submission.clean_response(response)
+            submission.clean_response(response)
         except StoppedAtGate as stopped:
             return FailedAttempt(AttemptOutcome.STOPPED, stopped)
         except TransportError as lost:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import attrs
-from attrs import define
+from attrs import define, field
 from yarl import URL
 
 from kontext_async.decisions.proxies import ProxyRules
@@ -37,7 +37,7 @@ from kontext_async.shared_timeout import SharedTimeout
 from kontext_async.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
     from typing import TypeVar
 
     from kontext_async.engine.uploads import Upload
@@ -111,7 +111,7 @@ class _Received:
     """
 
     response: aiohttp.ClientResponse | None = None
-    chunks: Sequence[bytes] = ()
+    chunks: list[bytes] = field(factory=list)
 
 
 class Transport:
@@ -253,8 +253,6 @@ class Transport:
                         request.url, data=body, allow_redirects=False, **options
                     )
                     try:
-                        if response.content.is_eof():
-                            return self._take(response)
                         return await self._read(response, received)
                     finally:
                         if body is upload:
@@ -281,8 +279,6 @@ class Transport:
             with self._status_timeout:
                 send = _usable(pool).request
                 response = await send(request.method, url, allow_redirects=False, **options)
-                if response.content.is_eof():
-                    return self._take(response)
                 return await self._read(response, received)
         except LIBRARY_ERRORS as error:
             if received.response and (whole := self._salvage(request, received, error)):
@@ -309,16 +305,12 @@ class Transport:
             options["proxy"] = proxy
         return self._elsewhere, options
 
-    def _take(self, response: aiohttp.ClientResponse) -> Response:
-        """Read a response that is here in full, as most are that are small, and release its connection."""
-        try:
-            return self._make_response(response, response.content.read_nowait())
-        finally:
-            response.release()
-
     async def _read(self, response: aiohttp.ClientResponse, received: _Received) -> Response:
         """Read a response in full, and release its connection. What has come of a broken one stays in `received`."""
+        content = response.content
         try:
+            if content.is_eof():  # most bodies come together with their head
+                return self._make_response(response, content.read_nowait())
             return self._make_response(response, await _read_all(response, received))
         finally:
             response.release()
@@ -461,8 +453,8 @@ def _next_target(current: URL, location: str, visited: set[URL]) -> URL:
 
 async def _read_all(response: aiohttp.ClientResponse, received: _Received) -> bytes:
     """Read a body into `received`. Its end may be late only for a moment, once a complete JSON object has come."""
-    content, chunks = response.content, list[bytes]()
-    received.response, received.chunks = response, chunks
+    received.response = response
+    content, chunks = response.content, received.chunks
     size = 0
     while True:
         if content.is_eof():  # most bodies come together with their head

@@ -65,7 +65,7 @@ def find_reference(gateway: Gateway, given: Reference | str) -> Reference:
     Raises:
         InvalidRequest: It is of another gateway, is not enough, or has an address that is not trusted.
     """
-    parsed = Reference.parse(given, GATEWAYS) if isinstance(given, str) else given
+    parsed = _parse(given)
     return gateway.resolve(given if parsed is None else parsed)
 
 
@@ -75,5 +75,9 @@ def find_task_id(gateway: Gateway, given: Reference | str) -> str:
     Raises:
         InvalidRequest: It cannot be an ID, or is a reference that `find_reference` refuses.
     """
-    parsed = Reference.parse(given, GATEWAYS) if isinstance(given, str) else given
+    parsed = _parse(given)
     return check_task_id(given) if parsed is None else gateway.resolve(parsed).task_id
+
+
+def _parse(given: Reference | str) -> Reference | None:
+    return Reference.parse(given, GATEWAYS) if isinstance(given, str) else given

@@ -239,7 +239,7 @@ async def read_body(chunks: AsyncIterable[bytes], limit: int) -> bytes:
     """Read the body of a request.
 
     Raises:
-        RequestTooLarge: It has more than `limit` bytes. No more of it is read than these and one chunk.
+        RequestTooLarge: It has more than `limit` bytes. Reading stops with the chunk that exceeds them.
     """
     body = bytearray()
     async for chunk in chunks:

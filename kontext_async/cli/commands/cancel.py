@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -11,11 +11,7 @@ from kontext_async.cli.each_task import report_each
 from kontext_async.cli.exit_codes import ExitCode
 from kontext_async.cli.options import GatewayOptions, OutputOptions
 from kontext_async.cli.output import Output
-from kontext_async.cli.session import open_session
 from kontext_async.cli.signals import run_with_signals
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["cancel"]
 
@@ -34,20 +30,17 @@ async def cancel(
         gateway: The gateway to use.
         output: The output options.
     """
-    return await run_with_signals(_cancel(references, gateway or GatewayOptions(), Output(output or OutputOptions())))
-
-
-async def _cancel(references: Sequence[str], options: GatewayOptions, output: Output) -> int:
-    async with open_session(options, output) as session:
-        return await report_each(
-            references,
-            lambda reference: session.attach(reference).cancel(),
-            output,
-            to_text=_to_text,
-            to_json=_to_json,
-            unknown={"cancellation": None},
-            judge=_judge,
-        )
+    reporting = report_each(
+        references,
+        lambda task: task.cancel(),
+        gateway or GatewayOptions(),
+        Output(output or OutputOptions()),
+        to_text=_to_text,
+        to_json=_to_json,
+        unknown={"cancellation": None},
+        judge=_judge,
+    )
+    return await run_with_signals(reporting)
 
 
 def _judge(outcome: CancelOutcome) -> ExitCode:

@@ -9,12 +9,9 @@ from cyclopts import Parameter
 from kontext_async.cli.each_task import report_each
 from kontext_async.cli.options import GatewayOptions, OutputOptions
 from kontext_async.cli.output import Output
-from kontext_async.cli.session import open_session
 from kontext_async.cli.signals import run_with_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from kontext_async.models import TaskStatus
 
 __all__ = ["status"]
@@ -34,19 +31,16 @@ async def status(
         gateway: The gateway to use.
         output: The output options.
     """
-    return await run_with_signals(_status(ids, gateway or GatewayOptions(), Output(output or OutputOptions())))
-
-
-async def _status(ids: Sequence[str], options: GatewayOptions, output: Output) -> int:
-    async with open_session(options, output) as session:
-        return await report_each(
-            ids,
-            lambda task_id: session.attach(task_id).status(),
-            output,
-            to_text=_to_text,
-            to_json=_to_json,
-            unknown={"state": None},
-        )
+    reporting = report_each(
+        ids,
+        lambda task: task.status(),
+        gateway or GatewayOptions(),
+        Output(output or OutputOptions()),
+        to_text=_to_text,
+        to_json=_to_json,
+        unknown={"state": None},
+    )
+    return await run_with_signals(reporting)
 
 
 def _to_text(status: TaskStatus) -> str:

@@ -2,13 +2,13 @@
 
 For each kind of request, `SurvivalEstimator` learns when tasks end, and from time to time `optimal_schedule` computes
 the best schedule for the estimate: close to gaps of sqrt(2c / h), where h is the rate at which tasks of an age end and
-c is `Polling.poll_cost`. Until `MIN_ENDS` ends have been observed, the interval of the settings applies. Kinds with few
+c is `Polling.poll_cost`. Until `MIN_ENDS` ends have been observed, the schedule of the settings applies. Kinds with few
 ends share one model of all tasks. Where `progress` has proved to predict ends, it replaces the schedule
 (`ProgressModel`). The gateway's own times narrow the interval in which a task ended (`narrow`).
 
 The rule detects a service that becomes slower or faster by comparing the results of polls with what was expected. Then
 it discounts the past at once, in addition to the gradual decay. It polls a task of unknown age, one that was attached,
-at the interval of the settings, and learns nothing from it.
+as the settings say, and learns nothing from it.
 """
 
 from __future__ import annotations

@@ -38,6 +38,9 @@ MAGIC = b"SQLite format 3\0"
 BUSY_SECONDS = 0.5
 """The longest wait for another process that has the file locked."""
 
+ATTEMPTS = 3
+"""The most examinations of a file that another process writes meanwhile, and that seems damaged each time."""
+
 SMALL = 32 << 20
 """Bytes of a file of version 2 that is examined completely."""
 
@@ -71,7 +74,7 @@ class _Unsuitable(Exception):
     """The file is not a store that can be used; the text says why."""
 
 
-def examine(path: Path) -> int | None:
+def examine(path: Path, *, attempts: int = ATTEMPTS) -> int | None:
     """Check a file, and return the version of its tables; None for a new file. One that does not exist is created.
 
     Raises:
@@ -97,8 +100,8 @@ def examine(path: Path) -> int | None:
     except (UnicodeError, _Unsuitable) as error:
         now = path.stat()
         reason = "it is damaged: it has texts that are not UTF-8" if isinstance(error, UnicodeError) else str(error)
-    if (now.st_mtime_ns, now.st_size) != (before.st_mtime_ns, before.st_size):
-        return examine(path)  # another process wrote meanwhile: what was read is not of one moment
+    if attempts > 1 and (now.st_mtime_ns, now.st_size) != (before.st_mtime_ns, before.st_size):
+        return examine(path, attempts=attempts - 1)  # another process wrote: what was read is not of one moment
     raise _refusal(path, reason)
 
 

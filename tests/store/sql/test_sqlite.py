@@ -298,7 +298,7 @@ async def test_a_new_file_that_another_process_prepares_is_waited_for(path: Path
         other.execute("BEGIN IMMEDIATE")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(store.open)
-            await anyio.sleep(0.1)
+            await anyio.sleep(0.1)  # SQLite waits for a lock in real time
             other.execute("ROLLBACK")
     await store.aclose()
 
