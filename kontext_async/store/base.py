@@ -125,7 +125,7 @@ class Store(ABC):
 
         A new row is free; `worker` is recorded as the preferred owner, which keeps nobody from taking it. A new row
         with `NewRow.intended` is that worker's, as if it had taken this step of the planned row. For an execution, the
-        position and the execution of known rows are updated; the execution never falls.
+        position and the execution of known rows are updated where `kontext_async.store.states.is_moved` says so.
 
         Args:
             run: The number of the run.

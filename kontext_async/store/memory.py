@@ -17,7 +17,7 @@ from kontext_async.store.base import Store
 from kontext_async.store.limits import IN_FLIGHT, Commitment, admits
 from kontext_async.store.outcomes import decide, outlives_row
 from kontext_async.store.rows import Row, Run, RunSummary, StepResult
-from kontext_async.store.states import create_row, judge
+from kontext_async.store.states import create_row, is_moved, judge
 from kontext_async.store.steps import Intended, State, Verdict
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ class MemoryStore(Store):
         if number is None:
             number = database.insert(run, new, worker, execution or 0).id
         row = database.rows[number]
-        if execution is not None and execution >= row.execution:
+        if execution is not None and is_moved(row, position=new.position, execution=execution):
             row = database.rows[number] = evolve(row, position=new.position, execution=execution)
         return evolve(row, owner_alive=database.is_alive(row.owner))
 

@@ -105,7 +105,7 @@ class Row:
         folder: The number of the folder of its files (bulk runs).
         files: The images in that folder: names and sizes; the size is 0 until an image is saved.
         position: The position in the input of the latest execution that contained it (bulk runs).
-        execution: The number of that execution; 0 outside bulk runs.
+        execution: The number of that execution, or of an earlier one if it was saved by then; 0 outside bulk runs.
         completion: The number in the order of completion within the folder (bulk runs).
         intended_at: Unix seconds.
         accepted_at: Unix seconds.

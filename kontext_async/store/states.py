@@ -159,6 +159,22 @@ def create_row(new: NewRow, *, run: int, number: int = 0, worker: int | None = N
     )
 
 
+def is_moved(row: Row, *, position: int | None, execution: int) -> bool:
+    """Return True if an execution gives a row that it reads another place in the run.
+
+    One that began earlier than the latest does not. A saved row is written only for another position: its execution
+    says nothing, because what a later one looks for is paid and not saved.
+
+    Args:
+        row: The row, as the store has it.
+        position: Its position in the input of the execution.
+        execution: The number of the execution.
+    """
+    if row.execution > execution:
+        return False
+    return row.position != position or (row.execution < execution and row.state is not State.SAVED)
+
+
 def advance(row: Row, step: Step, worker: int) -> Row:
     """Return the row after a step that `judge` found `Verdict.APPLIED`."""
     changes = step.changes(worker)

@@ -159,6 +159,19 @@ class TestPlanning:
         [row] = await store.plan(1, [new_row(position=1)])
         assert (row.position, row.execution) == (9, 3), "no execution has read it"
 
+    async def test_an_execution_leaves_a_saved_row_alone_unless_its_position_changes(self, worker: Worker) -> None:
+        store = worker.store
+        folder = await store.folder(b"f" * 16, "/srv")
+        [row] = await store.plan(1, [new_row(position=4)], execution=1)
+        await complete(worker, row)
+        [row] = await store.plan(1, [new_row(position=4)], execution=2)
+        assert (row.position, row.execution) == (4, 2), "an unsaved one could be missing from a later input"
+        await worker.must_take(row, (Saved, 1), folder=folder)
+        [row] = await store.plan(1, [new_row(position=4)], execution=3)
+        assert (row.position, row.execution) == (4, 2)
+        [row] = await store.plan(1, [new_row(position=7)], execution=3)
+        assert (row.position, row.execution) == (7, 3)
+
     async def test_a_thousand_rows_at_once(self, worker: Worker) -> None:
         rows = await worker.store.plan(1, [new_row(f"key-{number}") for number in range(1000)])
         assert len({row.id for row in rows}) == 1000

@@ -11,10 +11,10 @@ import orjson
 from kontext_async.store.sql.reading import fetch_rows_by_key
 from kontext_async.store.sql.records import clean_new, new_record
 from kontext_async.store.sql.transaction import VALUES_OF_RECORDS
-from kontext_async.store.states import create_row
+from kontext_async.store.states import create_row, is_moved
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from kontext_async.store.rows import NewRow, Row
     from kontext_async.store.sql.transaction import Transaction
@@ -63,34 +63,40 @@ def plan_rows(
     transaction: Transaction, run: int, new: Sequence[NewRow], worker: int | None, execution: int | None
 ) -> list[Row]:
     """Return the rows of keys, in order; create the missing ones. Outside bulk runs, most of them are missing."""
-    planned = [create_row(clean_new(each), run=run, worker=worker, execution=execution or 0) for each in new]
-    created = {row.key: row for row in planned}
+    cleaned = [clean_new(each) for each in new]
+    by_key = {each.key: each for each in cleaned}
     if execution is None:
-        rows = _insert(transaction, created)
-        rows |= fetch_rows_by_key(transaction, run, created.keys() - rows.keys())
+        rows = _insert(transaction, _create_rows(cleaned, run, worker))
+        rows |= fetch_rows_by_key(transaction, run, by_key.keys() - rows.keys())
     else:
-        rows = _plan_execution(transaction, run, created)
-    return [rows[row.key] for row in planned]
+        rows = _plan_execution(transaction, run, by_key, worker, execution)
+    return [rows[each.key] for each in cleaned]
 
 
-def _plan_execution(transaction: Transaction, run: int, created: Mapping[str, Row]) -> dict[str, Row]:
+def _plan_execution(
+    transaction: Transaction, run: int, new: Mapping[str, NewRow], worker: int | None, execution: int
+) -> dict[str, Row]:
     """Return the rows of an execution; update the known ones, and insert the others.
 
     What is returned was true when it was read: it is not read again after the update.
     """
-    rows = fetch_rows_by_key(transaction, run, created.keys())
-    places = {key: {"position": row.position, "execution": row.execution} for key, row in created.items()}
-    moved = {key: places[key] for key, row in rows.items() if _moves(row, created[key])}
-    rows |= _insert(transaction, {key: row for key, row in created.items() if key not in rows})
-    if moved:
-        _move(transaction, [{"number": rows[key].id, **place} for key, place in moved.items()])
-        rows |= {key: rows[key].with_changes(place) for key, place in moved.items()}
-    return rows | fetch_rows_by_key(transaction, run, created.keys() - rows.keys())  # others inserted them meanwhile
+    rows = fetch_rows_by_key(transaction, run, new.keys())
+    places = {
+        key: {"position": new[key].position, "execution": execution}
+        for key, row in rows.items()
+        if is_moved(row, position=new[key].position, execution=execution)
+    }
+    missing = [each for key, each in new.items() if key not in rows]
+    rows |= _insert(transaction, _create_rows(missing, run, worker, execution))
+    if places:
+        _move(transaction, [{"number": rows[key].id, **place} for key, place in places.items()])
+        rows |= {key: rows[key].with_changes(place) for key, place in places.items()}
+    return rows | fetch_rows_by_key(transaction, run, new.keys() - rows.keys())  # others inserted them meanwhile
 
 
-def _moves(known: Row, row: Row) -> bool:
-    """Return whether an execution gives a row another place; one that began earlier than the latest does not."""
-    return known.execution <= row.execution and (known.execution, known.position) != (row.execution, row.position)
+def _create_rows(new: Iterable[NewRow], run: int, worker: int | None, execution: int = 0) -> dict[str, Row]:
+    rows = (create_row(each, run=run, worker=worker, execution=execution) for each in new)
+    return {row.key: row for row in rows}
 
 
 def _insert(transaction: Transaction, created: Mapping[str, Row]) -> dict[str, Row]:
