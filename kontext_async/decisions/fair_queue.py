@@ -9,9 +9,9 @@
 4. Among these, the one whose request has waited longest. Within a share and a pool of models, the order is first in,
    first out. A share whose first request has no room, because its pool is full, is skipped.
 
-The next request is found in O(log n) for n shares that wait. Each change of a share that waits pushes one entry with
-its new position; entries whose position is no longer that of their share are discarded when they come to the top, or
-when they are the most part of the heap.
+The next request is found in O(log n) for n shares that wait. A share that waits and has changed is entered again with
+its new position, before the next request is taken; entries whose position is no longer that of their share are discarded
+when they come to the top, or when they are the most part of the heap.
 """
 
 from __future__ import annotations
@@ -55,17 +55,31 @@ class Lane(Generic[T]):
     pool: Hashable
     waiting: int = field(default=0, init=False)
     _heap: list[tuple[Position, int, ShareState[T]]] = field(factory=list, init=False)
+    _moved: dict[ShareState[T], None] = field(factory=dict, init=False)
     _serial: count[int] = field(factory=count, init=False)
 
     def place(self, share: ShareState[T]) -> None:
-        """Note the position of a share, which has changed."""
-        if len(self._heap) > 2 * self.waiting + STALE_ENTRIES:
-            self._heap = [entry for entry in self._heap if self._is_current(entry)]
-            heapify(self._heap)
-        heappush(self._heap, (self._position(share), next(self._serial), share))
+        """Note that the position of a share has changed. It is entered once, however often it changes until `first`."""
+        self._moved[share] = None
+
+    def join(self, share: ShareState[T]) -> None:
+        """Note that a share waits from now on."""
+        self.waiting += 1
+        self.place(share)
+
+    def leave(self, share: ShareState[T]) -> None:
+        """Note that a share no longer waits."""
+        self.waiting -= 1
+        self._moved.pop(share, None)
 
     def first(self) -> tuple[Position, ShareState[T]]:
         """Return the position of the share that is next, and the share."""
+        for share in self._moved:
+            heappush(self._heap, (self._position(share), next(self._serial), share))
+        self._moved.clear()
+        if len(self._heap) > 2 * self.waiting + STALE_ENTRIES:
+            self._heap = [entry for entry in self._heap if self._is_current(entry)]
+            heapify(self._heap)
         while not self._is_current(self._heap[0]):
             heappop(self._heap)
         position, _, share = self._heap[0]
@@ -132,8 +146,7 @@ class FairQueue(Generic[T]):
             lane = self._lanes.get((priority, pool))
             if lane is None:
                 lane = self._lanes[priority, pool] = Lane(pool)
-            lane.waiting += 1
-            lane.place(share)
+            lane.join(share)
         return ticket
 
     def count(self, pool: Hashable) -> int:
@@ -211,7 +224,7 @@ class FairQueue(Generic[T]):
         lane = self._lanes[share.priority, pool]
         if not line:
             del share.lines[pool]
-            lane.waiting -= 1
+            lane.leave(share)
             if not lane.waiting:
                 del self._lanes[share.priority, pool]
         elif is_first:

@@ -33,9 +33,10 @@ takes a quarter less CPU than 1/128, with as long a run and no additional reques
 (``python -m benchmarks --only makespan``)."""
 
 COMPARED = 64
-CHOSEN = 8
-"""If not all due tasks may be polled, `COMPARED` of them are compared and `CHOSEN` are selected at a time. The cost
-is the same with 100,000 waiting as with 100, and every task is compared in its turn."""
+CHOSEN_PART = 8
+"""If not all due tasks may be polled, `COMPARED` of them are compared and an eighth is selected at a time; half of them
+if there are no others, because the next comparison would be the same. The cost is the same with 100,000 waiting as with
+100, and every task is compared in its turn."""
 
 EntryT = TypeVar("EntryT", bound=PollEntry)
 
@@ -213,6 +214,6 @@ class PollQueue(Generic[EntryT]):
         compared = [self._due.popleft() for _ in range(min(COMPARED, len(self._due)))]
         compared = [task for task in compared if task.place is Place.DUE]
         compared.sort(key=lambda task: self._timing.expected_delay(task, now), reverse=True)
-        chosen = max(1, len(compared) * CHOSEN // COMPARED)
+        chosen = max(1, len(compared) // (CHOSEN_PART if self._due else 2))
         self._chosen.extend(compared[:chosen])
         self._due.extend(compared[chosen:])

@@ -44,7 +44,7 @@ class RateCap:
         return ready if recent < self._count else max(ready, self._recent[-self._count] + self._seconds)
 
     def allowance(self, now: float) -> int:
-        """Return the number of polls that are allowed now, together."""
+        """Return the number of polls that are allowed now, together; one more or fewer where rounding decides."""
         self._forget(now)
         recent = len(self._recent)
         if recent < self._at_once:

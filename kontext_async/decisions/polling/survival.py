@@ -15,6 +15,7 @@ Old observations count less: the weight of each falls by 1/e every `MEMORY` ends
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -117,24 +118,18 @@ class SurvivalEstimator:
             self._scale_down()
         youngest = max(0, min(last for _, last, _ in self._ends) - PER_OCTAVE)
         oldest = min(len(MARKS) - 1, max(last for _, last, _ in self._ends) + PER_OCTAVE)
-        edges = _choose_edges(youngest, oldest)
-        ages = [0.0, *(MARKS[edge] for edge in edges[1:])]
-        nearest = _nearest_edges(edges)
-
-        def edge_of(mark: int) -> int:
-            return nearest[min(max(mark, youngest), oldest) - youngest]
-
-        bins = len(edges) - 1
+        ages, nearest = _make_grid(youngest, oldest)
         unit = 1 / self._weight
-        changes = [0.0] * (bins + 1)
+        changes = [0.0] * len(ages)
         for mark, change in enumerate(self._changes):
             if change:
-                changes[edge_of(mark)] += change * unit
-        exposed = [max(0.0, weight) for weight in accumulate(changes[:bins])]
+                changes[nearest[mark]] += change * unit
+        exposed = [max(0.0, weight) for weight in accumulate(changes[:-1])]
         ends: dict[tuple[int, int], float] = {}
         for first, last, weight in self._ends:
-            end = max(1, edge_of(last))
-            key = (min(edge_of(first), end - 1), end)
+            end = nearest[last] or 1
+            begin = nearest[first]
+            key = (begin if begin < end else end - 1, end)
             ends[key] = ends.get(key, 0.0) + weight * unit
         known = max(1.0, sum(ends.values()))
         reach = round(SMOOTHING_BINS * max(1.0, MEMORY / known) ** 0.2)
@@ -145,6 +140,23 @@ class SurvivalEstimator:
         self._changes = [change * unit for change in self._changes]
         self._ends = [(first, last, weight * unit) for first, last, weight in self._ends]
         self._weight = 1.0
+
+
+@lru_cache(maxsize=32)
+def _make_grid(youngest: int, oldest: int) -> tuple[Sequence[float], Sequence[int]]:
+    """Return the ages between the bins of an estimate, and for each mark the number of the nearest of these ages.
+
+    Args:
+        youngest: The mark of the first edge; the first bin begins at 0 all the same.
+        oldest: The mark of the last edge.
+    """
+    edges = _choose_edges(youngest, oldest)
+    nearest = [0] * (youngest + 1)
+    for number, (before, after) in enumerate(pairwise(edges)):
+        middle = (before + after) / 2
+        nearest += [number + (mark > middle) for mark in range(before + 1, after + 1)]
+    nearest += [len(edges) - 1] * (len(MARKS) - 1 - oldest)
+    return [0.0, *(MARKS[edge] for edge in edges[1:])], nearest
 
 
 def _choose_edges(youngest: int, oldest: int) -> list[int]:
@@ -159,15 +171,6 @@ def _choose_edges(youngest: int, oldest: int) -> list[int]:
             target = max(target + step, root + step / 2)
     edges.append(oldest)
     return edges
-
-
-def _nearest_edges(edges: Sequence[int]) -> list[int]:
-    """Return the number of the nearest edge, for every mark from the first edge to the last."""
-    nearest = [0]
-    for number, (before, after) in enumerate(pairwise(edges)):
-        middle = (before + after) / 2
-        nearest += [number + (mark > middle) for mark in range(before + 1, after + 1)]
-    return nearest
 
 
 def _estimate_shares(
@@ -200,7 +203,8 @@ def _redistribute(
     cumulative = [0.0, *accumulate(shares)]
     density, upper_edge = [0.0] * len(cumulative), [0.0] * len(cumulative)
     for (first, last), weight in ends.items():
-        per = weight / max(MIN_MASS, cumulative[last] - cumulative[first])
+        mass = cumulative[last] - cumulative[first]
+        per = weight / (mass if mass > MIN_MASS else MIN_MASS)
         density[first] += per
         density[last] -= per
         per *= cumulative[last]
@@ -213,7 +217,8 @@ def _redistribute(
         upper += upper_edge[place]
         events = share * per + prior[place]
         at_risk = exposed[place] + upper - cumulative[place] * per + PRIOR_AT_RISK
-        ending = alive * min(1.0, max(0.0, events / at_risk)) if at_risk > 0 else 0.0
+        rate = events / at_risk if events > 0 < at_risk else 0.0
+        ending = alive * rate if rate < 1 else alive
         alive -= ending
         redistributed.append(ending)
     return redistributed
