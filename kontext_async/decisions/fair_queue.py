@@ -10,8 +10,8 @@
    first out. A share whose first request has no room, because its pool is full, is skipped.
 
 The next request is found in O(log n) for n shares that wait. A share that waits and has changed is entered again with
-its new position, before the next request is taken; entries whose position is no longer that of their share are discarded
-when they come to the top, or when they are the most part of the heap.
+its new position before the next request is taken. Entries whose position is no longer that of their share are
+discarded when they come to the top, or when they are the most part of the heap.
 """
 
 from __future__ import annotations

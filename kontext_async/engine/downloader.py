@@ -101,11 +101,11 @@ class Downloader:
         """
         began = self._clock.time()
         name = re.sub(r"[^A-Za-z0-9_-]", "_", image.task_id or "image")
-        with _translate_path_errors(image, self._refer(image)):
+        with _translate_path_errors(image, self.refer(image)):
             path = await anyio.to_thread.run_sync(choose_path, path, name, place)
         sink = FileSink(path.parent, path.name, durable=durable, writers=self._writers)
         try:
-            with _translate_disk_errors(image, self._refer(image)):
+            with _translate_disk_errors(image, self.refer(image)):
                 verified = await self._fetch(image, sink)
                 target = adapt_extension(path, verified.image_format)
                 await sink.commit(target)
@@ -128,10 +128,10 @@ class Downloader:
                     return verified
             raise fetch.failed(f"it was not finished within {self._timeout:g} s")
         except DownloadFailed as error:
-            error.reference = self._refer(image)
+            error.reference = self.refer(image)
             raise self._transport.redact(error) from error.__cause__
 
-    def _refer(self, image: GeneratedImage) -> str | None:
+    def refer(self, image: GeneratedImage) -> str | None:
         """Return the reference of an image's task as text."""
         if image.reference is None and image.task_id is not None and self._gateway.id_is_enough:
             return plain_reference(self._gateway.name, image.task_id)
@@ -229,7 +229,7 @@ class Downloader:
 
     def _report_retry(self, fetch: Fetch, cut: Interrupted | TransportError) -> None:
         error = self._transport.redact(fetch.failed(str(cut), getattr(cut, "status", None)))
-        error.reference = self._refer(fetch.image)
+        error.reference = self.refer(fetch.image)
         fields = self._event_fields(fetch.image)
         self._hub.emit(Retrying(**fields, operation="download", attempt=fetch.attempts, error=error))
 
@@ -271,7 +271,7 @@ class Downloader:
         )
 
     def _event_fields(self, image: GeneratedImage) -> dict[str, Any]:
-        return {"at": self._clock.utcnow(), "task_id": image.task_id, "reference": self._refer(image)}
+        return {"at": self._clock.utcnow(), "task_id": image.task_id, "reference": self.refer(image)}
 
 
 def _decode_data_uri(uri: str) -> bytes:

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from kontext_async.engine.submission import Submission
     from kontext_async.engine.task_record import TaskRecord
     from kontext_async.gateways import Gateway, Webhook
+    from kontext_async.models import GeneratedImage
     from kontext_async.settings import Settings, StoreSettings
     from kontext_async.store.base import Store
     from kontext_async.store.rows import Account
@@ -300,6 +301,14 @@ class Engine:
             if task_id is None:
                 raise
             raise error.with_task(task_id, reference, may_be_charged=True) from error.__cause__
+
+    def ensure_running_for_image(self, image: GeneratedImage) -> None:
+        """Raise as `ensure_running` does. The error names the task of an image that the caller wants to download.
+
+        Raises:
+            SessionError: The engine cannot be used here and now.
+        """
+        self.ensure_running_for(image.task_id, self.downloader.refer(image))
 
     def set_max_in_flight(self, count: int) -> None:
         """Change the most unfinished tasks at once.

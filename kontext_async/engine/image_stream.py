@@ -112,7 +112,7 @@ class ImageStream:
         return f"image/{detect_any_format(self._sink.head) or 'jpeg'}"
 
     async def __aenter__(self) -> Self:
-        self._engine.ensure_running_for(self._image.task_id)
+        self._engine.ensure_running_for_image(self._image)
         self._task = self._engine.start_task(self._run(), self._on_end)
         try:
             while not self._has_ended and not self._waiting:

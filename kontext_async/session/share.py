@@ -201,7 +201,7 @@ class Share:
             DownloadFailed: The download failed, from a fresh URL too.
             SessionError: The session is not running; with the ID of the task, whose image is paid for.
         """
-        self._engine.ensure_running_for(image.task_id)
+        self._engine.ensure_running_for_image(image)
         return await self._engine.downloader.read(image)
 
     def stream(self, image: GeneratedImage) -> ImageStream:
@@ -243,10 +243,11 @@ class Share:
             DownloadFailed: The download failed, from a fresh URL too, or the file cannot be written.
             SessionError: The session is not running; with the ID of the task, whose image is paid for.
         """
-        self._engine.ensure_running_for(source.task_id)
         save = partial(self._engine.downloader.save, durable=durable)
         if isinstance(source, GeneratedImage):
+            self._engine.ensure_running_for_image(source)
             return await save(source, Path(path))
+        self._engine.ensure_running_for_image(source.image)
         places = range(1, len(source.images) + 1) if len(source.images) > 1 else (None,)
         return [await save(image, Path(path), place=place) for image, place in zip(source.images, places, strict=True)]
 

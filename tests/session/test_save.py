@@ -95,5 +95,6 @@ async def test_a_closed_session_saves_nothing_and_names_the_task(
         with pytest.raises(SessionClosed) as closed:
             await use
         assert (closed.value.task_id, closed.value.may_be_charged) == (fox.task_id, True)
+        assert closed.value.reference == f"vtrix:{fox.task_id}"
     assert len(emulator.requests) == seen
     assert not list(tmp_path.iterdir())

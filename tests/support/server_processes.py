@@ -71,6 +71,10 @@ class RunningServer:
         """Send SIGTERM, as an orchestrator does."""
         self.process.send_signal(signal.SIGTERM)
 
+    def terminate_all(self) -> None:
+        """Send SIGTERM to the process and its workers, as systemd does by default."""
+        os.killpg(self.process.pid, signal.SIGTERM)
+
     async def wait(self, seconds: float) -> float:
         """Wait for the end of the process, and return the seconds that it took."""
         loop = asyncio.get_running_loop()

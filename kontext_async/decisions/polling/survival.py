@@ -204,7 +204,7 @@ def _redistribute(
     density, upper_edge = [0.0] * len(cumulative), [0.0] * len(cumulative)
     for (first, last), weight in ends.items():
         mass = cumulative[last] - cumulative[first]
-        per = weight / (mass if mass > MIN_MASS else MIN_MASS)
+        per = weight / mass if mass > MIN_MASS else weight / MIN_MASS
         density[first] += per
         density[last] -= per
         per *= cumulative[last]
