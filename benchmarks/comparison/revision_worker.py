@@ -3,6 +3,9 @@
 ``python -P revision_worker.py JSON``, with the checkout in PYTHONPATH. The script does not import `benchmarks`, because
 that would come from the checkout, and it uses only what every revision of the package has. It prints a JSON object:
 `cpu` and `seconds` of the measured part, its number of `operations` and of `failures`, and the `path` of the checkout.
+
+A measurement that has no end of its own prints an empty line when it begins, and ends at the next line of its standard
+input: the process may be stopped and continued meanwhile.
 """
 
 from __future__ import annotations
@@ -58,25 +61,35 @@ def count_polls(address: str) -> int:
         return int(json.load(response)["statuses"])
 
 
+async def run_until_told() -> None:
+    """Say that the measurement begins, and wait until it shall end."""
+    print(flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+
+
 async def measure_polls(job: dict[str, Any]) -> dict[str, Any]:
-    """Poll tasks that never end, for some seconds after the warm-up."""
+    """Poll tasks that never end, after a warm-up."""
     async with create_session(job) as session:
         await submit(session, job["tasks"])
         await asyncio.sleep(job["warm_up"])
         before = await asyncio.to_thread(count_polls, job["address"])
         with Stopwatch() as stopwatch:
-            await asyncio.sleep(job["seconds"])
+            await run_until_told()
         polls = await asyncio.to_thread(count_polls, job["address"]) - before
     return stopwatch.report(polls)
 
 
 async def measure_creates(job: dict[str, Any]) -> dict[str, Any]:
     """Submit tasks that never end; the first wave is not measured."""
+    created = 0
     async with create_session(job) as session:
         await submit(session, WAVE)
         with Stopwatch() as stopwatch:
-            await submit(session, job["tasks"])
-    return stopwatch.report(job["tasks"])
+            told = asyncio.create_task(run_until_told())
+            while not told.done():
+                await submit(session, WAVE)
+                created += WAVE
+    return stopwatch.report(created)
 
 
 async def measure_generations(job: dict[str, Any]) -> dict[str, Any]:

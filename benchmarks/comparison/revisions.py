@@ -3,8 +3,10 @@
 ``python -m benchmarks.comparison.revisions --old DIR [--new DIR] [--pairs 10] [--work NAME]``
 
 The measurements of old and new are interleaved: each pair runs every job with each checkout, in alternating order.
-Every measurement has a new interpreter, with the checkout in PYTHONPATH, and all of them use one mock gateway, which is
-that of this repository. The result is the median of the pairs' ratios new / old, with its 90 % interval: the 5 % and
+Every measurement has a new interpreter, with the checkout in PYTHONPATH, and a mock gateway, which is that of this
+repository. Where the work has no end, the two processes of a pair take turns of a quarter of a second while the other
+one is stopped: on a machine that others use, too, the cost of the same work differs by a tenth from one second to the
+next. The result is the median of the pairs' ratios new / old, with its 90 % interval: the 5 % and
 95 % points of the medians of bootstrap resamples of the ratios. The exit code is 1 if the upper end of an interval is
 above 1.05.
 """
@@ -14,8 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from statistics import median, quantiles
@@ -39,6 +44,12 @@ LIMIT = 1.05
 
 RESAMPLES = 10_000
 
+TURN = 0.25
+"""Seconds of a turn."""
+
+MOST_SECONDS = 300
+"""Seconds after which a measurement has failed."""
+
 ENDLESS = Workload(median=None, progress=0.42)
 SHORT = Workload(median=0.8)
 """With 100 of 1000 tasks in flight, a run takes about 10 s."""
@@ -55,11 +66,10 @@ class RevisionJob:
         workload: The service times.
         limits: Of the session; only fields that both revisions have.
         polling: Of the session; only fields that both revisions have.
-        tasks: Tasks in all.
+        tasks: Tasks in all, or at the beginning.
         figures: The measured figures, by title: "cpu" (per operation) or "seconds" (of the run).
-        seconds: Duration of the measurement, where the work has no end.
-        warm_up: Seconds before it; longer than the first delay of `Polling`.
-        turns: Runs of each checkout for one pair, in turn, of which the least counts: what disturbs a run adds to it.
+        turns: The turns of each checkout in a pair, where the work has no end; 0 where it has one.
+        warm_up: Seconds before the first turn; longer than the first delay of `Polling`.
     """
 
     work: str
@@ -68,9 +78,8 @@ class RevisionJob:
     figures: dict[str, str]
     polling: dict[str, Any] = field(factory=dict)
     tasks: int = 1000
-    seconds: float = 2.0
+    turns: int = 0
     warm_up: float = 1.5
-    turns: int = 1
 
 
 JOBS = (
@@ -81,7 +90,7 @@ JOBS = (
         polling=ALL_THE_TIME,
         tasks=100,
         figures={"CPU per status request, 100 at once": "cpu"},
-        turns=5,
+        turns=12,
     ),
     RevisionJob(
         work="generations",
@@ -92,10 +101,9 @@ JOBS = (
     RevisionJob(
         work="creates",
         workload=ENDLESS,
-        limits={"max_in_flight": 3000, "polls_per_second": 0.1},
-        tasks=2500,
+        limits={"max_in_flight": 100_000, "polls_per_second": 0.1},
         figures={"CPU per create request": "cpu"},
-        turns=5,
+        turns=12,
     ),
     RevisionJob(
         work="generations",
@@ -149,39 +157,82 @@ def compare_revisions(
     old: Path, new: Path, pairs: int, jobs: Sequence[RevisionJob] = JOBS, *, verbose: bool = False
 ) -> list[Comparison]:
     """Measure both checkouts, pair by pair."""
-    checkouts = {"old": old, "new": new}
-    values: dict[str, dict[str, list[float]]] = {
-        title: {name: [] for name in checkouts} for job in jobs for title in job.figures
-    }
-    with start_mock_gateway() as server:
+    values: dict[str, dict[str, list[float]]] = {title: {"old": [], "new": []} for job in jobs for title in job.figures}
+    with start_mock_gateway() as old_server, start_mock_gateway() as new_server:
+        sides = [_Side("old", old, old_server), _Side("new", new, new_server)]
         for pair in range(pairs):
             for job in jobs:
-                order = list(checkouts) if pair % 2 == 0 else list(reversed(checkouts))
-                runs = [(name, _run_worker(server, checkouts[name], job)) for name in order * job.turns]
+                results = _measure_pair(sides if pair % 2 == 0 else sides[::-1], job)
                 for title, figure in job.figures.items():
-                    for name in checkouts:
-                        figures = [_read_figure(result, figure) for each, result in runs if each == name]
-                        values[title][name].append(min(figures))
+                    for name, result in results.items():
+                        values[title][name].append(_read_figure(result, figure))
             if verbose:
                 print(f"pair {pair + 1} of {pairs} done", flush=True)
     return [Comparison(title, each["old"], each["new"]) for title, each in values.items()]
 
 
-def _run_worker(server: MockGatewayClient, checkout: Path, job: RevisionJob) -> dict[str, Any]:
-    server.reset(job.workload)
-    arguments = {
-        "address": server.address,
-        **{name: getattr(job, name) for name in ("work", "limits", "polling", "tasks", "seconds", "warm_up")},
-    }
-    command = [sys.executable, "-P", str(WORKER), json.dumps(arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(checkout)}
-    done = subprocess.run(command, stdout=subprocess.PIPE, env=environment, check=True)
-    result: dict[str, Any] = json.loads(done.stdout)
-    if Path(result["path"]) != checkout:
-        raise RuntimeError(f"the worker imported the package from {result['path']}, not from {checkout}")
-    if result["failures"]:
-        raise RuntimeError(f"{result['failures']} of {result['operations']} operations failed with {checkout}")
-    return result
+@frozen
+class _Side:
+    """A checkout with the gateway of its own that it uses.
+
+    Attributes:
+        name: Its name in the comparison.
+        checkout: Its folder.
+        server: The gateway.
+    """
+
+    name: str
+    checkout: Path
+    server: MockGatewayClient
+
+    def start(self, job: RevisionJob) -> subprocess.Popen[bytes]:
+        """Start a job."""
+        self.server.reset(job.workload)
+        arguments = {
+            "address": self.server.address,
+            **{name: getattr(job, name) for name in ("work", "limits", "polling", "tasks", "warm_up")},
+        }
+        command = [sys.executable, "-P", str(WORKER), json.dumps(arguments)]
+        environment = {**os.environ, "PYTHONPATH": str(self.checkout)}
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+
+    def read_result(self, process: subprocess.Popen[bytes]) -> dict[str, Any]:
+        """Have a job end, if it has no end of its own, and return its result."""
+        output, _ = process.communicate(b"\n", timeout=MOST_SECONDS)
+        if process.returncode:
+            raise RuntimeError(f"the worker ended with {process.returncode} with {self.checkout}")
+        result: dict[str, Any] = json.loads(output)
+        if Path(result["path"]) != self.checkout:
+            raise RuntimeError(f"the worker imported the package from {result['path']}, not from {self.checkout}")
+        if result["failures"]:
+            raise RuntimeError(f"{result['failures']} of {result['operations']} operations failed with {self.checkout}")
+        return result
+
+
+def _measure_pair(sides: Sequence[_Side], job: RevisionJob) -> dict[str, dict[str, Any]]:
+    """Measure each side once, and return the results by name."""
+    if not job.turns:
+        return {side.name: side.read_result(side.start(job)) for side in sides}
+    with ExitStack() as stack:
+        running: list[tuple[_Side, subprocess.Popen[bytes]]] = []
+        for side in sides:
+            process = side.start(job)
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            process.stdout.readline()  # it has warmed up
+            process.send_signal(signal.SIGSTOP)
+            running.append((side, process))
+        for turn in range(job.turns):
+            for _, process in running[:: 1 if turn % 2 == 0 else -1]:
+                process.send_signal(signal.SIGCONT)
+                time.sleep(TURN)
+                process.send_signal(signal.SIGSTOP)
+        return {side.name: _end_turns(side, process) for side, process in running}
+
+
+def _end_turns(side: _Side, process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    process.send_signal(signal.SIGCONT)
+    return side.read_result(process)
 
 
 def _read_figure(result: Mapping[str, Any], figure: str) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from benchmarks.comparison.revisions import RevisionJob
 
-SMALL_JOBS = [attrs.evolve(JOBS[0], turns=1, tasks=5, seconds=0.05, warm_up=0.05)] + [
-    attrs.evolve(job, turns=1, tasks=5, workload=FAST_WORKLOAD, polling={"interval": 0.05, "min_interval": 0.05})
+SMALL_JOBS = [attrs.evolve(JOBS[0], turns=2, tasks=5, warm_up=0.05)] + [
+    attrs.evolve(
+        job, turns=min(job.turns, 1), tasks=5, workload=FAST_WORKLOAD, polling={"interval": 0.05, "min_interval": 0.05}
+    )
     for job in JOBS[1:]
 ]
 
@@ -33,14 +35,13 @@ def test_every_job_runs_with_both_checkouts() -> None:
 def test_order_of_old_and_new_alternates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
 
-    def record_checkout(server: object, checkout: Path, job: object) -> dict[str, float]:
-        order.append(checkout.name)
-        return {"cpu": 1e-6, "seconds": 1.0, "operations": 1}
+    def record_pair(sides: Sequence[Any], job: object) -> dict[str, dict[str, float]]:
+        order.extend(side.checkout.name for side in sides)
+        return {side.name: {"cpu": 1e-6, "seconds": 1.0, "operations": 1} for side in sides}
 
-    monkeypatch.setattr(revisions, "_run_worker", record_checkout)
+    monkeypatch.setattr(revisions, "_measure_pair", record_pair)
     compare_revisions(tmp_path / "old", tmp_path / "new", 2, JOBS[:2])
-    turns = ["old", "new"] * 5
-    assert order == [*turns, "old", "new", *reversed(turns), "new", "old"]
+    assert order == ["old", "new"] * 2 + ["new", "old"] * 2
 
 
 def test_interval_encloses_the_median_and_ignores_one_outlier() -> None:
