@@ -145,7 +145,7 @@ class KontextRequest(Serializable):
         """
         if isinstance(request, str):
             if not fields:
-                return cls(request)
+                return _make_of_prompt(request) if cls is KontextRequest and type(request) is str else cls(request)
             given: dict[str, Any] = {"prompt": request}
         elif isinstance(request, Mapping):
             given = _read_mapping(request)
@@ -178,6 +178,21 @@ class KontextRequest(Serializable):
 
 FIELDS = attrs.fields_dict(KontextRequest)
 """The fields of a request, by name."""
+
+_TEMPLATE = KontextRequest("a request")
+_SETTERS = {name: getattr(KontextRequest, name).__set__ for name in FIELDS}  # past the check that it is frozen
+_DEFAULTS = tuple((_SETTERS[name], getattr(_TEMPLATE, name)) for name in FIELDS if name != "prompt")
+_set_prompt = _SETTERS["prompt"]
+
+
+def _make_of_prompt(prompt: str) -> KontextRequest:
+    """Return a request of nothing but a prompt, the usual one: its other fields are those of one that was checked."""
+    check_prompt(None, FIELDS["prompt"], prompt)
+    request = KontextRequest.__new__(KontextRequest)
+    _set_prompt(request, prompt)
+    for set_value, value in _DEFAULTS:
+        set_value(request, value)
+    return request
 
 
 def _read_mapping(request: Mapping[str, Any]) -> dict[str, Any]:

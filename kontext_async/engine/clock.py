@@ -41,11 +41,18 @@ class Clock(Protocol):
 
 
 class LoopClock:
-    """The running event loop's clock."""
+    """The clock of the event loop that runs when the time is first asked for.
 
-    def time(self) -> float:
-        """See `Clock.time`."""
-        return asyncio.get_running_loop().time()
+    Attributes:
+        time: See `Clock.time`. It is the loop's own from the first call on, because a request asks a dozen times.
+    """
+
+    def __init__(self) -> None:
+        self.time: Callable[[], float] = self._first_time
+
+    def _first_time(self) -> float:
+        self.time = asyncio.get_running_loop().time
+        return self.time()
 
     def utcnow(self) -> datetime:
         """See `Clock.utcnow`."""

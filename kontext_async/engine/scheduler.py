@@ -106,7 +106,7 @@ class Scheduler:
             KontextError: The gateway refused it, or its outcome is unknown.
         """
         try:
-            self._slots.check_room(submission.queueing, submission.request.model)
+            self._slots.of(submission.request.model).check_room(submission.queueing)
             with await self._uploads.open_images(submission.request.input_images) as images:
                 return await self._send(submission, images)
         except KontextError as error:
@@ -312,7 +312,8 @@ class Scheduler:
         try:
             before = partial(self._before_send, submission)
             response = await self._transport.create(attempt.outgoing, attempt.upload, before=before)
-            submission.clean_response(response)
+            if submission.webhook:
+                submission.clean_response(response, submission.webhook)
         except StoppedAtGate as stopped:
             return FailedAttempt(AttemptOutcome.STOPPED, stopped)
         except TransportError as lost:

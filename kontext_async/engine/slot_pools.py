@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from random import Random
 
-    from kontext_async.decisions.shares import Queueing
     from kontext_async.engine.clock import Clock
     from kontext_async.errors import KontextError
     from kontext_async.gateways import Gateway, ModelPool
@@ -61,10 +60,6 @@ class SlotPools:
     def has_room(self, model: str) -> bool:
         """Return True if a slot is free for a model, and no request waits for it."""
         return self.of(model).has_room
-
-    def check_room(self, queueing: Queueing, model: str) -> None:
-        """Raise if a request would have to wait, and may not: see `ConcurrencySlots.check_room`."""
-        self.of(model).check_room(queueing)
 
     @property
     def is_queue_full(self) -> bool:

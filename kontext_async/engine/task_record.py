@@ -79,7 +79,7 @@ class TaskRecord(PollEntry):
     @property
     def request(self) -> KontextRequest | None:
         """The request; None if the task was attached."""
-        return KontextRequest(self._request) if isinstance(self._request, str) else self._request
+        return KontextRequest.of(self._request) if isinstance(self._request, str) else self._request
 
     @property
     def request_kind(self) -> tuple[str, int] | None:

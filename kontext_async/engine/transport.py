@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import attrs
-from attrs import define, field
 from yarl import URL
 
 from kontext_async.decisions.proxies import ProxyRules
@@ -99,19 +98,6 @@ class Download:
             if rest := _take_rest(self._content):
                 return rest
         raise self._failure
-
-
-@define
-class _Received:
-    """The part of a response that has come.
-
-    Attributes:
-        response: The response, once its head has come.
-        chunks: The body so far.
-    """
-
-    response: aiohttp.ClientResponse | None = None
-    chunks: list[bytes] = field(factory=list)
 
 
 class Transport:
@@ -243,7 +229,8 @@ class Transport:
             body = WholeBody(upload, upload.whole)
         else:
             options = {**options, "headers": {**request.headers, "Content-Length": str(upload.length)}}
-        received = _Received()
+        response: aiohttp.ClientResponse | None = None
+        chunks: list[bytes] = []
         async with self.connection_slots:
             if before and (steps := before()):
                 await steps
@@ -253,12 +240,12 @@ class Transport:
                         request.url, data=body, allow_redirects=False, **options
                     )
                     try:
-                        return await self._read(response, received)
+                        return self._read_now(response) or await self._read(response, chunks)
                     finally:
                         if body is upload:
                             await response.wait_for_close()  # the response may come before the end of the body is sent
             except LIBRARY_ERRORS as error:
-                if salvaged := self._salvage(request, received, error):
+                if salvaged := self._salvage(request, response, chunks, error):
                     return salvaged
                 failure = self._translate(error, self._timeouts.submit, handed_over=upload.handed_over)
         if isinstance(upload.failure, KontextError):
@@ -274,14 +261,19 @@ class Transport:
         pool, url, options = self._statuses, request.url, self._options
         if request.headers is not self._key_headers or url.raw_authority != self._authority:
             pool, options = self._prepare(request)
-        received = _Received()
+        response: aiohttp.ClientResponse | None = None
+        chunks: list[bytes] = []
         try:
             with self._status_timeout:
-                send = _usable(pool).request
-                response = await send(request.method, url, allow_redirects=False, **options)
-                return await self._read(response, received)
+                if pool is None:
+                    raise _pool_closed()
+                response = await pool.request(request.method, url, allow_redirects=False, **options)
+                return self._read_now(response) or await self._read(response, chunks)
+        except RuntimeError:
+            _usable(pool)  # aiohttp's error says that it is closed; asking before each poll takes longer
+            raise
         except LIBRARY_ERRORS as error:
-            if received.response and (whole := self._salvage(request, received, error)):
+            if response is not None and (whole := self._salvage(request, response, chunks, error)):
                 return whole
             failure = self._translate(error, self._timeouts.status)
         raise failure
@@ -305,13 +297,20 @@ class Transport:
             options["proxy"] = proxy
         return self._elsewhere, options
 
-    async def _read(self, response: aiohttp.ClientResponse, received: _Received) -> Response:
-        """Read a response in full, and release its connection. What has come of a broken one stays in `received`."""
-        content = response.content
+    async def _read(self, response: aiohttp.ClientResponse, chunks: list[bytes]) -> Response:
+        """Read a response in full, and release its connection. What has come of a broken one stays in `chunks`."""
         try:
-            if content.is_eof():  # most bodies come together with their head
-                return self._make_response(response, content.read_nowait())
-            return self._make_response(response, await _read_all(response, received))
+            return self._make_response(response, await _read_all(response, chunks))
+        finally:
+            response.release()
+
+    def _read_now(self, response: aiohttp.ClientResponse) -> Response | None:
+        """Read a response whose body has come together with its head, as nearly all do; None if it has not."""
+        content = response.content
+        if not content.is_eof():
+            return None
+        try:
+            return self._make_response(response, content.read_nowait())
         finally:
             response.release()
 
@@ -403,14 +402,15 @@ class Transport:
         value = response.headers.get(name)
         return None if value is None else clean_text(value, self._key)
 
-    def _salvage(self, request: GatewayRequest, received: _Received, error: Exception) -> Response | None:
+    def _salvage(
+        self, request: GatewayRequest, response: aiohttp.ClientResponse | None, chunks: list[bytes], error: Exception
+    ) -> Response | None:
         """Return the response that came although its framing is broken; None if what came cannot be read."""
         refused = next(filter(None, map(refused_bytes, chain(error))), b"")
-        response = received.response
         if response is None:
             found = find_response(refused)
             return found and Response(found[0], clean_body(found[1], self._key))
-        body = b"".join([*received.chunks, _take_rest(response.content)])
+        body = b"".join([*chunks, _take_rest(response.content)])
         for candidate in (body, body + refused):
             if self.gateway.is_readable(request, response.status, candidate):
                 return self._make_response(response, candidate)
@@ -451,10 +451,9 @@ def _next_target(current: URL, location: str, visited: set[URL]) -> URL:
     return target
 
 
-async def _read_all(response: aiohttp.ClientResponse, received: _Received) -> bytes:
-    """Read a body into `received`. Its end may be late only for a moment, once a complete JSON object has come."""
-    received.response = response
-    content, chunks = response.content, received.chunks
+async def _read_all(response: aiohttp.ClientResponse, chunks: list[bytes]) -> bytes:
+    """Read a body into `chunks`. Its end may be late only for a moment, once a complete JSON object has come."""
+    content = response.content
     size = 0
     while True:
         if content.is_eof():  # most bodies come together with their head
@@ -485,5 +484,9 @@ def user_agent() -> str:
 
 def _usable(pool: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
     if pool is None or pool.closed:
-        raise SessionClosed("the connection pool is closed")
+        raise _pool_closed()
     return pool
+
+
+def _pool_closed() -> SessionClosed:
+    return SessionClosed("the connection pool is closed")

@@ -125,7 +125,9 @@ class PollQueue(Generic[EntryT]):
         """Return a task to poll now, if there is one. It is in flight until `poll_done` is called for it."""
         for task in self._scheduled.pop(now):
             (self._due if task.watch_interval == UNWATCHED else self._watched).append(task)
-        if self.wake_at() > now:
+        if self.in_flight >= self._max_in_flight or now < self._paused_until or now < self._cap.ready_at():
+            return None
+        if self._first_due() > now:
             return None
         task = self._first_queue(now).popleft()
         task.place = Place.IN_FLIGHT

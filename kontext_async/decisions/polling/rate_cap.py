@@ -54,10 +54,12 @@ class RateCap:
 
     def acquire(self, now: float) -> None:
         """Count one poll that goes out now."""
-        self._forget(now)
-        is_spaced = len(self._recent) >= self._at_once
-        self._spaced = (max(self._spaced, now) if is_spaced else now + TOLERANCE) + 1 / self.rate
-        self._recent.append(now)
+        recent = self._recent
+        if recent and recent[0] + self._seconds <= now:
+            self._forget(now)
+        begin = now + TOLERANCE if len(recent) < self._at_once else max(self._spaced, now)
+        self._spaced = begin + 1 / self.rate
+        recent.append(now)
 
     def _forget(self, now: float) -> None:
         while self._recent and self._recent[0] + self._seconds <= now:
