@@ -203,6 +203,8 @@ def _check_repeatable(source: ImageSource, name: str) -> None:
 
 def _with_absolute_paths(request: KontextRequest, folder: Path) -> KontextRequest:
     """Make the relative paths of images absolute: the request is sent later, perhaps from another directory."""
+    if not request.input_images:
+        return request
     sources = [_absolute(source, folder) for source in request.input_images]
     changed = any(new is not old for new, old in zip(sources, request.input_images, strict=True))
     return attrs.evolve(request, input_images=sources) if changed else request

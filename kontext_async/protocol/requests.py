@@ -48,6 +48,7 @@ CLOSING = b"}}]}"
 DELETE = b"\x7f"
 """The one ASCII character that the standard library escapes and orjson does not."""
 
+COMPACT = json.JSONEncoder(separators=(",", ":"))
 CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 """The JSON of a fingerprint. It must never change."""
 
@@ -166,7 +167,7 @@ def encode_body(content: dict[str, object], inline: Sequence[InlineImage] = (), 
         inline: The images, each with its field.
         closing: The end of the JSON text, before which the images stand.
     """
-    text = _dump(content)
+    text = _dump(content, COMPACT)
     if not inline and len(text) <= TEXT_PIECE:
         return CreateBody((), len(text), text)
     parts: list[Part] = []
@@ -190,18 +191,24 @@ def fingerprint(request: KontextRequest, images: Sequence[LoadedImage]) -> str:
         "images": [image.digest for image in images],
         **_collect_top_level(request),
     }
-    return hashlib.sha256(CANONICAL.encode(content).encode()).hexdigest()
+    return hashlib.sha256(_dump(content, CANONICAL, orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _dump(content: dict[str, object]) -> bytes:
-    """Return what the standard library returns, in a thirtieth of its time where the text is plain ASCII."""
+def _dump(content: dict[str, object], encoder: json.JSONEncoder, option: int | None = None) -> bytes:
+    """Return what an encoder of the standard library returns, in a part of its time where the text is plain ASCII.
+
+    Args:
+        content: What to encode.
+        encoder: The encoder.
+        option: The options with which orjson does the same.
+    """
     try:
-        text = orjson.dumps(content)
+        text = orjson.dumps(content, option=option)
         if text.isascii() and DELETE not in text:
             return text
     except orjson.JSONEncodeError:  # an integer of more than 64 bits
         pass
-    return json.dumps(content, separators=(",", ":")).encode()
+    return encoder.encode(content).encode()
 
 
 def _collect_params(request: KontextRequest) -> dict[str, object]:

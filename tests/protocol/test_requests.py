@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import itertools
 import json
@@ -20,6 +21,7 @@ from kontext_async.protocol.requests import PIECE
 if TYPE_CHECKING:
     from pathlib import Path
 
+PARAMS = ("prompt", "seed", "aspect_ratio", "output_format", "prompt_upsampling", "safety_tolerance")
 NAMES = ("input_image", "input_image_2", "input_image_3", "input_image_4")
 
 
@@ -60,8 +62,7 @@ images = st.one_of(
 
 def expected_payload(request: KontextRequest, loaded: list[LoadedImage]) -> dict[str, Any]:
     """Return the JSON that the body must contain, built in the simplest way."""
-    fields = ("prompt", "seed", "aspect_ratio", "output_format", "prompt_upsampling", "safety_tolerance")
-    params = {name: getattr(request, name) for name in fields if getattr(request, name) is not None}
+    params = {name: getattr(request, name) for name in PARAMS if getattr(request, name) is not None}
     for name, image in zip(NAMES, loaded, strict=False):
         params[name] = image.url or base64.b64encode(image.read()).decode()
     beside = {"moderation": request.moderation, "metadata": request.metadata and dict(request.metadata)}
@@ -197,6 +198,19 @@ def test_a_fingerprint_never_changes_between_versions() -> None:
     request = KontextRequest("a red fox in snow", aspect_ratio="16:9", seed=42)
     digest = "8b00c24655183b6537677d1bdec04610ab6fcb9ef7eb9f418b5636461832398b"  # journals on disk contain it
     assert fingerprint(request, [load_bytes(b"one")]) == digest
+
+
+@given(requests)
+@example(KontextRequest("\x7f\x00\u00e4\U0001f98a", seed=2**70, metadata={"b": "1", "a": "\u2028", "\u00c4": "\x7f"}))
+def test_the_fingerprint_is_that_of_the_standard_library(request: KontextRequest) -> None:
+    params = {name: getattr(request, name) for name in PARAMS if getattr(request, name) is not None}
+    content: dict[str, Any] = {"model": request.model, "params": params, "images": []}
+    if request.moderation is not None:
+        content["moderation"] = request.moderation
+    if request.metadata is not None:
+        content["metadata"] = dict(request.metadata)
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    assert fingerprint(request, []) == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_the_order_of_images_changes_the_fingerprint() -> None:
