@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 pytest_plugins = ["servers_support"]
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # to compile the package takes each process a third of a second
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job of a shell: tests interrupt processes
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("suite", settings.default, max_examples=60, deadline=None)
 settings.load_profile("suite")
