@@ -21,9 +21,6 @@ ASSUMED = 5.0
 LEAST_WEIGHT = 1 / 32
 """The least weight of a new observation: the mean follows a service that becomes slower or faster."""
 
-MOST_COUNTED = 1 / LEAST_WEIGHT
-"""The number of values from which each new one has the least weight."""
-
 MAX_KINDS = 16
 """The number of kinds with a mean of their own; further ones share that of all."""
 
@@ -42,8 +39,8 @@ class RecentMean:
 
     def observe(self, value: float) -> None:
         """Add a value."""
-        self.count = count = self.count + 1
-        self.value += (value - self.value) * (1 / count if count < MOST_COUNTED else LEAST_WEIGHT)
+        self.count += 1
+        self.value += max(1 / self.count, LEAST_WEIGHT) * (value - self.value)
 
 
 @define
@@ -85,18 +82,18 @@ class SlotDurations:
     def observe_accepted(self, kind: Hashable, seconds: float) -> None:
         """Record that the gateway accepted a request so many seconds after its slot was assigned."""
         self._overall.create.observe(seconds)
-        if durations := self._kinds.get(kind) or self._add(kind):
+        if durations := self._of(kind):
             durations.create.observe(seconds)
 
     def observe_ended(self, kind: Hashable, seconds: float) -> None:
         """Record that the end of a task was seen so many seconds after its acceptance."""
         self._overall.task.observe(seconds)
-        if durations := self._kinds.get(kind) or self._add(kind):
+        if durations := self._of(kind):
             durations.task.observe(seconds)
             self._expected[kind] = durations.expected
 
-    def _add(self, kind: Hashable) -> KindDurations | None:
-        if len(self._kinds) >= MAX_KINDS:
-            return None
-        durations = self._kinds[kind] = KindDurations()
+    def _of(self, kind: Hashable) -> KindDurations | None:
+        durations = self._kinds.get(kind)
+        if durations is None and len(self._kinds) < MAX_KINDS:
+            durations = self._kinds[kind] = KindDurations()
         return durations

@@ -181,10 +181,8 @@ class FairQueue(Generic[T]):
 
     def charge(self, share: ShareState[T], seconds: float) -> None:
         """Record that a request of a share occupies a slot from now on, for an expected number of seconds."""
-        shares = self.shares
-        if not share.is_active:
-            shares.activate(share)
-        shares.floor = max(shares.floor, share.used)
+        self.shares.activate(share)
+        self.shares.floor = max(self.shares.floor, share.used)
         share.in_flight += 1
         if self._waiting:
             self._account_for_classes(share.priority, seconds)
@@ -204,8 +202,7 @@ class FairQueue(Generic[T]):
 
     def _add_use(self, share: ShareState[T], seconds: float) -> None:
         share.used += seconds / share.weight
-        if share.lines:
-            self._place(share)
+        self._place(share)
 
     def _place(self, share: ShareState[T]) -> None:
         for pool in share.lines:

@@ -150,7 +150,7 @@ class EventHub:
         self, kind: type[EventT], task_id: str | None, make: Callable[P, EventT], *args: P.args, **kwargs: P.kwargs
     ) -> None:
         """Deliver an event that is costly to make, as `make` makes it. Only count it if no subscriber wants it."""
-        if self._find(kind, task_id) and self._is_wanted(kind, task_id):
+        if self._is_wanted(kind, task_id):
             self.emit(make(*args, **kwargs))
         else:
             self.counts.add(kind)
@@ -166,9 +166,8 @@ class EventHub:
 
     def _is_wanted(self, kind: type[Any], task_id: str | None) -> bool:
         """Return True if a subscriber wants events of this kind about this task."""
-        for subscription in self._find(kind, task_id):  # a generator takes longer, at each poll
-            listens = subscription.listens
-            if listens is None or listens(kind):
+        for subscription in self._find(kind, task_id):  # noqa: SIM110 # a generator takes longer, at each poll
+            if subscription.wants(kind):
                 return True
         return False
 

@@ -312,8 +312,7 @@ class Scheduler:
         try:
             before = partial(self._before_send, submission)
             response = await self._transport.create(attempt.outgoing, attempt.upload, before=before)
-            if submission.webhook:
-                submission.clean_response(response, submission.webhook)
+            submission.clean_response(response)
         except StoppedAtGate as stopped:
             return FailedAttempt(AttemptOutcome.STOPPED, stopped)
         except TransportError as lost:

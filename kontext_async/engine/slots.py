@@ -300,8 +300,6 @@ class ConcurrencySlots:
 
     def _has_waiters(self) -> bool:
         """Return True if a request waits. Throttled ones that were cancelled are removed."""
-        if not (self.queue.queued or self._throttled):
-            return False
         while self._throttled and self._throttled[0].granted.done():
             self._throttled.popleft()
         return bool(self._throttled or self.queue.count(self._pool))

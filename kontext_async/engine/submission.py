@@ -115,10 +115,10 @@ class Submission:
             digest=bytes.fromhex(self.fingerprint or ""),
         )
 
-    def clean_response(self, response: Response, webhook: Webhook) -> None:
+    def clean_response(self, response: Response) -> None:
         """Remove the secret of the webhook, which the gateway may echo, from a response."""
-        if webhook.secret:
-            response.body = clean_body(response.body, webhook.secret)
+        if self.webhook and self.webhook.secret:
+            response.body = clean_body(response.body, self.webhook.secret)
 
     def start_sending(self) -> None:
         """Note that the request is about to go out, unless its caller was cancelled meanwhile.

@@ -265,13 +265,9 @@ class Transport:
         chunks: list[bytes] = []
         try:
             with self._status_timeout:
-                if pool is None:
-                    raise _pool_closed()
-                response = await pool.request(request.method, url, allow_redirects=False, **options)
+                send = _usable(pool).request
+                response = await send(request.method, url, allow_redirects=False, **options)
                 return self._read_now(response) or await self._read(response, chunks)
-        except RuntimeError:
-            _usable(pool)  # aiohttp's error says that it is closed; asking before each poll takes longer
-            raise
         except LIBRARY_ERRORS as error:
             if response is not None and (whole := self._salvage(request, response, chunks, error)):
                 return whole
@@ -484,9 +480,5 @@ def user_agent() -> str:
 
 def _usable(pool: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
     if pool is None or pool.closed:
-        raise _pool_closed()
+        raise SessionClosed("the connection pool is closed")
     return pool
-
-
-def _pool_closed() -> SessionClosed:
-    return SessionClosed("the connection pool is closed")

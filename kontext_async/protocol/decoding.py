@@ -38,19 +38,11 @@ def load_object(body: bytes, status: int) -> dict[str, Any]:
         InvalidResponse: It is not JSON, or no object.
     """
     try:
-        payload = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        payload = _load_refused(body, status)
+        payload = loads_lenient(body)
+    except (ValueError, RecursionError) as error:
+        reason = f"the response is not JSON: {truncate(str(error), 100)}"
+        raise InvalidResponse(reason, status=status, body=truncate_body(body)) from None
     if not isinstance(payload, dict):
         reason = f"the response is not a JSON object, but {type(payload).__name__}"
         raise InvalidResponse(reason, status=status, body=truncate_body(body))
     return payload
-
-
-def _load_refused(body: bytes, status: int) -> object:
-    """Parse what orjson refuses."""
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        reason = f"the response is not JSON: {truncate(str(error), 100)}"
-        raise InvalidResponse(reason, status=status, body=truncate_body(body)) from None

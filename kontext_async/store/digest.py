@@ -34,8 +34,6 @@ def request_digest(request: KontextRequest, images: Sequence[LoadedImage], *, fi
         images: Its loaded input images.
         fingerprint: Its fingerprint, if it is known already: it is not computed again.
     """
-    if not images:
-        return bytes.fromhex(fingerprint or protocol.fingerprint(request, images))
     unsigned = [_without_signature(image) for image in images]
     if fingerprint is None or any(one is not other for one, other in zip(unsigned, images, strict=True)):
         fingerprint = protocol.fingerprint(request, unsigned)

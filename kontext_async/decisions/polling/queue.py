@@ -125,9 +125,7 @@ class PollQueue(Generic[EntryT]):
         """Return a task to poll now, if there is one. It is in flight until `poll_done` is called for it."""
         for task in self._scheduled.pop(now):
             (self._due if task.watch_interval == UNWATCHED else self._watched).append(task)
-        if self.in_flight >= self._max_in_flight or now < self._paused_until or now < self._cap.ready_at():
-            return None
-        if self._first_due() > now:
+        if self.wake_at() > now:
             return None
         task = self._first_queue(now).popleft()
         task.place = Place.IN_FLIGHT
@@ -203,13 +201,14 @@ class PollQueue(Generic[EntryT]):
             self._watched_is_next = False
             return self._watched
         self._watched_is_next = True
-        if not self._chosen and len(self._due) > 1 and len(self._due) > self._allowance(now):
+        if not self._chosen and len(self._due) > 1 and not self._allows_all_due(now):
             self._choose(now)
         return self._chosen or self._due
 
-    def _allowance(self, now: float) -> int:
-        """Return the number of tasks that may be polled now, together."""
-        return min(self._max_in_flight - self.in_flight, self._cap.allowance(now))
+    def _allows_all_due(self, now: float) -> bool:
+        """Return True if all due tasks may be polled now, together."""
+        due = len(self._due)
+        return due <= self._max_in_flight - self.in_flight and self._cap.allowance(now, due) == due
 
     def _choose(self, now: float) -> None:
         """Fill `_chosen` from `_due`, which has more tasks than may be polled now."""

@@ -43,14 +43,16 @@ class RateCap:
         ready = min(self._spaced - TOLERANCE, self._recent[-self._at_once] + self._seconds)
         return ready if recent < self._count else max(ready, self._recent[-self._count] + self._seconds)
 
-    def allowance(self, now: float) -> int:
-        """Return the number of polls that are allowed now, together; one more or fewer where rounding decides."""
+    def allowance(self, now: float, wanted: int) -> int:
+        """Return how many of the wanted polls are allowed now, together."""
         self._forget(now)
         recent = len(self._recent)
         if recent < self._at_once:
-            return self._at_once - recent
-        spaced = 1 + int((now + TOLERANCE - max(self._spaced, now)) * self.rate)
-        return min(self._count - recent, spaced) if self._spaced - TOLERANCE <= now else 0
+            return min(wanted, self._at_once - recent)
+        allowed, spaced = 0, self._spaced
+        while allowed < min(wanted, self._count - recent) and spaced - TOLERANCE <= now:
+            allowed, spaced = allowed + 1, max(spaced, now) + 1 / self.rate
+        return allowed
 
     def acquire(self, now: float) -> None:
         """Count one poll that goes out now."""

@@ -127,9 +127,8 @@ class SurvivalEstimator:
         exposed = [max(0.0, weight) for weight in accumulate(changes[:-1])]
         ends: dict[tuple[int, int], float] = {}
         for first, last, weight in self._ends:
-            end = nearest[last] or 1
-            begin = nearest[first]
-            key = (begin if begin < end else end - 1, end)
+            end = max(1, nearest[last])
+            key = (min(nearest[first], end - 1), end)
             ends[key] = ends.get(key, 0.0) + weight * unit
         known = max(1.0, sum(ends.values()))
         reach = round(SMOOTHING_BINS * max(1.0, MEMORY / known) ** 0.2)
