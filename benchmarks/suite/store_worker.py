@@ -1,6 +1,8 @@
-"""Generates and saves many images in one process, with a store or without, and prints what it took as JSON.
+"""Generates and saves many images in one process, by turns, with a store or without.
 
-``python -m benchmarks.suite.store_worker TASKS IN_FLIGHT FOLDER`` reads ``KONTEXT_STORE``, which is empty for no store.
+``python -m benchmarks.suite.store_worker EVERY IN_FLIGHT FOLDER`` reads ``KONTEXT_STORE``, which is empty for no store.
+Each line of its standard input is the number of images of one turn; for each it prints what the turn took, as JSON. The
+memory is sampled after every EVERY images. Between two turns nothing is in flight, and the process waits.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ import json
 import os
 import sys
 import time
+from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attrs import define, field
 
@@ -21,9 +24,7 @@ from kontext_async import KontextSession, Limits, Polling, Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["MEMORY_SAMPLES", "run_tasks"]
-
-MEMORY_SAMPLES = 20
+__all__ = ["build_settings"]
 
 
 def build_settings(in_flight: int) -> Settings:
@@ -41,35 +42,47 @@ class TaskCounter:
     Attributes:
         every: The tasks between two samples.
         done: The completed tasks.
-        memory: MiB in use, at each sample.
-        sampling: Seconds of CPU that the samples took. They are no part of a task.
+        in_turn: Those of this turn.
+        memory: MiB in use, at each sample of this turn.
+        sampling: Seconds of CPU that these samples took. They are no part of a task.
     """
 
     every: int
     done: int = 0
+    in_turn: int = 0
     memory: list[float] = field(factory=list)
     sampling: float = 0.0
+
+    def start_turn(self) -> None:
+        """Begin a turn."""
+        self.in_turn, self.memory, self.sampling = 0, [], 0.0
 
     def count(self) -> None:
         """Count one task."""
         self.done += 1
+        self.in_turn += 1
         if self.done % self.every == 0:
             began = time.thread_time()
             self.memory.append(round(read_used_memory(), 2))
             self.sampling += time.thread_time() - began
 
 
-async def run_tasks(tasks: int, in_flight: int, folder: Path, store: str | None) -> dict[str, Any]:
-    """Generate and save so many images; return wall time, CPU and memory."""
-    counter = TaskCounter(max(1, tasks // MEMORY_SAMPLES))
+async def run_turns(counter: TaskCounter, in_flight: int, folder: Path, store: str | None) -> None:
+    """Generate and save as many images as each line of the standard input says; print wall time, CPU and memory."""
+    numbers = count()
     async with KontextSession(settings=build_settings(in_flight), store=store) as session:
-        numbers = iter(range(tasks))
-        began, cpu_began = time.perf_counter(), time.process_time()
-        async with asyncio.TaskGroup() as group:
-            for slot in range(in_flight):
-                group.create_task(_generate(session, numbers, folder / f"{slot}.jpg", counter, keyed=store is not None))
-        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu_began - counter.sampling
-    return {"tasks": counter.done, "seconds": seconds, "cpu": cpu, "memory": counter.memory}
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            counter.start_turn()
+            turn = islice(numbers, int(line))
+            began, cpu_began = time.perf_counter(), time.process_time()
+            async with asyncio.TaskGroup() as group:
+                for slot in range(in_flight):
+                    group.create_task(
+                        _generate(session, turn, folder / f"{slot}.jpg", counter, keyed=store is not None)
+                    )
+            seconds, cpu = time.perf_counter() - began, time.process_time() - cpu_began - counter.sampling
+            figures = {"tasks": counter.in_turn, "seconds": seconds, "cpu": cpu, "memory": counter.memory}
+            print(json.dumps(figures), flush=True)
 
 
 async def _generate(
@@ -83,7 +96,8 @@ async def _generate(
 
 
 if __name__ == "__main__":
-    given = asyncio.run(
-        run_tasks(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), os.environ.get("KONTEXT_STORE") or None)
+    asyncio.run(
+        run_turns(
+            TaskCounter(int(sys.argv[1])), int(sys.argv[2]), Path(sys.argv[3]), os.environ.get("KONTEXT_STORE") or None
+        )
     )
-    print(json.dumps(given))
