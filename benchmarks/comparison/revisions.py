@@ -6,9 +6,8 @@ The measurements of old and new are interleaved: each pair runs every job with e
 Every measurement has a new interpreter, with the checkout in PYTHONPATH, and a mock gateway, which is that of this
 repository. Where the work has no end, the two processes of a pair take turns of a quarter of a second while the other
 one is stopped: on a machine that others use, too, the cost of the same work differs by a tenth from one second to the
-next. The result is the median of the pairs' ratios new / old, with its 90 % interval: the 5 % and
-95 % points of the medians of bootstrap resamples of the ratios. The exit code is 1 if the upper end of an interval is
-above 1.05.
+next. The result is the median of the pairs' ratios new / old, with its 90 % interval: the 5 % and 95 % points of the
+medians of bootstrap resamples of the ratios. The exit code is 1 if the upper end of an interval is above 1.05.
 """
 
 from __future__ import annotations

@@ -7,11 +7,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from kontext_async.cancellation import Cancellation, CancelOutcome
-from kontext_async.cli.each_task import report_each
+from kontext_async.cli.each_task import Report, report_each
 from kontext_async.cli.exit_codes import ExitCode
-from kontext_async.cli.options import GatewayOptions, OutputOptions
-from kontext_async.cli.output import Output
-from kontext_async.cli.signals import run_with_signals
+from kontext_async.cli.options import GatewayOptions, OutputOptions  # noqa: TC001 # cyclopts resolves them
 
 __all__ = ["cancel"]
 
@@ -30,17 +28,7 @@ async def cancel(
         gateway: The gateway to use.
         output: The output options.
     """
-    reporting = report_each(
-        references,
-        lambda task: task.cancel(),
-        gateway or GatewayOptions(),
-        Output(output or OutputOptions()),
-        to_text=_to_text,
-        to_json=_to_json,
-        unknown={"cancellation": None},
-        judge=_judge,
-    )
-    return await run_with_signals(reporting)
+    return await report_each(references, lambda task: task.cancel(), REPORT, gateway, output)
 
 
 def _judge(outcome: CancelOutcome) -> ExitCode:
@@ -62,3 +50,6 @@ def _to_json(outcome: CancelOutcome) -> dict[str, Any]:
         "cost": None if outcome.cost is None else str(outcome.cost),
         "may_be_charged": outcome.may_be_charged,
     }
+
+
+REPORT = Report(to_text=_to_text, to_json=_to_json, unknown={"cancellation": None}, judge=_judge)

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from kontext_async.cli.each_task import report_each
-from kontext_async.cli.options import GatewayOptions, OutputOptions
-from kontext_async.cli.output import Output
-from kontext_async.cli.signals import run_with_signals
+from kontext_async.cli.each_task import Report, report_each
+from kontext_async.cli.options import GatewayOptions, OutputOptions  # noqa: TC001 # cyclopts resolves them
 
 if TYPE_CHECKING:
     from kontext_async.models import TaskStatus
@@ -31,16 +29,7 @@ async def status(
         gateway: The gateway to use.
         output: The output options.
     """
-    reporting = report_each(
-        ids,
-        lambda task: task.status(),
-        gateway or GatewayOptions(),
-        Output(output or OutputOptions()),
-        to_text=_to_text,
-        to_json=_to_json,
-        unknown={"state": None},
-    )
-    return await run_with_signals(reporting)
+    return await report_each(ids, lambda task: task.status(), REPORT, gateway, output)
 
 
 def _to_text(status: TaskStatus) -> str:
@@ -70,3 +59,6 @@ def _to_json(status: TaskStatus) -> dict[str, Any]:
         "urls": [image.url for image in status.images],
         "task_error": {"code": detail.code, "message": detail.message} if detail else None,
     }
+
+
+REPORT = Report(to_text=_to_text, to_json=_to_json, unknown={"state": None})
