@@ -2,7 +2,9 @@
 
 ``python -m benchmarks.suite.pacing [--full]`` simulates, with the rule of this package and with the former one.
 ``python -m benchmarks.suite.pacing --http [--runs N] [--against DIR]`` runs the batches over HTTP: each session in a
-process of its own, against an emulator in a process of its own; with DIR, those of another checkout, too.
+process of its own, against an emulator in a process of its own; with DIR, those of another checkout, too. Batches run
+one after the other: side by side, their 14 processes delay each other's first requests on two cores, so that a batch is
+not behind the old tasks but among them.
 
 The account has 24 slots. Over HTTP that is also the ceiling of each session; in the simulation the ceiling is 100, so
 that even a single session must find the slots. There a round trip takes 20 to 60 ms, and the end of a task is detected
@@ -18,7 +20,6 @@ import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from attrs import field, frozen
 
 from benchmarks.suite.pacing_reference import FormerLimit
 from benchmarks.suite.pacing_simulation import Account, Plan, Simulation, constant, lognormal
+from benchmarks.support.measure import run_interleaved
 from benchmarks.support.server_process import ROOT, start_emulator
 from benchmarks.support.thresholds import check_threshold
 from kontext_async.decisions.concurrency import AdaptiveLimit
@@ -211,13 +213,10 @@ def _limit(spread: Spread, limit: float) -> tuple[float, float]:
 
 
 def measure_http(checkout: Path = ROOT, runs: int = 3, batches: dict[str, Batch] | None = None) -> dict[str, Any]:
-    """Run the batches over HTTP with the sessions of a checkout, several times, all of them side by side."""
+    """Run the batches over HTTP with the sessions of a checkout, one after the other, several times."""
     batches = BATCHES if batches is None else batches
-    rows: dict[str, list[dict[str, float]]] = {name: [] for name in batches}
-    with ThreadPoolExecutor(max(1, len(batches))) as threads:
-        for _ in range(runs):
-            for name, row in zip(batches, threads.map(partial(_run_batch, checkout), batches.values()), strict=True):
-                rows[name].append(row)
+    runners = {name: partial(_run_batch, checkout, batch) for name, batch in batches.items()}
+    rows = run_interleaved(runners, runs)
     limits = [
         check_threshold(f"{name}: end / ideal, worst", max(row["ratio"] for row in some), 1.5)
         for name, some in rows.items()
