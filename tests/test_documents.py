@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from package_syntax import PACKAGE, REPOSITORY, ROOT, modules_of
 
+from kontext_async import settings
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -34,6 +36,8 @@ DOTTED = re.compile(r"`+((?:[A-Za-z_]\w*\.)+[A-Za-z_]\w*)(?:\(\))?`+")
 FILE = re.compile(r"`((?:[\w.-]+/)+[\w.-]*)`")
 RUN_MODULE = re.compile(r"python -m (benchmarks(?:\.[a-z_]+)*)")
 BENCHMARK = re.compile(r"--only ([a-z_]+)")
+DEFAULT = re.compile(r"^\| `([A-Z]\w+)\.(\w+)` \| (no limit|[\d.]+)", re.MULTILINE)
+"""A row of a table of settings: its class, its field, and its default."""
 
 
 def texts() -> Iterator[tuple[str, str]]:
@@ -87,6 +91,13 @@ def test_every_benchmark_that_a_text_names_exists() -> None:
 
     named = {name for _, text in texts() for name in BENCHMARK.findall(text)}
     assert named <= set(BENCHMARKS)
+
+
+def test_every_table_of_settings_gives_the_defaults() -> None:
+    rows = [row for _, text in texts() for row in DEFAULT.findall(text)]
+    stated = {(owner, name): None if default == "no limit" else float(default) for owner, name, default in rows}
+    assert stated == {(owner, name): getattr(getattr(settings, owner)(), name) for owner, name in stated}
+    assert ("Limits", "polls_per_second") in stated
 
 
 def test_every_package_lists_its_modules() -> None:

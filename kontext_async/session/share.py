@@ -167,6 +167,10 @@ class Share:
         early (``aclose``, or ``contextlib.aclosing`` around it) cancels the requests that were not submitted. Accepted
         tasks keep running; an `Abandoned` event reports the ID of each.
 
+        Up to two requests for each slot of `Limits.max_in_flight` are read ahead, so that memory stays bounded. Where
+        the gateway limits some models apart, run one batch for each of these limits: requests of a full one would fill
+        what is read ahead.
+
         Args:
             requests: An iterable or async iterable of prompts, mappings or requests, of any length.
             fail_fast: Raise the error of the first failed outcome instead, and leave.
