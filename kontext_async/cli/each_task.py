@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @frozen(kw_only=True)
 class Report(Generic[T]):
-    """How the results of a request about tasks are printed.
+    """The form in which the results of a request about tasks are printed.
 
     Attributes:
         to_text: Returns a result for people.
@@ -76,7 +76,7 @@ async def report_each(
     Args:
         references: The tasks.
         request: Sends the request about one task.
-        report: How the results are printed.
+        report: The form of the results.
         gateway: The gateway to use; None for the one of the environment.
         output: The output options; None for the defaults.
     """
