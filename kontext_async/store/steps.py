@@ -391,4 +391,8 @@ class Saved(Step):
 
 @frozen(kw_only=True)
 class FilesLost(Step):
-    """Saved images are missing or damaged (bulk runs): they are downloaded again."""
+    """Saved images are missing or damaged (bulk runs): the worker downloads them again, and no other one does."""
+
+    def changes(self, worker: int) -> dict[str, Any]:
+        """Return the columns that change."""
+        return {"owner": worker, "owner_alive": True}

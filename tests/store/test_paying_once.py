@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 from store_support import PRICE, Stores, Worker, accept, complete, new_row, new_step
 
-from kontext_async.store.rows import Row, RowStep
+from kontext_async.store.rows import Row, RowStep, Selection
 from kontext_async.store.steps import (
     Accepted,
     Adopted,
@@ -279,13 +279,15 @@ async def test_an_expired_task_that_another_worker_saw_completed_is_completed(
     assert (await worker.must_take(row, (Completed, 1), task_id="task-1")).state is State.COMPLETED
 
 
-async def test_lost_files_are_saved_again(worker: Worker, row: Row) -> None:
+async def test_lost_files_are_saved_again_by_the_worker_that_misses_them(worker: Worker, row: Row) -> None:
     await complete(worker, row)
     files = (("füchse/1.jpg", 10), ("2.png", 2**40))
     saved = await worker.must_take(row, (Saved, 1), folder=3, files=files, completion=5, at=60.0)
     assert (saved.state, saved.folder, saved.files, saved.completion) == (State.SAVED, 3, files, 5)
     assert (saved.owner, saved.cost) == (None, PRICE)
-    assert (await worker.must_take(row, (FilesLost, 1))).state is State.COMPLETED
+    missed = await worker.must_take(row, (FilesLost, 1))
+    assert (missed.state, missed.owner, missed.owner_alive) == (State.COMPLETED, worker.number, True)
+    assert await worker.store.page(Selection(run=1, unowned=True)) == []
 
 
 async def test_images_that_expired_keep_their_cost(worker: Worker, row: Row) -> None:
