@@ -16,8 +16,8 @@ FAST_POLLING = (sa.with_poll_interval(0.01), sa.with_poll_timeout(5.0))
 
 
 @pytest.fixture
-async def emulator() -> AsyncIterator[Emulator]:
-    async with Emulator(service_time=0.03, pixels=4096) as running:
+async def emulator(request: pytest.FixtureRequest) -> AsyncIterator[Emulator]:
+    async with Emulator(service_time=getattr(request, "param", 0.03), pixels=4096) as running:
         yield running
 
 
@@ -30,6 +30,7 @@ def create_client(emulator: Emulator, key: str = "emulator-key") -> Any:
     return sa.Client(sa.ClientConfig(api_key=key, base_url=base, model_base_url=f"{base}/model"))
 
 
+@pytest.mark.parametrize("emulator", [0.5], indirect=True)  # on a slow machine, too, the first poll comes earlier
 async def test_the_vendor_client_creates_a_task_and_waits(emulator: Emulator) -> None:
     modal = create_client(emulator).modal
     task = await run_in_thread(modal.create, REQUEST)

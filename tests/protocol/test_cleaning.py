@@ -16,6 +16,7 @@ from gateways_support import new_gateway
 from hypothesis import example, given, strategies as st
 from response_support import ID, encode_response
 
+from benchmarks.support.measure import run_interleaved
 from kontext_async.errors import GatewayError, KontextError
 from kontext_async.gateways.vtrix_tasks import read_created, read_poll, read_status
 from kontext_async.protocol import clean_body, error_from_response
@@ -127,8 +128,8 @@ def compare_cleaning_with_parsing(body: bytes, number: int, repeat: int) -> floa
     """Return the time of `clean_body` as a multiple of that of `json.loads`, by turns: other processes run, too."""
     parse = partial(timeit.timeit, lambda: json.loads(body), number=number)
     clean = partial(timeit.timeit, lambda: clean_body(body, KEY), number=number)
-    turns = [(parse(), clean()) for _ in range(repeat)]
-    return min(cleaning for _, cleaning in turns) / min(parsing for parsing, _ in turns)
+    seconds = run_interleaved({"parse": parse, "clean": clean}, repeat)
+    return min(seconds["clean"]) / min(seconds["parse"])
 
 
 def test_a_large_body_is_cut_so_that_cleaning_it_takes_a_moment() -> None:

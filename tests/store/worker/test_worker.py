@@ -279,12 +279,19 @@ async def cancel_recording(
 ) -> bool:
     """Cancel a caller some turns after it began to wait, or after its group began; return False if it was done."""
     groups = len(store.groups)
+    gate = store.gates["apply"] = asyncio.Event()
+    if is_in_flight:
+        gate.set()
+    else:  # the caller's step waits behind a group that is in flight, however slow the machine is
+        worker.note(await plan_row(worker, f"before {row.key}"), new_step(Intended, 1))
+        await until(lambda: len(store.groups) > groups)
     details = {} if kind is Intended else {"task_id": row.key}
     task = asyncio.create_task(worker.record(row, new_step(kind, 1, **details)))
-    await until(lambda: len(store.groups) > groups or not is_in_flight)
+    await until(lambda: len(store.groups) > groups)
     await turn_loop(turns)
     task.cancel()
     await asyncio.wait([task])
+    gate.set()
     for _ in range(2):  # a withdrawal may follow
         await worker.flush(5.0)
     return task.cancelled()
