@@ -63,5 +63,5 @@ async def run_with_signals(work: Coroutine[Any, Any, int], *, stop: Callable[[],
 
 
 def _remove_handler(loop: asyncio.AbstractEventLoop, number: signal.Signals) -> None:
-    with suppress(NotImplementedError, RuntimeError, ValueError):
+    with suppress(NotImplementedError, RuntimeError, ValueError):  # where none could be added
         loop.remove_signal_handler(number)
