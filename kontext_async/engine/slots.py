@@ -231,9 +231,7 @@ class ConcurrencySlots:
             return self._assign(share, kind, now)
         waiter = Waiter(kind, share)
         if priority:
-            self._throttled.append(waiter)
-            self.admit()
-            return await self._wait(waiter)
+            return await self._wait_first(waiter)
         if not queueing.is_patient:
             self._check_limits(share, now)
         ticket = self.queue.push(share, self._pool, waiter, counts=not queueing.is_patient)
@@ -247,6 +245,17 @@ class ConcurrencySlots:
             if timer:
                 timer.cancel()
             self.queue.remove(ticket, self.now())
+
+    async def _wait_first(self, waiter: Waiter) -> Slot:
+        """Wait before all that are in the queue."""
+        shares = self.queue.shares
+        shares.hold(waiter.share)
+        self._throttled.append(waiter)
+        self.admit()
+        try:
+            return await self._wait(waiter)
+        finally:
+            shares.let_go(waiter.share, self.now())
 
     async def _wait(self, waiter: Waiter) -> Slot:
         try:

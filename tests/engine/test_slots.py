@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,14 @@ from session_support import turn_loop
 
 from kontext_async import Limits, SessionClosed
 from kontext_async.decisions.concurrency import FIRST_ROUND, AdaptiveLimit
+from kontext_async.decisions.shares import Queueing, ShareOptions
 from kontext_async.engine.slots import ConcurrencySlots, Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kontext_async.decisions.shares import ShareState
+    from kontext_async.engine.slots import Waiter
     from kontext_async.testing import ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -47,6 +51,66 @@ async def queue_up(slots: ConcurrencySlots, *, priority: bool = False) -> asynci
 def end_task(slots: ConcurrencySlots, slot: Slot) -> None:
     """Release the slot of an accepted task, as its record does."""
     slots.release_task(slot.share, slot.paid_until)
+
+
+class Traffic:
+    """Requests of two shares that are sent, refused, accepted, ended and cancelled at random."""
+
+    def __init__(self, slots: ConcurrencySlots, random: Random) -> None:
+        self.slots = slots
+        self.random = random
+        self._waiting: list[asyncio.Task[Slot]] = []
+        self._sent: list[Slot] = []
+        self._running: list[Slot] = []
+
+    def step(self) -> None:
+        """Let something happen, if there is a request to which it can happen."""
+        happen = self.random.choice((self._send, self._refuse, self._refuse, self._accept, self._end, self._cancel))
+        with suppress(IndexError):
+            happen()
+
+    def collect(self) -> None:
+        """Note which requests have got a slot, and which were cancelled."""
+        self._sent += [task.result() for task in self._waiting if task.done() and not task.cancelled()]
+        self._waiting = [task for task in self._waiting if not task.done()]
+
+    def states(self) -> set[ShareState[Waiter]]:
+        """Return the states of the shares that have slots."""
+        return {slot.share for slot in (*self._sent, *self._running)}
+
+    def is_over(self) -> bool:
+        """Return True if nothing waits and no slot is in use."""
+        return not (self._waiting or self._sent or self._running)
+
+    def end_all(self) -> None:
+        """Release all slots."""
+        while self._sent:
+            self._sent.pop().release()
+        while self._running:
+            self._end()
+
+    def _start(self, name: str | None, *, priority: bool = False) -> None:
+        queueing = Queueing(ShareOptions(name))
+        self._waiting.append(asyncio.create_task(self.slots.acquire(queueing, priority=priority)))
+
+    def _send(self) -> None:
+        self._start(self.random.choice("ab"))
+
+    def _refuse(self) -> None:
+        slot = self._sent.pop()
+        slot.refused(self.random.choice((None, 1.0)), self.random.random())
+        self._start(slot.share.key[0], priority=True)
+
+    def _accept(self) -> None:
+        slot = self._sent.pop(0)
+        slot.accepted(self.slots.now())
+        self._running.append(slot)
+
+    def _end(self) -> None:
+        end_task(self.slots, self._running.pop())
+
+    def _cancel(self) -> None:
+        self.random.choice(self._waiting).cancel()
 
 
 async def test_there_is_demand_until_every_request_is_accepted(one: ConcurrencySlots) -> None:
@@ -113,6 +177,60 @@ class TestAcquire:
             assert slot.accepted(slots.now()) is slots
         await turn_loop(3)
         assert [task.done() for task in waiting] == [True] * 8 + [False] * 2
+
+
+class TestShares:
+    async def test_refused_requests_that_wait_with_no_other_are_one_share(
+        self, new_slots: Callable[[int], ConcurrencySlots], clock: ManualClock
+    ) -> None:
+        slots = new_slots(2)
+        for slot in [await slots.acquire(), await slots.acquire()]:
+            slot.refused(1.0, 0.0)
+        waiting = [await queue_up(slots, priority=True) for _ in range(2)]
+        assert len(slots.queue.shares) == 1
+        clock.advance(1.0)
+        first = await waiting[0]
+        first.accepted(slots.now())
+        second = await waiting[1]
+        assert first.share is second.share
+        end_task(slots, first)
+        second.release()
+        assert len(slots.queue.shares) == 0
+        assert slots.queue.shares.active_weight == 0
+
+    @pytest.mark.parametrize("end", ["cancelled", "closed"])
+    async def test_a_refused_request_that_no_longer_waits_leaves_its_share(
+        self, end: str, one: ConcurrencySlots
+    ) -> None:
+        (await one.acquire()).refused(60.0, 0.0)
+        waiting = await queue_up(one, priority=True)
+        if end == "closed":
+            one.close(SessionClosed("closed"))
+        else:
+            waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert len(one.queue.shares) == 0
+
+    @pytest.mark.parametrize("seed", range(30))
+    async def test_a_share_has_one_state_whatever_happens_to_its_requests(
+        self, seed: int, new_slots: Callable[[int], ConcurrencySlots], clock: ManualClock
+    ) -> None:
+        traffic = Traffic(new_slots(3), Random(seed))
+        for _ in range(200):
+            traffic.step()
+            clock.advance(traffic.random.choice((0.0, 0.5)))
+            await turn_loop(traffic.random.randrange(4))
+            traffic.collect()
+            states = traffic.states()
+            assert len({state.key for state in states}) == len(states)
+        while not traffic.is_over():
+            traffic.end_all()
+            clock.advance(10.0)
+            await turn_loop(3)
+            traffic.collect()
+        assert len(traffic.slots.queue.shares) == 0
+        assert traffic.slots.queue.shares.active_weight == 0
+        assert traffic.slots.adaptive_limit.in_flight == 0
 
 
 class TestProbe:

@@ -225,3 +225,15 @@ async def test_an_outcome_past_the_longest_wait_has_the_last_known_status(
         (unknown,) = await run_with_clock(session.generate_all(["a fox"]), clock, session)
         assert isinstance(unknown.error, TaskTimeout)
         assert unknown.error.last_status is None
+
+
+async def test_the_only_requests_are_sent_again_after_they_were_all_refused(
+    emulator: Emulator, clock: ManualClock
+) -> None:
+    emulator.faults.script("create", [Fault(kind=FaultKind.HTTP_STATUS, status=429, retry_after=2.0)] * 3)
+    async with KontextSession(emulator.api_key, base_url=emulator.base_url, clock=clock) as session:
+        outcomes = await run_with_clock(session.generate_all(["a fox"] * 3), clock, session)
+        assert [outcome.error for outcome in outcomes] == [None] * 3
+        (again,) = await run_with_clock(session.generate_all(["a fox"]), clock, session)
+        assert again.ok
+        assert session.statistics().queued == 0
