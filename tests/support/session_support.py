@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 UNTIL_SECONDS = 10
 """Seconds after which a condition that should become true fails the test."""
 
+TURNS_AT_ONCE = 100
 
 ENOUGH_TURNS = 10
 """Turns of the loop after which every asyncio task has run as far as it can."""
@@ -48,10 +50,15 @@ async def run_with_clock(awaitable: Awaitable[T], clock: ManualClock, session: K
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Let the event loop turn until `condition` is true."""
+    """Let the event loop turn until `condition` is true.
+
+    After some turns it also waits: a loop that only turns would keep the GIL from the threads that are waited for.
+    """
     with anyio.fail_after(UNTIL_SECONDS):
-        while not condition():
-            await asyncio.sleep(0)
+        for turn in count():
+            if condition():
+                return
+            await asyncio.sleep(0 if turn < TURNS_AT_ONCE else 0.001)
 
 
 async def turn_loop(turns: int) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import aiohttp
 import uvicorn
 from aiohttp.test_utils import TestClient, TestServer
+from session_support import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,9 +37,8 @@ async def serve_asgi(app: Any, *, lifespan: Literal["on", "off"]) -> AsyncIterat
     listening = config.bind_socket()
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
-        while not server.started:
-            await asyncio.sleep(0)
-            assert not serving.done(), "the server did not start"
+        await until(lambda: server.started or serving.done())
+        assert not serving.done(), "the server did not start"
         host, port = listening.getsockname()[:2]
         yield f"http://{host}:{port}"
     finally:
