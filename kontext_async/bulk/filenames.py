@@ -242,9 +242,8 @@ def _taken(stem: str) -> bool:
 def _is_whole(path: Path, size: int) -> bool:
     """Return True if a file has the size that was saved, starts like an image, and was not left empty at its end."""
     try:
-        with path.open("rb") as file:
-            kind = detect_any_format(file.read(HEAD))
-            if file.seek(0, os.SEEK_END) != size or kind is None:
+        with path.open("rb", buffering=0) as file:  # a resumed run opens each of its images
+            if os.fstat(file.fileno()).st_size != size or detect_any_format(file.read(HEAD)) is None:
                 return False
             file.seek(max(0, size - TAIL))
             return bool(file.read(TAIL).strip(b"\0"))

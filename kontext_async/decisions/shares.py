@@ -95,25 +95,25 @@ class Ticket(Generic[T]):
 
 @define(eq=False)
 class ShareState(Generic[T]):
-    """A share that has requests in flight, in the queue or held.
+    """A share that has requests in flight, in the queue or throttled.
 
     Attributes:
         key: The name and the priority.
         weight: The weight.
         in_flight: Its requests that occupy a slot.
-        held: Its requests that wait for a slot outside of the queue.
+        throttled: Its requests that the gateway throttled, and that wait for a slot before the queue.
         used: Its slot-seconds for each unit of weight, in virtual time.
         queued: Its requests in the queue.
         counted: Those of them that count for the limits on the queue.
         lines: Its requests in the queue by pool, in their order.
         promised: The time until which room in the queue is promised to its requests that were refused.
-        is_active: True if it has requests in flight, in the queue or held, so that it is kept.
+        is_active: True if it has requests in flight, in the queue or throttled, so that it is kept.
     """
 
     key: tuple[str | None, int]
     weight: float = 1.0
     in_flight: int = 0
-    held: int = 0
+    throttled: int = 0
     used: float = 0.0
     queued: int = 0
     counted: int = 0
@@ -163,18 +163,18 @@ class Shares(Generic[T]):
             state.used = max(self.floor, used if until > now else 0.0)
         return state
 
-    def hold(self, state: ShareState[T]) -> None:
-        """Keep a share whose request waits outside of the queue. Another request would find another state of it."""
+    def add_throttled(self, state: ShareState[T]) -> None:
+        """Keep a share whose throttled request waits before the queue: another one would find another state of it."""
         self.activate(state)
-        state.held += 1
+        state.throttled += 1
 
-    def let_go(self, state: ShareState[T], now: float) -> None:
-        """Record that a held request no longer waits."""
-        state.held -= 1
+    def remove_throttled(self, state: ShareState[T], now: float) -> None:
+        """Record that a throttled request no longer waits."""
+        state.throttled -= 1
         self.drop_if_idle(state, now)
 
     def activate(self, state: ShareState[T]) -> None:
-        """Keep a share that has a request in flight, in the queue or held."""
+        """Keep a share that has a request in flight, in the queue or throttled."""
         if not state.is_active:
             state.is_active = True
             self._active[state.key] = state
@@ -188,7 +188,7 @@ class Shares(Generic[T]):
 
     def drop_if_idle(self, state: ShareState[T], now: float) -> None:
         """Drop a share that has become idle, but for its debt."""
-        if state.in_flight or state.queued or state.held or not state.is_active:
+        if state.in_flight or state.queued or state.throttled or not state.is_active:
             return
         state.is_active = False
         del self._active[state.key]

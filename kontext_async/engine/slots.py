@@ -249,13 +249,13 @@ class ConcurrencySlots:
     async def _wait_first(self, waiter: Waiter) -> Slot:
         """Wait before all that are in the queue."""
         shares = self.queue.shares
-        shares.hold(waiter.share)
+        shares.add_throttled(waiter.share)
         self._throttled.append(waiter)
         self.admit()
         try:
             return await self._wait(waiter)
         finally:
-            shares.let_go(waiter.share, self.now())
+            shares.remove_throttled(waiter.share, self.now())
 
     async def _wait(self, waiter: Waiter) -> Slot:
         try:

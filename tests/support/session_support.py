@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
@@ -50,15 +51,17 @@ async def run_with_clock(awaitable: Awaitable[T], clock: ManualClock, session: K
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Let the event loop turn until `condition` is true.
+    """Let the event loop turn until `condition` is true. The condition is checked in each turn.
 
-    After some turns it also waits: a loop that only turns would keep the GIL from the threads that are waited for.
+    After some turns it also sleeps in each: a loop that only turns would keep the GIL from the threads it waits for.
     """
     with anyio.fail_after(UNTIL_SECONDS):
         for turn in count():
             if condition():
                 return
-            await asyncio.sleep(0 if turn < TURNS_AT_ONCE else 0.001)
+            if turn > TURNS_AT_ONCE:
+                time.sleep(0.0001)  # `asyncio.sleep` would miss turns
+            await asyncio.sleep(0)
 
 
 async def turn_loop(turns: int) -> None:

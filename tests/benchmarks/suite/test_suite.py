@@ -170,7 +170,7 @@ def test_validation_returns_figures() -> None:
 @pytest.mark.timeout(180)  # it starts many processes
 def test_store_cpu_returns_figures() -> None:
     with skipping():
-        figures = store_cpu.measure(sizes=store_cpu.Sizes(tasks=20, in_flight=5, turns=2, service_time="constant:0.01"))
+        figures = store_cpu.measure(sizes=store_cpu.Sizes(tasks=10, in_flight=5, turns=2, service_time="constant:0.01"))
     assert_valid_figures(figures)
     assert set(figures["cpu_us_per_task"]) == {"no store", "sqlite", "postgres"}
     assert store_cpu.describe(figures)
