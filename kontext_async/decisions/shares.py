@@ -164,7 +164,7 @@ class Shares(Generic[T]):
         return state
 
     def add_throttled(self, state: ShareState[T]) -> None:
-        """Keep a share whose throttled request waits before the queue: another one would find another state of it."""
+        """Keep a share while a throttled request of it waits: the next request would find another state otherwise."""
         self.activate(state)
         state.throttled += 1
 

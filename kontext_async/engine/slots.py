@@ -247,7 +247,7 @@ class ConcurrencySlots:
             self.queue.remove(ticket, self.now())
 
     async def _wait_first(self, waiter: Waiter) -> Slot:
-        """Wait before all that are in the queue."""
+        """Wait for a slot before all requests in the queue."""
         shares = self.queue.shares
         shares.add_throttled(waiter.share)
         self._throttled.append(waiter)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
-from session_support import count_creates, new_session, turn_loop, until
+from session_support import count_creates, new_session, run_with_clock, turn_loop, until
 
 from kontext_async import ConfigurationError, InvalidRequest, KontextSession, Limits, Overloaded
 from kontext_async.testing import FAST, ManualClock, MemoryStore
@@ -128,16 +128,6 @@ async def test_a_throttled_request_waits_again_without_a_limit(
     assert count_creates(emulator) == len(tasks)
 
 
-async def test_the_time_in_the_queue_does_not_concern_a_request_that_has_a_slot(
-    session: KontextSession, gateway_time: ManualTime
-) -> None:
-    running = asyncio.create_task(session.generate("in time", queue_timeout=0.05))
-    await until(lambda: session.statistics().accepted == 1)
-    await asyncio.sleep(0.1)
-    gateway_time.advance(11.0)
-    assert (await running).image.url
-
-
 class TestQueueTimeout:
     @pytest.fixture
     async def session(self, emulator: Emulator, clock: ManualClock) -> AsyncIterator[KontextSession]:
@@ -164,6 +154,20 @@ class TestQueueTimeout:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+
+    async def test_the_time_in_the_queue_does_not_concern_a_request_that_has_a_slot(
+        self, session: KontextSession, clock: ManualClock, gateway_time: ManualTime
+    ) -> None:
+        tasks = await fill(session, 0)
+        running = asyncio.create_task(session.generate("in time", queue_timeout=3.0))
+        await until(lambda: session.statistics().queued == 1)
+        gateway_time.advance(11.0)
+        await run_with_clock(asyncio.gather(*tasks), clock, session)
+        await until(lambda: session.statistics().queued == 0)
+        clock.advance(3.1)
+        await turn_loop(5)
+        gateway_time.advance(11.0)
+        assert (await run_with_clock(running, clock, session)).image.url
 
     @pytest.mark.parametrize("seconds", [0, -1, float("nan"), True, "3"])
     async def test_a_timeout_that_is_no_number_above_0_is_refused(self, seconds: Any, session: KontextSession) -> None:

@@ -29,6 +29,7 @@ UNTIL_SECONDS = 10
 """Seconds after which a condition that should become true fails the test."""
 
 TURNS_AT_ONCE = 100
+"""Turns of the loop within which a condition that depends on no thread becomes true."""
 
 ENOUGH_TURNS = 10
 """Turns of the loop after which every asyncio task has run as far as it can."""
