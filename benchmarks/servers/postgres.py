@@ -176,6 +176,18 @@ class PostgresDatabase:
         """End all connections to this database, and return how many there were."""
         return self.server.terminate_connections(self.name)
 
+    def clear(self) -> None:
+        """Make it empty again, with the settings of a new one: that takes a tenth of the time of creating one."""
+        self.server.execute(f'ALTER DATABASE "{self.name}" RESET ALL')
+        self.terminate_connections()
+        self.execute(
+            """
+            DROP SCHEMA public CASCADE;
+            CREATE SCHEMA public AUTHORIZATION pg_database_owner;
+            GRANT USAGE ON SCHEMA public TO PUBLIC
+            """
+        )
+
 
 @contextmanager
 def start_postgres(*, fsync: bool = True, settings: Mapping[str, str] | None = None) -> Iterator[PostgresServer]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,7 @@ def area_of(name: str) -> str:
     return parts[1] if len(parts) > 1 else ROOT
 
 
+@cache  # three modules of tests look at the whole package
 def modules_of(package: Path) -> dict[str, Module]:
     found = {}
     for path in sorted(package.rglob("*.py")):

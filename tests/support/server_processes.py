@@ -25,13 +25,13 @@ GUNICORN = ("gunicorn", "--workers", "2", "--bind", "127.0.0.1:{port}", "--grace
 HYPERCORN = ("hypercorn", "--workers", "0", "--bind", "127.0.0.1:{port}", "--graceful-timeout", "10")
 
 SERVERS: dict[str, tuple[str, ...]] = {
-    "aiohttp": ("aiohttp.web", "--hostname", "127.0.0.1", "--port", "{port}", "served_apps:make_aiohttp_app"),
-    "uvicorn-starlette": ("uvicorn", "--port", "{port}", "served_apps:starlette_app"),
-    "uvicorn-fastapi": ("uvicorn", "--port", "{port}", "--loop", "asyncio", "served_apps:fastapi_app"),
-    "uvicorn-litestar": ("uvicorn", "--port", "{port}", "served_apps:litestar_app"),
-    "hypercorn-starlette": (*HYPERCORN, "served_apps:starlette_app"),
-    "gunicorn-starlette": (*GUNICORN, "asgi", "served_apps:starlette_app"),
-    "gunicorn-aiohttp": (*GUNICORN, "aiohttp.GunicornWebWorker", "served_apps:make_served_aiohttp_app"),
+    "aiohttp": ("aiohttp.web", "--hostname", "127.0.0.1", "--port", "{port}", "served_aiohttp:make_app"),
+    "uvicorn-starlette": ("uvicorn", "--port", "{port}", "served_starlette:app"),
+    "uvicorn-fastapi": ("uvicorn", "--port", "{port}", "--loop", "asyncio", "served_fastapi:app"),
+    "uvicorn-litestar": ("uvicorn", "--port", "{port}", "served_litestar:app"),
+    "hypercorn-starlette": (*HYPERCORN, "served_starlette:app"),
+    "gunicorn-starlette": (*GUNICORN, "asgi", "served_starlette:app"),
+    "gunicorn-aiohttp": (*GUNICORN, "aiohttp.GunicornWebWorker", "served_aiohttp:make_served_app"),
 }
 """The arguments of ``python -m`` for each server."""
 

@@ -1,6 +1,7 @@
 """Database servers for tests, started from the machine's programs; a test is skipped where there is none.
 
-- `postgres_database`: an empty database of the server that all tests of a run share, workers of pytest-xdist included
+- `postgres_database`: an empty database of the server that all tests of a run share, workers of pytest-xdist included;
+  each worker has one, which is made empty after each test
 - `postgres`: that server; a test that restarts or pauses a server takes `private_postgres`,
   and `private_postgres_database` on it
 - `pgbouncer`: PgBouncer in transaction mode in front of `postgres`: `pgbouncer.url(postgres_database)`;
@@ -135,11 +136,18 @@ def postgres(pytestconfig: pytest.Config) -> PostgresServer:
         return pytestconfig.stash[SHARED].get()
 
 
-@pytest.fixture
-def postgres_database(postgres: PostgresServer) -> Iterator[PostgresDatabase]:
-    """An empty database of the test's own, on the server that all tests share."""
+@pytest.fixture(scope="session")
+def reused_database(postgres: PostgresServer) -> Iterator[PostgresDatabase]:
+    """A database of this process, on the server that all tests share: `postgres_database` is empty."""
     with postgres.fresh_database() as database:
         yield database
+
+
+@pytest.fixture
+def postgres_database(reused_database: PostgresDatabase) -> Iterator[PostgresDatabase]:
+    """An empty database that no other test uses meanwhile, on the server that all tests share."""
+    yield reused_database
+    reused_database.clear()
 
 
 @pytest.fixture

@@ -50,6 +50,22 @@ def test_each_test_gets_an_empty_database_of_its_own(postgres: PostgresServer) -
     ]
 
 
+def test_a_database_is_made_empty_again(postgres: PostgresServer) -> None:
+    with postgres.fresh_database() as database:
+        database.execute(f'ALTER DATABASE "{database.name}" SET default_transaction_read_only = on')
+        writer = psycopg_connect(database.url)
+        writer.execute("SET default_transaction_read_only = off")
+        writer.execute("CREATE TABLE paid ()")
+        writer.execute("BEGIN; LOCK TABLE paid")
+        database.clear()
+        with pytest.raises(psycopg.OperationalError):
+            writer.execute("COMMIT")
+        writer.close()
+        assert database.execute("SELECT to_regclass('paid')") == [(None,)]
+        with psycopg_connect(database.url) as another:
+            another.execute("CREATE TABLE paid ()")
+
+
 def test_the_password_is_tested(postgres_database: PostgresDatabase) -> None:
     wrong = make_url(postgres_database.url).set(password="guessed").render_as_string(hide_password=False)
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, strategies as st
 
-from kontext_async import ConfigurationError, StoreSettings
+from kontext_async import ConfigurationError, StoreSettings, store
+from kontext_async.store import sql
 from kontext_async.store.sql.urls import PostgresAddress, SQLiteAddress, read_url
 from kontext_async.store.urls import store_from_url
 
@@ -126,12 +128,15 @@ def test_an_escaped_password_reaches_libpq_as_it_is(password: str) -> None:
 def test_a_missing_package_is_named_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, package: str, url: str, command: str
 ) -> None:
-    for name in [name for name in sys.modules if name.startswith((package, "kontext_async.store.sql"))]:
-        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [_Missing(package), *sys.meta_path])
-    with pytest.raises(ConfigurationError) as caught:
-        store_from_url(url, StoreSettings())
+    monkeypatch.setattr(store, "sql", sql)  # an import sets it, too
+    with patch.dict(sys.modules):
+        for name in [name for name in sys.modules if name.startswith((package, "kontext_async.store.sql"))]:
+            del sys.modules[name]
+        with pytest.raises(ConfigurationError) as caught:
+            store_from_url(url, StoreSettings())
     assert command in str(caught.value)
+    assert sys.modules["kontext_async.store.sql"] is sql
 
 
 class _Missing:
