@@ -142,9 +142,7 @@ class EventHub:
             try:
                 subscription.callback(event)
             except Exception as error:  # noqa: BLE001 # a faulty progress bar must not lose a paid image
-                asyncio.get_running_loop().call_exception_handler(
-                    {"message": f"a subscriber to {kind.__name__} raised", "exception": error}
-                )
+                _report(kind, error)
 
     def emit_if_wanted(
         self, kind: type[EventT], task_id: str | None, make: Callable[P, EventT], *args: P.args, **kwargs: P.kwargs
@@ -176,7 +174,10 @@ class EventHub:
         is_wanted = False
         for subscription in self._find(Completed, generation.task_id):
             heeds = subscription.heeds
-            is_wanted |= subscription.wants(Completed) if heeds is None else heeds(generation)
+            try:
+                is_wanted |= subscription.wants(Completed) if heeds is None else heeds(generation)
+            except Exception as error:  # noqa: BLE001 # as in `emit`
+                _report(Completed, error)
         return is_wanted
 
     def _find(self, kind: type[Any], task_id: str | None) -> list[_Subscription]:
@@ -187,3 +188,9 @@ class EventHub:
             self._everywhere[kind] = everywhere
         here = self._subscriptions.get(task_id) if task_id is not None else None
         return [*everywhere, *(each for each in here if each.covers(kind))] if here else everywhere
+
+
+def _report(kind: type[Event], error: Exception) -> None:
+    asyncio.get_running_loop().call_exception_handler(
+        {"message": f"a subscriber to {kind.__name__} raised", "exception": error}
+    )

@@ -238,6 +238,38 @@ class TestEmitCompleted:
         hub.emit_completed(completed().generation, self.never)
         assert (hub.counts.count(Completed), hub.counts.spent) == (1, Decimal(0))
 
+    def test_who_heeds_completions_gets_each_without_an_event(self, hub: EventHub, seen: list[Event]) -> None:
+        heeded: list[Generation] = []
+
+        def heed(generation: Generation) -> bool:
+            heeded.append(generation)
+            return generation.task_id == "task-2"
+
+        hub.subscribe(seen.append, Completed, heeds=heed)
+        first, second = completed(), completed("task-2")
+        hub.emit_completed(first.generation, self.never)
+        hub.emit_completed(second.generation, lambda: second)
+        assert heeded == [first.generation, second.generation]
+        assert seen == [second]
+
+    def test_who_raises_while_it_heeds_is_reported_and_stops_no_other(self, hub: EventHub, seen: list[Event]) -> None:
+        async def emit() -> list[dict[str, Any]]:
+            reported: list[dict[str, Any]] = []
+            asyncio.get_running_loop().set_exception_handler(lambda _, problem: reported.append(problem))
+
+            def fail(_: Generation) -> bool:
+                raise RuntimeError("the store is closed")
+
+            hub.subscribe(seen.append, Completed, heeds=fail)
+            hub.subscribe(seen.append, Completed)
+            hub.emit_completed(completed().generation, completed)
+            return reported
+
+        [problem] = asyncio.run(emit())
+        assert problem["message"] == "a subscriber to Completed raised"
+        assert str(problem["exception"]) == "the store is closed"
+        assert seen == [completed()] * 2
+
     def test_a_subscriber_gets_the_event_which_is_counted_once(self, hub: EventHub, seen: list[Event]) -> None:
         hub.subscribe(seen.append, Completed)
         hub.emit_completed(completed().generation, completed)
