@@ -30,6 +30,7 @@ from kontext_async import (
     KontextSession,
     Network,
     Outages,
+    Polling,
     RequestRejected,
     Retries,
     SubmissionUncertain,
@@ -450,7 +451,8 @@ async def test_a_create_request_on_a_closing_connection_is_sent_again(monkeypatc
 
     monkeypatch.setattr(uploads.Upload, "hand_over", close_first)
     async with scripted_server(lambda _: http_response(CREATED)) as server:
-        async with KontextSession(KEY, base_url=server.url, settings=FAST) as session:
+        never = Polling(initial_delay=60.0)  # a poll has a connection of its own
+        async with KontextSession(KEY, base_url=server.url, settings=FAST, polling=never) as session:
             assert (await session.submit("a fox")).id == "task-1"
         assert len(server.requests) == 1
         assert server.connections == 2
