@@ -13,7 +13,7 @@ from kontext_async.emulator import Emulator
 from kontext_async.testing import FAST, ManualClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterator
 
     from kontext_async.events import Event
 
@@ -35,11 +35,11 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[None]:
+def pytest_collection() -> Generator[None, object, object]:
     """Keep ten thousand collected tests out of the garbage collector, which would take a second for them each time."""
     gc.disable()
     try:
-        yield
+        return (yield)
     finally:
         gc.enable()
         gc.freeze()

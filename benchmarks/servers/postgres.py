@@ -177,7 +177,10 @@ class PostgresDatabase:
         return self.server.terminate_connections(self.name)
 
     def clear(self) -> None:
-        """Make it empty again, with the settings of a new one: that takes a tenth of the time of creating one."""
+        """End all connections to it, and make it empty again, with the settings of a new one.
+
+        That takes less than half of the time of creating and dropping one.
+        """
         self.server.execute(f'ALTER DATABASE "{self.name}" RESET ALL')
         self.terminate_connections()
         self.execute(

@@ -377,7 +377,7 @@ class StoredCalls:
         return followed
 
     def _heed_completed(self, generation: Generation) -> bool:
-        """Record a generation when the poll loop has it. The event is not needed: to make it takes as long."""
+        """Record the generation of a task, when the poll loop reports it; no event needs to be made for that."""
         for place, followed in enumerate(self._followed.pop(generation.task_id, ())):
             step = _completed_step(followed.row, generation)
             if place:  # the gateway gave one task to several requests: it bills one

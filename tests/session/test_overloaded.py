@@ -46,6 +46,16 @@ async def fill(session: KontextSession, queued: int) -> list[asyncio.Task[Any]]:
     return tasks
 
 
+async def fill_and_queue(
+    session: KontextSession, prompt: str, **options: Any
+) -> tuple[list[asyncio.Task[Any]], asyncio.Task[Any]]:
+    """Take all slots, and let one request wait; return the tasks that have slots, and the one that waits."""
+    tasks = await fill(session, 0)
+    waiting = asyncio.create_task(session.generate(prompt, **options))
+    await until(lambda: session.statistics().queued == 1)
+    return tasks, waiting
+
+
 async def finish(session: KontextSession, tasks: list[asyncio.Task[Any]], gateway_time: ManualTime) -> None:
     while not all(task.done() for task in tasks):
         gateway_time.advance(11.0)
@@ -139,9 +149,7 @@ class TestQueueTimeout:
     async def test_a_request_leaves_the_queue_in_time_and_is_not_sent(
         self, session: KontextSession, emulator: Emulator, clock: ManualClock
     ) -> None:
-        tasks = await fill(session, 0)
-        waiting = asyncio.create_task(session.generate("too late", queue_timeout=3.0))
-        await until(lambda: session.statistics().queued == 1)
+        tasks, waiting = await fill_and_queue(session, "too late", queue_timeout=3.0)
         clock.advance(2.9)
         await turn_loop(5)
         assert not waiting.done()
@@ -158,9 +166,7 @@ class TestQueueTimeout:
     async def test_the_time_in_the_queue_does_not_concern_a_request_that_has_a_slot(
         self, session: KontextSession, clock: ManualClock, gateway_time: ManualTime
     ) -> None:
-        tasks = await fill(session, 0)
-        running = asyncio.create_task(session.generate("in time", queue_timeout=3.0))
-        await until(lambda: session.statistics().queued == 1)
+        tasks, running = await fill_and_queue(session, "in time", queue_timeout=3.0)
         gateway_time.advance(11.0)
         await run_with_clock(asyncio.gather(*tasks), clock, session)
         await until(lambda: session.statistics().queued == 0)
@@ -185,9 +191,7 @@ class TestQueueTimeout:
             clock=clock,
             store=MemoryStore(),
         ) as session:
-            tasks = await fill(session, 0)
-            hasty = asyncio.create_task(session.generate("a fox", key="job-1", queue_timeout=1.0))
-            await until(lambda: session.statistics().queued == 1)
+            tasks, hasty = await fill_and_queue(session, "a fox", key="job-1", queue_timeout=1.0)
             calm = asyncio.create_task(session.generate("a fox", key="job-1"))
             await turn_loop(5)
             clock.advance(1.0)

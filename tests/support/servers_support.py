@@ -138,7 +138,7 @@ def postgres(pytestconfig: pytest.Config) -> PostgresServer:
 
 @pytest.fixture(scope="session")
 def reused_database(postgres: PostgresServer) -> Iterator[PostgresDatabase]:
-    """A database of this process, on the server that all tests share: `postgres_database` is empty."""
+    """The database that the tests of this process use one after another, by `postgres_database`."""
     with postgres.fresh_database() as database:
         yield database
 

@@ -39,7 +39,7 @@ def psycopg_connect(url: str) -> psycopg.Connection:
     return psycopg.connect(url, autocommit=True, connect_timeout=5)
 
 
-def test_each_test_gets_an_empty_database_of_its_own(postgres: PostgresServer) -> None:
+def test_fresh_databases_are_empty_and_apart_and_are_dropped(postgres: PostgresServer) -> None:
     with postgres.fresh_database() as one, postgres.fresh_database() as other:
         with psycopg_connect(one.url) as connection:
             connection.execute("CREATE TABLE only_here ()")

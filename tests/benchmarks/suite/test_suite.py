@@ -179,9 +179,9 @@ def test_store_cpu_returns_figures() -> None:
 @pytest.mark.timeout(180)  # as above
 def test_store_size_returns_figures() -> None:
     sizes = store_size.Sizes(
-        filled=(20,), lines=5, dry=(5,), resumed=5, service_time="constant:0.01", stores=("sqlite",)
+        filled=(0, 20), lines=5, dry=(5,), resumed=5, service_time="constant:0.01", stores=("sqlite",)
     )
     figures = store_size.measure(sizes=sizes)
     assert_valid_figures(figures)
-    assert set(figures["stores"]["sqlite"]["beside"]) == {20}
+    assert set(figures["stores"]["sqlite"]["beside"]) == {0, 20}
     assert store_size.describe(figures)
