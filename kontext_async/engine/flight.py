@@ -54,7 +54,7 @@ class Followed:
     """The row of an accepted task, while the task runs and until its result is received.
 
     Attributes:
-        row: The row.
+        row: The row, as it was before the step that this session took last, or as it was found.
         is_private: True if nobody else knows its key.
         written: What becomes of the step that records the result; None before there is one.
     """
@@ -80,9 +80,8 @@ class Flight:
         submission: The submission, while or after this session submits it; None while it does not.
         row: The row as it was last known.
         resent_attempt: The number of the attempt that is sent again, because a caller asked for it.
-        followed: What is known of its accepted task.
         callers: The number of callers that wait.
-        done: The result.
+        result: The result; None while there is none.
         scope: Cancels it.
     """
 
@@ -94,10 +93,21 @@ class Flight:
     submission: Submission | None = None
     row: Row | None = None
     resent_attempt: int | None = None
-    followed: Followed | None = None
     callers: int = 0
-    done: asyncio.Future[FlightResult] = field(factory=lambda: asyncio.get_running_loop().create_future())
+    result: FlightResult | None = None
     scope: anyio.CancelScope = field(factory=anyio.CancelScope)
+    _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
+
+    def end(self, result: FlightResult) -> None:
+        """Record the result, and wake those who wait for it."""
+        self.result = result
+        self._ended.set()
+
+    async def wait(self) -> FlightResult:
+        """Return the result once there is one. A cancelled waiter affects no other."""
+        while self.result is None:
+            await self._ended.wait()
+        return self.result
 
     def cancelled_error(self, gateway: str) -> KontextError:
         """Return what it means that the flight was cancelled, because the session closes or nobody waits any longer.

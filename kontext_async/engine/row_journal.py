@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from decimal import Decimal
 
+    from kontext_async.engine.flight import Followed
     from kontext_async.errors import SubmissionUncertain
     from kontext_async.store.rows import NewRow, Row
     from kontext_async.store.worker import Worker
@@ -61,26 +62,46 @@ class RowJournal:
 
     Attributes:
         worker: The session's worker at the store.
-        row: The row as it was last known; before it is created, as it will be planned.
+        known_row: The row as it was last known; None before it is created.
         new: The request whose row is created with its first attempt; None where the row exists.
+        run: The number of the run of a new row.
         fingerprint: The fingerprint that the request must have; None if its images cannot change.
         on_intent: Is called before an attempt is recorded; it may raise to keep the request from being sent, and
             returns the amount in USD to reserve and the limit of the run.
-        on_accepted: Is called with the row and the task ID once the gateway has accepted the task.
+        on_accepted: Is called once the gateway has accepted the task, with its ID and with the row as it was before.
+        followed: What `on_accepted` returned.
     """
 
     worker: Worker
-    row: Row
+    _row: Row | None = field(alias="row")
     new: NewRow | None = None
+    run: int = 0
     fingerprint: str | None = None
     on_intent: Callable[[], tuple[Decimal | None, Decimal | None]] | None = None
-    on_accepted: Callable[[Row, str], object] | None = None
+    on_accepted: Callable[[Row, str], Followed] | None = None
+    followed: Followed | None = field(default=None, init=False)
     _is_intended: bool = field(default=False, init=False)
+    _accepted: Accepted | None = field(default=None, init=False)
+    """The step that `_row` does not show yet: few ask for a row once its task is accepted."""
 
     @property
     def known_row(self) -> Row | None:
         """The row as it was last known; None before it is created."""
-        return None if self.new else self.row
+        if self._row and self._accepted:
+            self._row, self._accepted = advance(self._row, self._accepted, self.worker.number), None
+        return self._row
+
+    @property
+    def row(self) -> Row:
+        """The row as it was last known, once there is one.
+
+        Raises:
+            LookupError: It is not created yet.
+        """
+        row = self.known_row
+        if row is None:
+            raise LookupError("the row is not created yet")
+        return row
 
     async def before_send(self, fingerprint: str, attempt: int) -> None:  # noqa: ARG002 # the row counts all attempts
         """Record that a create request is about to be sent.
@@ -113,16 +134,16 @@ class RowJournal:
             raise OverLimit(result.committed)
         if result.verdict not in (Verdict.APPLIED, Verdict.REPEATED):
             raise RowTaken(result.row)
-        self.row = advance(self.row, step, self.worker.number)
+        self._row = advance(self.row, step, self.worker.number)
         self._is_intended = True
 
     async def _begin(self, new: NewRow) -> None:
         """Create the row with its first attempt."""
         begun = evolve(new, intended=self.worker.first_attempt())
-        row = await self.worker.begin(self.row.run, begun)
+        row = await self.worker.begin(self.run, begun)
         if not begun.has_begun(row, self.worker.number):
             raise RowTaken(row)
-        self.row, self.new, self._is_intended = row, None, True
+        self._row, self.new, self._is_intended = row, None, True
 
     def check_before_first_byte(self) -> None:
         """Check that this worker was alive a moment ago: another one may have taken over the row meanwhile.
@@ -136,11 +157,11 @@ class RowJournal:
     async def accepted(self, task_id: str, reference: str | None) -> None:
         """Record the task ID, and the reference where there is one, before anything else happens."""
         self._is_intended = False
-        step = Accepted(attempt=self.row.attempt, task_id=task_id, reference=reference, at=time.time())
-        before, self.row = self.row, advance(self.row, step, self.worker.number)
+        row = self.row
+        step = self._accepted = Accepted(attempt=row.attempt, task_id=task_id, reference=reference, at=time.time())
         if self.on_accepted:
-            self.on_accepted(self.row, task_id)
-        await self.worker.write(before, step)
+            self.followed = self.on_accepted(row, task_id)
+        await self.worker.write(row, step)
 
     def not_accepted(self) -> None:
         """Record that the create request was not accepted: the row is free again."""
@@ -154,5 +175,6 @@ class RowJournal:
         self._take(Uncertain(attempt=self.row.attempt, error=error_to_dict(error)))
 
     def _take(self, step: Withdrawn | Uncertain | Resubmitted) -> None:
-        self.worker.note(self.row, step)
-        self.row = advance(self.row, step, self.worker.number)
+        row = self.row
+        self.worker.note(row, step)
+        self._row = advance(row, step, self.worker.number)

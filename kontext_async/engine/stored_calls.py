@@ -48,7 +48,6 @@ from kontext_async.store.records import (
     new_row,
 )
 from kontext_async.store.rows import Selection
-from kontext_async.store.states import create_row
 from kontext_async.store.steps import (
     Completed,
     Expired,
@@ -141,7 +140,7 @@ class StoredCalls:
             while True:
                 flight = self._flight(Flight(request, digest, given, call, queueing), images)
                 if flight.scope.cancel_called:  # its callers have left; its steps end before another one begins
-                    await asyncio.wait([flight.done])
+                    await flight.wait()
                     continue
                 if on_flight:
                     on_flight(flight)
@@ -250,15 +249,15 @@ class StoredCalls:
         """Wait for a flight. When the last caller leaves, it is called off; an accepted task is still recorded."""
         flight.callers += 1
         try:
-            result = await asyncio.shield(flight.done)
+            result = await flight.wait()
         except asyncio.CancelledError:
             flight.callers -= 1
-            if not flight.callers and not flight.done.done():
+            if not flight.callers and flight.result is None:
                 flight.scope.cancel()
-                with anyio.CancelScope(shield=True):
-                    await asyncio.wait([flight.done], timeout=self._patience)
-            elif not flight.callers and isinstance(accepted := flight.done.result(), TaskRecord):
-                self._poll_loop.abandon(accepted, "the caller was cancelled while it submitted the request")
+                with anyio.move_on_after(self._patience, shield=True):
+                    await flight.wait()
+            elif not flight.callers and isinstance(flight.result, TaskRecord):
+                self._poll_loop.abandon(flight.result, "the caller was cancelled while it submitted the request")
             raise
         return result.copy() if isinstance(result, KontextError) else result
 
@@ -277,7 +276,7 @@ class StoredCalls:
             images.release()
             if not isinstance(result, TaskRecord):
                 self._end_private(flight)
-            flight.done.set_result(result)
+            flight.end(result)
 
     async def _submit_by_row(self, flight: Flight, name: tuple[str, str], images: RequestImages) -> FlightResult:
         """Do what the row says, until there is a task or an error."""
@@ -301,7 +300,7 @@ class StoredCalls:
         )
         match access:
             case Access.SUBMIT:
-                journal = RowJournal(self.worker, row, on_accepted=partial(self._on_accepted, flight))
+                journal = RowJournal(self.worker, row, on_accepted=self._remembering(flight))
                 return await self._submit(flight, journal, images)
             case Access.WAIT:
                 flight.row = await self.worker.changed(row)
@@ -325,9 +324,8 @@ class StoredCalls:
 
         Where the row exists after all, it is looked at.
         """
-        new = _new_row(flight, name)
-        row = create_row(new, run=await self._run_number(name[0]))
-        return RowJournal(self.worker, row, new=new, on_accepted=partial(self._on_accepted, flight))
+        run, new = await self._run_number(name[0]), _new_row(flight, name)
+        return RowJournal(self.worker, None, new=new, run=run, on_accepted=self._remembering(flight))
 
     async def _run_number(self, name: str) -> int:
         run = await self.worker.run(name)
@@ -360,12 +358,15 @@ class StoredCalls:
             if flight.row and isinstance(error, RequestRejected | InvalidRequest):
                 self._note_failed(flight.row, error)
             return error
-        flight.row = journal.row
-        task.receipt = flight.followed
+        task.receipt = journal.followed
         return task
 
-    def _on_accepted(self, flight: Flight, row: Row, task_id: str) -> None:
-        flight.followed = self._remember(row, task_id, is_private=flight.call.key is None)
+    def _remembering(self, flight: Flight) -> Callable[[Row, str], Followed]:
+        """Return what a journal does once the gateway has accepted the task.
+
+        It does not refer to the flight, which has the journal: Python's collector would have to find that cycle.
+        """
+        return partial(self._remember, is_private=flight.call.key is None)
 
     def _remember(self, row: Row, task_id: str, *, is_private: bool) -> Followed:
         """Record the result of a task in its row once there is one."""

@@ -83,6 +83,7 @@ class Call:
         self._is_prompt_only = isinstance(given, str) and not fields
         self._submission: Submission | None = None
         self._flight: Flight | None = None
+        self._accept_body: bytes | None = None
         self._task: TaskRecord | None = None
         self._journal = journal
         if store_options and not engine.has_store:
@@ -94,8 +95,8 @@ class Call:
     @property
     def accept_body(self) -> bytes | None:
         """The body of the response that accepted the task, if this session submitted it."""
-        submission = self._submission or (self._flight and self._flight.submission)
-        return submission.accept_body if submission else None
+        submission = self._find_submission()
+        return submission.accept_body if submission else self._accept_body
 
     async def submit(self) -> TaskRecord:
         """Submit the request, and return its task once the gateway has accepted it.
@@ -115,6 +116,8 @@ class Call:
                 webhook=self._webhook,
             )
             self._task = await self._engine.scheduler.submit(self._submission)
+        self._accept_body = self.accept_body
+        self._submission = self._flight = None  # all that they refer to is free while the task runs
         return self._task
 
     def __enter__(self) -> None:
@@ -152,7 +155,7 @@ class Call:
 
     def _left_error(self) -> CallerLeft:
         """Make the error of a call whose caller has left."""
-        submission = self._submission or (self._flight and self._flight.submission)
+        submission = self._find_submission()
         task = self._task or (submission.task if submission else None)
         if task:
             text = f"the caller left; the task keeps running and is billed: resume it with attach({task.task_id!r})"
@@ -161,12 +164,15 @@ class Call:
             return CallerLeft("the caller left, and the gateway may have accepted the request", may_be_charged=True)
         return CallerLeft("the caller left before the request was sent")
 
+    def _find_submission(self) -> Submission | None:
+        return self._submission or (self._flight.submission if self._flight else None)
+
     def _on_flight(self, flight: Flight) -> None:
         self._flight = flight
 
     async def resolve_deadline(self, waited: float) -> Generation:
         """Return the result that came in the moment of the deadline, or raise what the deadline means."""
-        submission = self._submission or (self._flight and self._flight.submission)
+        submission = self._find_submission()
         task = self._task or (submission.task if submission else None)
         if task:
             status = last_status(self._engine.gateway, task, self.accept_body)

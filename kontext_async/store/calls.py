@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from kontext_async.errors import SessionClosed, StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-__all__ = ["call_store", "quiet_future"]
+__all__ = ["call_store"]
 
 T = TypeVar("T")
 
@@ -31,15 +31,3 @@ async def call_store(call: Awaitable[T], limit: float) -> T:
     except Exception as error:  # noqa: BLE001 # raised below, without the foreign error as its context
         reason = f"failed with {type(error).__name__}"
     raise StoreUnavailable(f"the store {reason}")
-
-
-def quiet_future() -> asyncio.Future[Any]:
-    """Return a future whose error may stay unread: its caller may be cancelled, and asyncio would report it."""
-    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    future.add_done_callback(_read_error)
-    return future
-
-
-def _read_error(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()

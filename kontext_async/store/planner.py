@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from attrs import define
 
 from kontext_async.decisions.resend import backoff
-from kontext_async.errors import SessionClosed, StoreError, StoreUnusable
-from kontext_async.store.calls import call_store, quiet_future
+from kontext_async.errors import KontextError, SessionClosed, StoreError, StoreUnusable
+from kontext_async.store.calls import call_store
 from kontext_async.store.group_commit import BACKOFF, gather_seconds
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class _Call:
     run: int
     rows: Sequence[NewRow]
     execution: int | None
-    planned: asyncio.Future[list[Row]]
+    planned: asyncio.Future[list[Row] | KontextError]
+    """An error is its result: its caller may have left, and asyncio reports an error that nobody looks at."""
     tries: int = 0
 
     @property
@@ -79,15 +80,18 @@ class Planner:
         """
         if self._is_closed:
             raise SessionClosed("the store is closed: nothing was planned, and nothing was sent")
-        call = _Call(run=run, rows=rows, execution=execution, planned=quiet_future())
+        call = _Call(run=run, rows=rows, execution=execution, planned=asyncio.get_running_loop().create_future())
         self._calls.append(call)
         self._news.set()
         try:
-            return await call.planned
+            planned = await call.planned
         except asyncio.CancelledError:
-            if not call.planned.cancelled() and call.planned.exception() is None:  # in the same turn of the loop
-                self._give_back(call, call.planned.result())
+            if not call.planned.cancelled() and isinstance(planned := call.planned.result(), list):
+                self._give_back(call, planned)  # they came in the same turn of the loop
             raise
+        if isinstance(planned, KontextError):
+            raise planned
+        return planned
 
     async def aclose(self) -> None:
         """Write what may have begun, for up to the time limit, and stop. Other callers fail with `SessionClosed`."""
@@ -179,4 +183,4 @@ def _closed() -> SessionClosed:
 def _fail(calls: Iterable[_Call], error: StoreError | SessionClosed) -> None:
     for call in calls:
         if not call.planned.done():
-            call.planned.set_exception(error.copy())
+            call.planned.set_result(error.copy())

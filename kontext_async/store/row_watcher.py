@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from attrs import define
 
 from kontext_async.errors import SessionClosed, StoreError
-from kontext_async.store.calls import call_store, quiet_future
+from kontext_async.store.calls import call_store
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
@@ -42,7 +42,8 @@ def has_changed(row: Row, current: Row) -> bool:
 @define(eq=False)
 class _Watch:
     row: Row
-    changed: asyncio.Future[Row | None]
+    changed: asyncio.Future[Row | SessionClosed | None]
+    """An error is its result: its caller may have left, and asyncio reports an error that nobody looks at."""
     due: float
     interval: float = SHORTEST
 
@@ -73,14 +74,17 @@ class RowWatcher:
         """
         if self._is_closed:
             raise _closed()
-        watch = _Watch(row=row, changed=quiet_future(), due=self._loop.time() + SHORTEST)
+        watch = _Watch(row=row, changed=self._loop.create_future(), due=self._loop.time() + SHORTEST)
         self._watches[watch] = None
         if self._wakes_at is None or self._wakes_at > watch.due:
             self._news.set()
         try:
-            return await watch.changed
+            changed = await watch.changed
         finally:
             self._watches.pop(watch, None)
+        if isinstance(changed, SessionClosed):
+            raise changed
+        return changed
 
     async def aclose(self) -> None:
         """Stop polling. Callers fail with `SessionClosed`."""
@@ -89,7 +93,7 @@ class RowWatcher:
         await asyncio.wait([self._owner])
         for watch in self._watches:
             if not watch.changed.done():
-                watch.changed.set_exception(_closed())
+                watch.changed.set_result(_closed())
 
     async def _run(self) -> None:
         while True:

@@ -53,7 +53,17 @@ if TYPE_CHECKING:
 
     from kontext_async.store.rows import NewRow
 
-__all__ = ["OPEN_STATES", "TRANSITIONS", "advance", "create_row", "judge", "reserved_after", "sources_of", "takes_over"]
+__all__ = [
+    "OPEN_STATES",
+    "TRANSITIONS",
+    "advance",
+    "create_row",
+    "first_values",
+    "judge",
+    "reserved_after",
+    "sources_of",
+    "takes_over",
+]
 
 TRANSITIONS: Mapping[State, Mapping[type[Step], State]] = {
     State.PLANNED: {
@@ -129,13 +139,17 @@ def judge(row: Row | None, step: Step, worker: int) -> Verdict:
     return Verdict.LOST
 
 
-def create_row(new: NewRow, *, run: int, number: int = 0, worker: int | None = None, execution: int = 0) -> Row:
-    """Return the row that a store creates for a request.
+def create_row(new: NewRow, *, run: int, number: int, worker: int | None = None, execution: int = 0) -> Row:
+    """Return the row that a store creates for a request: its number, and its `first_values`."""
+    return Row(id=number, **first_values(new, run=run, worker=worker, execution=execution))
+
+
+def first_values(new: NewRow, *, run: int, worker: int | None = None, execution: int = 0) -> dict[str, Any]:
+    """Return the attributes of the row that a store creates for a request, apart from its number and its defaults.
 
     Args:
         new: The request. The row begins with its first attempt, if it has one and a worker.
         run: The number of the run.
-        number: The number of the row; 0 before the store has it.
         worker: The number of the worker that plans it.
         execution: The number of the execution that reads it; 0 outside bulk runs.
     """
@@ -143,20 +157,19 @@ def create_row(new: NewRow, *, run: int, number: int = 0, worker: int | None = N
     changes: dict[str, Any] = {"owner": worker, "owner_alive": worker is not None}
     if worker is not None and new.intended is not None:
         state, changes = TRANSITIONS[state][Intended], new.intended.changes(worker)
-    return Row(
-        id=number,
-        run=run,
-        key=new.key,
-        state=state,
-        digest=new.digest,
-        model=new.model,
-        images=new.images,
-        prompt=new.prompt,
-        fields=new.fields,
-        position=new.position,
-        execution=execution,
+    return {
+        "run": run,
+        "key": new.key,
+        "state": state,
+        "digest": new.digest,
+        "model": new.model,
+        "images": new.images,
+        "prompt": new.prompt,
+        "fields": new.fields,
+        "position": new.position,
+        "execution": execution,
         **changes,
-    )
+    }
 
 
 def is_moved(row: Row, *, position: int | None, execution: int) -> bool:

@@ -132,6 +132,7 @@ class Worker:
         self._process = os.getpid()
         self._begun_at = 0.0
         self._runs: dict[str, Run] = {}
+        self._opening = asyncio.Lock()
         self._parts: _Parts | None = None
         self._spool: Spool | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -227,10 +228,17 @@ class Worker:
         self._ensure_open()
         if not executes and name in self._runs:
             return self._runs[name]
-        found = await self._repeat(lambda: self._call(self.store.open_run(name, create=create, executes=executes)))
-        if found:
-            self._runs[name] = found
-        return found
+        return await self._repeat(lambda: self._open_run(name, create=create, executes=executes))
+
+    async def _open_run(self, name: str, *, create: bool, executes: bool) -> Run | None:
+        """Open a run, one caller after the other: the first request of each of many callers needs it at one time."""
+        async with self._opening:
+            if not executes and name in self._runs:
+                return self._runs[name]
+            found = await self._call(self.store.open_run(name, create=create, executes=executes))
+            if found:
+                self._runs[name] = found
+            return found
 
     async def plan(self, run: int, rows: Sequence[NewRow], *, execution: int | None = None) -> list[Row]:
         """Return the rows of keys, in order; create the missing ones as planned. Concurrent calls share statements.

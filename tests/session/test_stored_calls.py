@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import anyio
 import pytest
@@ -98,6 +100,25 @@ class TestPayingOnce:
         results = await asyncio.gather(*(call(session) for session in [mine, theirs] * 10))
         assert len({each.task_id for each in results}) == 1
         assert count_creates(emulator) == 1
+
+    @pytest.mark.parametrize("emulator_options", [{"service_time": 30.0, "pixels": 64 * 64}])
+    async def test_nothing_of_the_submission_is_kept_while_the_task_runs(self, mine: KontextSession) -> None:
+        gc.collect()
+        gc.disable()  # what refers to itself would be left for the collector
+        calls = [asyncio.create_task(mine.generate("a fox", key=f"job-{each}")) for each in range(3)]
+        stored = mine._engine.stored
+        assert stored
+        try:
+            await until(lambda: sum(bool(each.submission) for each in stored._flights.values()) == 3)
+            kept = [ref(each) for each in stored._flights.values()]
+            kept += [ref(each.submission) for each in stored._flights.values() if each.submission]
+            await until(lambda: not any(each() for each in kept))
+            assert mine.statistics().pending == 3
+        finally:
+            gc.enable()
+            for call in calls:
+                call.cancel()
+        await asyncio.wait(calls)
 
     async def test_a_key_is_unique_within_its_run(self, emulator: Emulator, mine: KontextSession) -> None:
         one = await mine.generate("a fox", key="job-42", run="monday")

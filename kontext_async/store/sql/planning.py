@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from kontext_async.store.rows import Row
 from kontext_async.store.sql.reading import fetch_rows_by_key
 from kontext_async.store.sql.records import clean_new, new_record
 from kontext_async.store.sql.transaction import VALUES_OF_RECORDS
-from kontext_async.store.states import create_row, is_moved
+from kontext_async.store.states import first_values, is_moved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from kontext_async.store.rows import NewRow, Row
+    from kontext_async.store.rows import NewRow
     from kontext_async.store.sql.transaction import Transaction
 
 __all__ = ["plan_rows"]
@@ -66,7 +67,7 @@ def plan_rows(
     cleaned = [clean_new(each) for each in new]
     by_key = {each.key: each for each in cleaned}
     if execution is None:
-        rows = _insert(transaction, _create_rows(cleaned, run, worker))
+        rows = _insert(transaction, _first_values(cleaned, run, worker))
         rows |= fetch_rows_by_key(transaction, run, by_key.keys() - rows.keys())
     else:
         rows = _plan_execution(transaction, run, by_key, worker, execution)
@@ -87,21 +88,20 @@ def _plan_execution(
         if is_moved(row, position=new[key].position, execution=execution)
     }
     missing = [each for key, each in new.items() if key not in rows]
-    rows |= _insert(transaction, _create_rows(missing, run, worker, execution))
+    rows |= _insert(transaction, _first_values(missing, run, worker, execution))
     if places:
         _move(transaction, [{"number": rows[key].id, **place} for key, place in places.items()])
         rows |= {key: rows[key].with_changes(place) for key, place in places.items()}
     return rows | fetch_rows_by_key(transaction, run, new.keys() - rows.keys())  # others inserted them meanwhile
 
 
-def _create_rows(new: Iterable[NewRow], run: int, worker: int | None, execution: int = 0) -> dict[str, Row]:
-    rows = (create_row(each, run=run, worker=worker, execution=execution) for each in new)
-    return {row.key: row for row in rows}
+def _first_values(new: Iterable[NewRow], run: int, worker: int | None, execution: int = 0) -> dict[str, dict[str, Any]]:
+    return {each.key: first_values(each, run=run, worker=worker, execution=execution) for each in new}
 
 
-def _insert(transaction: Transaction, created: Mapping[str, Row]) -> dict[str, Row]:
+def _insert(transaction: Transaction, created: Mapping[str, dict[str, Any]]) -> dict[str, Row]:
     """Insert rows, and return the inserted ones by key. A key that another worker has inserted already is left out."""
-    records = [new_record(row) for row in created.values()]
+    records = [new_record(values) for values in created.values()]
     if not records:
         return {}
     if not transaction.dialect.takes_json:
@@ -111,7 +111,7 @@ def _insert(transaction: Transaction, created: Mapping[str, Row]) -> dict[str, R
             transaction.fetch(LOCK_PLANNING, kind=PLANNING, run=records[0]["run_id"] % 2**31)
         values = [record | {"digest": record["digest"].hex(), "place": place} for place, record in enumerate(records)]
         numbers = transaction.fetch_pairs(INSERT_MANY, values=orjson.dumps(values).decode())
-    return {key: created[key].with_changes({"id": number}) for key, number in numbers.items()}
+    return {key: Row(id=number, **created[key]) for key, number in numbers.items()}
 
 
 def _move(transaction: Transaction, moved: Sequence[dict[str, Any]]) -> None:

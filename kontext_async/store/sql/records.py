@@ -180,24 +180,24 @@ def second_task_of(record: Sequence[Any], run: str) -> SecondTask:
         raise _odd("second task of row", row) from damage
 
 
-def new_record(row: Row) -> dict[str, Any]:
-    """Return the record of a new row, whose texts are clean."""
+def new_record(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a new row, whose texts are clean: see `store.states.first_values`."""
     return {
-        "run_id": row.run,
-        "key": row.key,
-        "state": str(row.state),
-        "attempt": row.attempt,
-        "owner": row.owner,
-        "account": row.account,
-        "intended_at": row.intended_at,
-        "reserved": encode("reserved", row.reserved),
-        "digest": row.digest,
-        "model": row.model,
-        "images": int(row.images),
-        "prompt": row.prompt,
-        "fields": encode("fields", row.fields),
-        "position": row.position,
-        "execution": row.execution,
+        "run_id": values["run"],
+        "key": values["key"],
+        "state": str(values["state"]),
+        "attempt": values.get("attempt", 0),
+        "owner": values["owner"],
+        "account": values.get("account"),
+        "intended_at": values.get("intended_at"),
+        "reserved": encode("reserved", values.get("reserved")),
+        "digest": values["digest"],
+        "model": values["model"],
+        "images": int(values["images"]),
+        "prompt": values["prompt"],
+        "fields": encode("fields", values["fields"]),
+        "position": values["position"],
+        "execution": values["execution"],
     }
 
 

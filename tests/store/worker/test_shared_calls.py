@@ -86,6 +86,16 @@ class TestPlanning:
         assert executed.execution == 1
         assert store.calls["open_run"] == 3
 
+    async def test_concurrent_callers_read_a_run_once(self, worker: Worker, store: UnreliableStore) -> None:
+        store.gates["open_run"] = asyncio.Event()
+        calls = [asyncio.create_task(worker.run("night")) for _ in range(100)]
+        await until(lambda: store.calls["open_run"] > 0)
+        await turn_loop(5)
+        store.gates["open_run"].set()
+        runs = await asyncio.gather(*calls)
+        assert set(runs) == {runs[0]}
+        assert store.calls["open_run"] == 1
+
     async def test_a_planning_caller_can_be_cancelled(self, worker: Worker, store: UnreliableStore) -> None:
         for turns in range(0, 60, 2):
             task = asyncio.create_task(worker.plan(1, [new_row(f"{turns}")]))
