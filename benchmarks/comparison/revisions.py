@@ -67,7 +67,9 @@ class RevisionJob:
         polling: Of the session; only fields that both revisions have.
         tasks: Tasks in all, or at the beginning.
         figures: The measured figures, by title: "cpu" (per operation) or "seconds" (of the run).
-        turns: The turns of each checkout in a pair, where the work has no end; 0 where it has one.
+        turns: The turns of each process, where the work has no end; 0 where it has one.
+        processes: The processes of each checkout in a pair, whose figures are added up. The CPU of the same work
+            differs from one process to the next, for as long as they live.
         warm_up: Seconds before the first turn; longer than the first delay of `Polling`.
     """
 
@@ -78,6 +80,7 @@ class RevisionJob:
     polling: dict[str, Any] = field(factory=dict)
     tasks: int = 1000
     turns: int = 0
+    processes: int = 1
     warm_up: float = 1.5
 
 
@@ -89,7 +92,8 @@ JOBS = (
         polling=ALL_THE_TIME,
         tasks=100,
         figures={"CPU per status request, 100 at once": "cpu"},
-        turns=12,
+        turns=4,
+        processes=4,
     ),
     RevisionJob(
         work="generations",
@@ -102,7 +106,8 @@ JOBS = (
         workload=ENDLESS,
         limits={"max_in_flight": 100_000, "polls_per_second": 0.1},
         figures={"CPU per create request": "cpu"},
-        turns=12,
+        turns=4,
+        processes=4,
     ),
     RevisionJob(
         work="generations",
@@ -209,7 +214,17 @@ class _Side:
 
 
 def _measure_pair(sides: Sequence[_Side], job: RevisionJob) -> dict[str, dict[str, Any]]:
-    """Measure each side once, and return the results by name."""
+    """Measure each side by its processes, and return the sums by name."""
+    results = [_measure_processes(sides[:: 1 if number % 2 == 0 else -1], job) for number in range(job.processes)]
+    return {side.name: _add_up([each[side.name] for each in results]) for side in sides}
+
+
+def _add_up(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: sum(each[name] for each in results) for name in ("cpu", "seconds", "operations")}
+
+
+def _measure_processes(sides: Sequence[_Side], job: RevisionJob) -> dict[str, dict[str, Any]]:
+    """Measure one process of each side, and return the results by name."""
     if not job.turns:
         return {side.name: side.read_result(side.start(job)) for side in sides}
     with ExitStack() as stack:

@@ -31,7 +31,7 @@ from kontext_async.store.steps import State
 from kontext_async.testing import FAST
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from kontext_async.store.rows import Row
 
@@ -110,7 +110,7 @@ class TestPayingOnce:
         assert stored
         try:
             await until(lambda: sum(bool(each.submission) for each in stored._flights.values()) == 3)
-            kept = [ref(each) for each in stored._flights.values()]
+            kept: list[Callable[[], object]] = [ref(each) for each in stored._flights.values()]
             kept += [ref(each.submission) for each in stored._flights.values() if each.submission]
             await until(lambda: not any(each() for each in kept))
             assert mine.statistics().pending == 3

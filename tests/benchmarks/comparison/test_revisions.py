@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 
     from benchmarks.comparison.revisions import RevisionJob
 
-SMALL_JOBS = [attrs.evolve(JOBS[0], turns=2, tasks=5, warm_up=0.05)] + [
+SMALL_JOBS = [attrs.evolve(JOBS[0], turns=2, processes=2, tasks=5, warm_up=0.05)] + [
     attrs.evolve(
-        job, turns=min(job.turns, 1), tasks=5, workload=FAST_WORKLOAD, polling={"interval": 0.05, "min_interval": 0.05}
+        job,
+        turns=min(job.turns, 1),
+        processes=1,
+        tasks=5,
+        workload=FAST_WORKLOAD,
+        polling={"interval": 0.05, "min_interval": 0.05},
     )
     for job in JOBS[1:]
 ]
@@ -35,13 +40,27 @@ def test_every_job_runs_with_both_checkouts() -> None:
 def test_order_of_old_and_new_alternates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
 
-    def record_pair(sides: Sequence[Any], job: object) -> dict[str, dict[str, float]]:
+    def record(sides: Sequence[Any], job: object) -> dict[str, dict[str, float]]:
         order.extend(side.checkout.name for side in sides)
         return {side.name: {"cpu": 1e-6, "seconds": 1.0, "operations": 1} for side in sides}
 
-    monkeypatch.setattr(revisions, "_measure_pair", record_pair)
-    compare_revisions(tmp_path / "old", tmp_path / "new", 2, JOBS[:2])
-    assert order == ["old", "new"] * 2 + ["new", "old"] * 2
+    monkeypatch.setattr(revisions, "_measure_processes", record)
+    jobs = [attrs.evolve(JOBS[0], processes=2), JOBS[1]]
+    compare_revisions(tmp_path / "old", tmp_path / "new", 2, jobs)
+    forth, back = ["old", "new"], ["new", "old"]
+    assert order == [*forth, *back, *forth, *back, *forth, *back]
+
+
+def test_figures_of_the_processes_are_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = iter([1e-3, 2e-3, 4e-3, 3e-3])
+
+    def measure(sides: Sequence[Any], job: object) -> dict[str, dict[str, float]]:
+        return {side.name: {"cpu": next(cpu), "seconds": 1.0, "operations": 10} for side in sides}
+
+    monkeypatch.setattr(revisions, "_measure_processes", measure)
+    [compared] = compare_revisions(tmp_path / "old", tmp_path / "new", 1, [attrs.evolve(JOBS[0], processes=2)])
+    assert compared.old == pytest.approx([200.0])
+    assert compared.new == pytest.approx([300.0])
 
 
 def test_interval_encloses_the_median_and_ignores_one_outlier() -> None:
