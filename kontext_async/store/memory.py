@@ -17,7 +17,7 @@ from kontext_async.store.base import Store
 from kontext_async.store.limits import IN_FLIGHT, Commitment, admits
 from kontext_async.store.outcomes import decide, outlives_row
 from kontext_async.store.rows import Row, Run, RunSummary, StepResult
-from kontext_async.store.states import create_row, is_moved, judge
+from kontext_async.store.states import first_values, is_moved, judge
 from kontext_async.store.steps import Intended, State, Verdict
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class MemoryDatabase:
     def insert(self, run: int, new: NewRow, owner: int | None, execution: int) -> Row:
         """Insert a new row."""
         self._last_row += 1
-        row = create_row(new, run=run, number=self._last_row, worker=owner, execution=execution)
+        row = Row(id=self._last_row, **first_values(new, run=run, worker=owner, execution=execution))
         self.keys[run, new.key] = row.id
         self.rows[row.id] = row
         return row

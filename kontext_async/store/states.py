@@ -26,7 +26,6 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from kontext_async.store.rows import Row
 from kontext_async.store.steps import (
     Accepted,
     Adopted,
@@ -51,13 +50,12 @@ from kontext_async.store.steps import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kontext_async.store.rows import NewRow
+    from kontext_async.store.rows import NewRow, Row
 
 __all__ = [
     "OPEN_STATES",
     "TRANSITIONS",
     "advance",
-    "create_row",
     "first_values",
     "judge",
     "reserved_after",
@@ -137,11 +135,6 @@ def judge(row: Row | None, step: Step, worker: int) -> Verdict:
     if type(step) in TRANSITIONS[row.state] and _holds(row, step):
         return Verdict.APPLIED
     return Verdict.LOST
-
-
-def create_row(new: NewRow, *, run: int, number: int, worker: int | None = None, execution: int = 0) -> Row:
-    """Return the row that a store creates for a request: its number, and its `first_values`."""
-    return Row(id=number, **first_values(new, run=run, worker=worker, execution=execution))
 
 
 def first_values(new: NewRow, *, run: int, worker: int | None = None, execution: int = 0) -> dict[str, Any]:
