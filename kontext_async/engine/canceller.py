@@ -173,7 +173,8 @@ class Canceller:
         deadline = self._clock.time() + self._settings.timeouts.cancel
         is_new = task.request_kind is not None  # an attached task was accepted a while ago
         grace = self._settings.retries.not_found_grace if is_new else 0.0
-        progress = CancelProgress(not_found_until=self._clock.time() + grace)
+        is_known = task.is_seen or not is_new
+        progress = CancelProgress(not_found_until=self._clock.time() + grace, is_known=is_known)
         cancelling = Cancelling(task, request, done, progress)
         self._cancelling[task.task_id] = cancelling
         self._start_task(self._run(cancelling, deadline), partial(self._end, cancelling))

@@ -120,6 +120,11 @@ class TaskRecord(PollEntry):
         return gateway.read_retained(self, last) if isinstance(last, bytes) else last
 
     @property
+    def is_seen(self) -> bool:
+        """True if a status has shown the task."""
+        return self.last is not None or self.unfinished_at > self.since
+
+    @property
     def has_waiters(self) -> bool:
         """True if anybody waits for the task, with a deadline of their own."""
         return bool(self._waiters or self._watchers)

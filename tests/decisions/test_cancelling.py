@@ -11,7 +11,7 @@ from kontext_async.decisions.cancelling import CancelProgress, CancelStep
 
 @pytest.fixture
 def progress() -> CancelProgress:
-    return CancelProgress(not_found_until=10.0)
+    return CancelProgress(not_found_until=10.0, is_known=True)
 
 
 def test_a_cancel_request_is_sent_first(progress: CancelProgress) -> None:
@@ -54,3 +54,35 @@ def test_a_cancel_request_that_was_taken_is_not_repeated_if_the_status_is_not_fo
     progress.record_reply(is_taken=True)
     progress.record_not_found()
     assert progress.next_step() is CancelStep.POLL
+
+
+class TestATaskThatNoStatusHasShownYet:
+    @pytest.fixture
+    def progress(self) -> CancelProgress:
+        return CancelProgress(not_found_until=10.0, is_known=False)
+
+    @pytest.mark.parametrize("is_terminal", [False, None])
+    def test_a_refusal_says_nothing(self, progress: CancelProgress, is_terminal: Any) -> None:
+        progress.record_reply(is_taken=False)
+        progress.record_status(is_terminal=is_terminal)
+        assert progress.next_step() is CancelStep.SEND
+
+    def test_a_refusal_counts_once_a_status_has_shown_it(self, progress: CancelProgress) -> None:
+        progress.record_reply(is_taken=False)
+        progress.record_status(is_terminal=False)
+        progress.record_reply(is_taken=False)
+        progress.record_status(is_terminal=False)
+        assert progress.next_step() is CancelStep.END
+
+    def test_a_request_that_was_taken_is_not_repeated(self, progress: CancelProgress) -> None:
+        progress.record_reply(is_taken=True)
+        progress.record_status(is_terminal=False)
+        assert progress.next_step() is CancelStep.POLL
+
+
+def test_a_refusal_says_nothing_after_a_status_request_that_did_not_find_the_task(progress: CancelProgress) -> None:
+    progress.record_reply(is_taken=None)
+    progress.record_not_found()
+    progress.record_reply(is_taken=False)
+    progress.record_status(is_terminal=False)
+    assert progress.next_step() is CancelStep.SEND

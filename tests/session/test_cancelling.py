@@ -176,6 +176,7 @@ class TestUnknown:
     async def test_a_refused_cancellation_leaves_the_task_running(self) -> None:
         async with running() as (session, emulator):
             task = await session.submit("a fox")
+            await task.status()
             emulator.faults.script("cancel", ["cancel-refused"])
             outcome = await task.cancel()
             assert (outcome.cancellation, outcome.may_be_charged) == (Cancellation.UNKNOWN, True)
@@ -224,6 +225,14 @@ class TestErrors:
             emulator.faults.script("create", [Fault(kind="task-late", seconds=0.1)])
             task = await session.submit("a fox")
             assert (await task.cancel()).cancellation is Cancellation.IN_TIME
+
+    @pytest.mark.parametrize("status", [400, 404, 409, 422])
+    async def test_a_refusal_counts_for_nothing_before_a_status_has_shown_the_task(self, status: int) -> None:
+        async with running() as (session, emulator):
+            task = await session.submit("a fox")
+            emulator.faults.script("cancel", [Fault(kind="http-status", status=status)])
+            assert (await task.cancel()).cancellation is Cancellation.IN_TIME
+            assert count_cancels(emulator) == 2
 
     async def test_a_refusal_for_another_reason_is_raised_with_the_id(self) -> None:
         async with running() as (session, emulator):
