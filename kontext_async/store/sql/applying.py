@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from decimal import Decimal
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, evolve, field
@@ -19,17 +18,17 @@ from attrs import define, evolve, field
 from kontext_async.store.limits import IN_FLIGHT, Commitment, admits
 from kontext_async.store.outcomes import decide
 from kontext_async.store.rows import StepResult
-from kontext_async.store.sql.changes import FENCED, execute, fenced_change, plain_change, spend
+from kontext_async.store.sql.changes import FENCED, Batch, execute, fenced_change, plain_change, spend
 from kontext_async.store.sql.reading import fetch_rows, fetch_second_tasks_of, read_commitment
 from kontext_async.store.sql.records import COLUMNS, clean, encode
 from kontext_async.store.states import judge
 from kontext_async.store.steps import Intended, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from kontext_async.store.rows import Row, RowStep, SecondTask
-    from kontext_async.store.sql.changes import Batch, Change
+    from kontext_async.store.sql.changes import Change
     from kontext_async.store.sql.transaction import Transaction
     from kontext_async.store.steps import Step
 
@@ -77,11 +76,9 @@ class _Group:
                 rest.append(number)
                 continue
             changes = each.step.changes(self.worker)
-            changes.pop("owner_alive", None)
             if kind not in batches:
-                batches[kind] = (fenced_change(kind, changes), [])
-            change, records = batches[kind]
-            records.append(_record_of(each, change, changes))
+                batches[kind] = Batch(fenced_change(kind, changes))
+            batches[kind].add(each.row, changes, each.step)
             fenced.append(number)
         kinds = sorted(batches, key=lambda kind: kind.__name__)  # so that there are few different statements
         changed = execute(self.transaction, [batches[kind] for kind in kinds])
@@ -99,7 +96,7 @@ class _Group:
         wanted = sorted({self.steps[number].row for number in numbers})
         rows = fetch_rows(self.transaction, wanted, lock=True)
         second_tasks = fetch_second_tasks_of(self.transaction, wanted)
-        written: dict[Change, list[dict[str, Any]]] = {}
+        written: dict[Change, Batch] = {}
         for number in numbers:
             each = self.steps[number]
             row, tasks = rows.get(each.row), second_tasks.get(each.row, {})
@@ -113,15 +110,12 @@ class _Group:
             if row is None:
                 continue
             self._note_commitment(row, outcome.row, outcome.spent)
-            if outcome.row is None:
-                written.setdefault(plain_change(()), []).append({"number": row.id})
-            elif columns := tuple(
-                column for column, name in ATTRIBUTES if getattr(outcome.row, name) != getattr(row, name)
-            ):
-                values = {f"new_{column}": encode(column, getattr(outcome.row, column)) for column in columns}
-                written.setdefault(plain_change(columns), []).append({"number": row.id, **values})
+            new = {} if outcome.row is None else _changes_of(row, outcome.row)
+            if new or outcome.row is None:
+                change = plain_change(tuple(new))
+                written.setdefault(change, Batch(change)).add(row.id, new)
             self._write_second_tasks(row, tasks, outcome.second_tasks)
-        for batch in written.items():
+        for batch in written.values():
             execute(self.transaction, [batch])
 
     def _refuse(self, row: Row | None, step: Step) -> StepResult | None:
@@ -189,26 +183,24 @@ class _Group:
                 )
 
 
-def _waves(steps: Sequence[RowStep]) -> Iterator[list[int]]:
-    """Yield the numbers of the first step of each row, then of the second one, and so on."""
+def _waves(steps: Sequence[RowStep]) -> list[list[int]]:
+    """Return the numbers of the first step of each row, then of the second one, and so on."""
     waves: list[list[int]] = []
-    taken: defaultdict[int, Iterator[int]] = defaultdict(count)
+    taken: defaultdict[int, int] = defaultdict(int)
     for number, each in enumerate(steps):
-        wave = next(taken[each.row])
+        wave = taken[each.row]
+        taken[each.row] += 1
         if wave == len(waves):
             waves.append([])
         waves[wave].append(number)
-    yield from waves
+    return waves
 
 
-def _record_of(each: RowStep, change: Change, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that a fenced statement needs for a step."""
-    record = {"number": each.row}
-    for name in change.fence:
-        record[name] = getattr(each.step, "attempt" if name == "step" else name)
-    for column in change.columns:
-        record[f"new_{column}"] = encode(column, changes[column])
-    return record
+def _changes_of(before: Row, after: Row) -> dict[str, Any]:
+    """Return the values of the columns in which two states of a row differ."""
+    return {
+        column: getattr(after, name) for column, name in ATTRIBUTES if getattr(after, name) != getattr(before, name)
+    }
 
 
 def _cleaned(each: RowStep) -> RowStep:

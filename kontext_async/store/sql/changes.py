@@ -17,12 +17,13 @@ from collections import defaultdict
 from decimal import Decimal
 from functools import cache
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from attrs import field, frozen
+from attrs import define, field, frozen
 from sqlalchemy import BigInteger, Float, Integer
 
+from kontext_async.store.sql.records import ENCODERS
 from kontext_async.store.sql.schema import requests
 from kontext_async.store.sql.transaction import VALUES_OF_RECORDS
 from kontext_async.store.states import TRANSITIONS, sources_of
@@ -38,7 +39,7 @@ from kontext_async.store.steps import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from kontext_async.store.sql.transaction import Transaction
     from kontext_async.store.steps import Step
@@ -51,14 +52,14 @@ RESERVES = "(r.uncertain_attempts = 0 OR v.new_reserved IS NOT NULL)"
 FENCES: Mapping[type[Step], tuple[frozenset[State], str]] = {
     Intended: (
         sources_of(Intended),
-        "r.attempt = v.step - 1 AND (r.account IS NULL OR r.account = v.new_account OR r.uncertain_attempts = 0)",
+        "r.attempt = v.attempt - 1 AND (r.account IS NULL OR r.account = v.new_account OR r.uncertain_attempts = 0)",
     ),
-    Accepted: (frozenset({State.INTENT}), "r.attempt = v.step AND r.task_id IS NULL"),
+    Accepted: (frozenset({State.INTENT}), "r.attempt = v.attempt AND r.task_id IS NULL"),
     Completed: (frozenset({State.ACCEPTED}), f"r.task_id = v.task_id AND r.cost IS NULL AND {RESERVES}"),
-    Withdrawn: (sources_of(Withdrawn), f"r.attempt = v.step AND {RESERVES}"),
-    Received: (sources_of(Received), "r.attempt = v.step AND r.received_at IS NULL"),
-    Saved: (sources_of(Saved), "r.attempt = v.step"),
-    Forgotten: (sources_of(Forgotten), "r.attempt = v.step"),
+    Withdrawn: (sources_of(Withdrawn), f"r.attempt = v.attempt AND {RESERVES}"),
+    Received: (sources_of(Received), "r.attempt = v.attempt AND r.received_at IS NULL"),
+    Saved: (sources_of(Saved), "r.attempt = v.attempt"),
+    Forgotten: (sources_of(Forgotten), "r.attempt = v.attempt"),
 }
 """The steps that are taken often: the states from which their statements take them, and their fences."""
 
@@ -71,7 +72,7 @@ _fenced_changes: dict[type[Step], Change] = {}
 FENCED = frozenset(FENCES)
 
 FENCE_VALUES: Mapping[type[Step], tuple[str, ...]] = {Completed: ("task_id",)}
-"""The values that a fence needs besides the attempt and what the step writes."""
+"""The attributes of a step that its fence needs, besides the attempt and what the step writes."""
 
 
 @frozen(kw_only=True, eq=False)
@@ -79,25 +80,65 @@ class Change:
     """A statement that changes many rows in the same way.
 
     Attributes:
-        columns: The columns that it writes, besides the state.
-        fence: What it compares of a step.
-        names: The names of the values of a row.
+        fence: The attributes of a step that it compares.
+        encoders: The columns that it writes besides the state, with the functions that make the values of the columns.
+        names: The names of the values of a row: ``number`` is the row's, and ``new_`` stands before the name of a
+            column that is written.
         for_values: The statement for rows whose values are parameters.
         for_json: The statement for rows whose values are one parameter, as JSON.
         spends: True if what it writes as a cost was not known before.
     """
 
-    columns: tuple[str, ...]
     fence: tuple[str, ...]
+    encoders: tuple[tuple[str, Callable[[Any], Any] | None], ...]
     names: tuple[str, ...]
     for_values: str = field(repr=False)
     for_json: str = field(repr=False)
     spends: bool
 
 
-Batch: TypeAlias = tuple[Change, "list[dict[str, Any]]"]
-"""A statement, and the values of each row: ``number`` is the row's, ``step`` the attempt of the step, and ``new_``
-stands before the name of a column that is written."""
+@define(eq=False)
+class Batch:
+    """A statement, with the values of the rows that it changes.
+
+    A transaction of SQLite works in a thread beside the event loop: the fewer objects it makes for each row, the less
+    often Python's collector visits those of the loop.
+
+    Attributes:
+        change: The statement.
+        values: The values, of one row after another.
+    """
+
+    change: Change
+    values: list[Any] = field(factory=list, init=False, repr=False)
+
+    def add(self, number: int, new: Mapping[str, Any], step: Step | None = None) -> None:
+        """Add a row.
+
+        Args:
+            number: The number of the row.
+            new: The values of the columns, and perhaps of others.
+            step: The step, for a statement with a fence.
+        """
+        values = self.values
+        values.append(number)
+        for name in self.change.fence:
+            values.append(getattr(step, name))
+        for column, encoder in self.change.encoders:
+            value = new[column]
+            values.append(value if value is None or encoder is None else encoder(value))
+
+    def column(self, name: str) -> list[Any]:
+        """Return the values of one name."""
+        names = self.change.names
+        return self.values[names.index(name) :: len(names)]
+
+    def encode(self) -> str:
+        """Return the values as JSON, the rows in the order of their numbers: then workers lock them in one order."""
+        names, width = self.change.names, len(self.change.names)
+        starts = range(0, len(self.values), width)
+        rows = [dict(zip(names, self.values[start : start + width], strict=True)) for start in starts]
+        return orjson.dumps(sorted(rows, key=itemgetter("number"))).decode()
 
 
 def execute(transaction: Transaction, batches: Sequence[Batch]) -> set[int]:
@@ -105,21 +146,19 @@ def execute(transaction: Transaction, batches: Sequence[Batch]) -> set[int]:
     if not batches:
         return set()
     if transaction.dialect.takes_json:
-        statement = _join(tuple(change for change, _ in batches))
-        values = {  # in the order of their numbers: workers that lock rows in different orders wait for each other
-            f"values_{place}": orjson.dumps(sorted(records, key=itemgetter("number"))).decode()
-            for place, (_, records) in enumerate(batches)
-        }
+        statement = _join(tuple(batch.change for batch in batches))
+        values = {f"values_{place}": batch.encode() for place, batch in enumerate(batches)}
         return {number for (number,) in transaction.fetch(statement, **values)}
     changed: set[int] = set()
     spent: defaultdict[int, Decimal] = defaultdict(Decimal)
-    for change, records in batches:
-        runs: dict[int, int] = dict(transaction.fetch_values(change.for_values, change.names, records))
+    for batch in batches:
+        change = batch.change
+        runs: dict[int, int] = dict(transaction.fetch_values(change.for_values, len(change.names), batch.values))
         changed |= runs.keys()
         if change.spends:
-            for record in records:
-                if record["number"] in runs and record["new_cost"] is not None:
-                    spent[runs[record["number"]]] += Decimal(record["new_cost"])
+            for number, cost in zip(batch.column("number"), batch.column("new_cost"), strict=True):
+                if number in runs and cost is not None:
+                    spent[runs[number]] += Decimal(cost)
     spend(transaction, spent)
     return changed
 
@@ -157,11 +196,12 @@ def fenced_change(step: type[Step], columns: Iterable[str]) -> Change:
 
     Args:
         step: The class of the step.
-        columns: The columns that it changes besides the state.
+        columns: What it changes besides the state; whether the owner lives is no column.
     """
     known = _fenced_changes.get(step)
     if known is None:
-        known = _fenced_changes[step] = _make_fenced_change(step, tuple(columns))
+        written = tuple(column for column in columns if column != "owner_alive")
+        known = _fenced_changes[step] = _make_fenced_change(step, written)
     return known
 
 
@@ -173,7 +213,7 @@ def _make_fenced_change(step: type[Step], columns: tuple[str, ...]) -> Change:
         () if step is Forgotten else columns,
         state=targets.pop() if len(targets) == 1 else None,
         where=f" AND r.state IN ({states}) AND {fence} AND {NO_SECOND_TASK}",
-        fence=("step", *FENCE_VALUES.get(step, ())),
+        fence=("attempt", *FENCE_VALUES.get(step, ())),
         spends=step is Completed,
     )
 
@@ -198,8 +238,8 @@ def _make_change(
     where = f"WHERE r.id = v.number{where}"
     names = ("number", *fence, *(f"new_{name}" for name in columns))
     return Change(
-        columns=columns,
         fence=fence,
+        encoders=tuple((name, ENCODERS.get(name)) for name in columns),
         names=names,
         for_values=_for_values(head, where, names, deletes=not columns),
         for_json=_for_json(head, where, names, deletes=not columns, spends=spends),
@@ -225,7 +265,7 @@ def _for_json(head: str, where: str, names: Sequence[str], *, deletes: bool, spe
 
 def _type_of(name: str) -> str:
     """Return the type of a value in PostgreSQL."""
-    if name in {"number", "step"}:
+    if name in {"number", "attempt"}:
         return "bigint"
     kind = requests.c[name.removeprefix("new_")].type
     if isinstance(kind, Float):

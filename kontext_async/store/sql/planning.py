@@ -50,7 +50,8 @@ INSERT_MANY = (
 )
 MOVE = "UPDATE kontext_requests AS r SET position = v.position, execution = v.execution"
 MOVED = "WHERE r.id = v.number AND r.execution <= v.execution"
-MOVE_VALUES = f"WITH v(number, position, execution) AS ({VALUES_OF_RECORDS}) {MOVE} FROM v {MOVED} RETURNING id"
+PLACES = ("number", "position", "execution")
+MOVE_VALUES = f"WITH v({', '.join(PLACES)}) AS ({VALUES_OF_RECORDS}) {MOVE} FROM v {MOVED} RETURNING id"
 MOVE_MANY = (
     f"{MOVE} FROM json_to_recordset(:values::json) AS v(number bigint, position bigint, execution integer) {MOVED}"
 )
@@ -101,16 +102,18 @@ def _first_values(new: Iterable[NewRow], run: int, worker: int | None, execution
 
 def _insert(transaction: Transaction, created: Mapping[str, dict[str, Any]]) -> dict[str, Row]:
     """Insert rows, and return the inserted ones by key. A key that another worker has inserted already is left out."""
-    records = [new_record(values) for values in created.values()]
-    if not records:
+    if not created:
         return {}
+    records = map(new_record, created.values())
     if not transaction.dialect.takes_json:
-        numbers = dict(transaction.fetch_values(INSERT_VALUES, tuple(TYPES), records))
+        values = [record[name] for record in records for name in TYPES]
+        numbers = dict(transaction.fetch_values(INSERT_VALUES, len(TYPES), values))
     else:
-        if len(records) > 1:
-            transaction.fetch(LOCK_PLANNING, kind=PLANNING, run=records[0]["run_id"] % 2**31)
-        values = [record | {"digest": record["digest"].hex(), "place": place} for place, record in enumerate(records)]
-        numbers = transaction.fetch_pairs(INSERT_MANY, values=orjson.dumps(values).decode())
+        if len(created) > 1:
+            run = next(iter(created.values()))["run"]
+            transaction.fetch(LOCK_PLANNING, kind=PLANNING, run=run % 2**31)
+        objects = [record | {"digest": record["digest"].hex(), "place": place} for place, record in enumerate(records)]
+        numbers = transaction.fetch_pairs(INSERT_MANY, values=orjson.dumps(objects).decode())
     return {key: Row(id=number, **created[key]) for key, number in numbers.items()}
 
 
@@ -118,4 +121,5 @@ def _move(transaction: Transaction, moved: Sequence[dict[str, Any]]) -> None:
     if transaction.dialect.takes_json:
         transaction.execute(MOVE_MANY, values=orjson.dumps(moved).decode())
     else:
-        list(transaction.fetch_values(MOVE_VALUES, ("number", "position", "execution"), moved))
+        values = [move[name] for move in moved for name in PLACES]
+        list(transaction.fetch_values(MOVE_VALUES, len(PLACES), values))

@@ -25,12 +25,13 @@ from kontext_async.store.sql.schema import requests
 from kontext_async.store.steps import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from kontext_async.store.rows import NewRow
 
 __all__ = [
     "COLUMNS",
+    "ENCODERS",
     "SECOND_TASK_COLUMNS",
     "clean",
     "clean_new",
@@ -60,11 +61,36 @@ SECOND_TASK_COLUMNS: tuple[str, ...] = (
 _good_signatures: set[tuple[type, ...]] = set()
 
 STATES: Mapping[object, State] = {str(state): state for state in State}
-JSON = frozenset({"fields", "result", "error", "files"})
 HAVE_TASKS = frozenset({State.ACCEPTED, State.COMPLETED, State.SAVED})
-OFTEN_EMPTY = frozenset({"fields", "files"})
-MONEY = frozenset({"reserved", "cost"})
-TEXTS = frozenset({"key", "model", "prompt", "task_id", "reference"})
+
+
+def clean(text: str) -> str:
+    """Return a text as a database takes it: PostgreSQL has no NUL, and UTF-8 no lone half of a surrogate pair."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.replace("\0", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def _json(value: Any) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return json.dumps(value, default=str)
+
+
+def _json_or_none(value: Any) -> str | None:
+    return _json(value) if value else None
+
+
+ENCODERS: Mapping[str, Callable[[Any], Any]] = {
+    "state": str,
+    **dict.fromkeys(("key", "model", "prompt", "task_id", "reference"), clean),
+    **dict.fromkeys(("reserved", "cost"), str),
+    **dict.fromkeys(("result", "error"), _json),
+    **dict.fromkeys(("fields", "files"), _json_or_none),
+}
+"""The functions that make a value of a row the value of its column, where it is not the same. ``NULL`` is always None,
+and stands also for fields and files that are empty, as they often are."""
 
 
 def select_rows(alive: str) -> str:
@@ -203,22 +229,8 @@ def new_record(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def encode(column: str, value: Any) -> Any:
     """Return a value of a row as the value of its column."""
-    if value is None:
-        return None
-    if column in JSON:
-        return _json(value) if value or column not in OFTEN_EMPTY else None
-    if column in MONEY:
-        return str(value)
-    if column in TEXTS:
-        return clean(value)
-    return str(value) if column == "state" else value
-
-
-def clean(text: str) -> str:
-    """Return a text as a database takes it: PostgreSQL has no NUL, and UTF-8 no lone half of a surrogate pair."""
-    if text.isascii() and "\0" not in text:
-        return text
-    return text.replace("\0", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    encoder = ENCODERS.get(column)
+    return value if value is None or encoder is None else encoder(value)
 
 
 def clean_new(new: NewRow) -> NewRow:
@@ -227,13 +239,6 @@ def clean_new(new: NewRow) -> NewRow:
         name: clean(text) for name in ("key", "model", "prompt") if clean(text := getattr(new, name)) != text
     }
     return evolve(new, **texts) if texts else new
-
-
-def _json(value: Any) -> str:
-    try:
-        return orjson.dumps(value).decode()
-    except TypeError:
-        return json.dumps(value, default=str)
 
 
 def _decode(text: str) -> Any:

@@ -12,7 +12,7 @@ import orjson
 from attrs import define, field
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy import Connection
 
@@ -161,26 +161,25 @@ class Transaction:
         text = self.dialect.compile(statement)
         return self.connection.exec_driver_sql(text, {**self._clock, **parameters}).rowcount
 
-    def fetch_values(self, statement: str, names: Sequence[str], records: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
+    def fetch_values(self, statement: str, width: int, values: Sequence[Any]) -> Iterator[Any]:
         """Execute a statement for many records at once; yield the records that it returns. For SQLite.
 
         Args:
             statement: The statement, with `VALUES_OF_RECORDS` in the place of the values of the records.
-            names: The names of the values of a record, in the order in which the statement takes them.
-            records: The records.
+            width: The number of the values of a record.
+            values: The values of the records, one record after another.
         """
         cursor = self.connection.connection.cursor()
-        first = 0
-        while first < len(records):
-            count = min(MOST_RECORDS, 1 << (len(records) - first).bit_length() - 1)
-            values = [record[name] for record in records[first : first + count] for name in names]
-            cursor.execute(with_places(statement, len(names), count), values)
+        first, last = 0, len(values) // width
+        while first < last:
+            count = min(MOST_RECORDS, 1 << (last - first).bit_length() - 1)
+            cursor.execute(with_places(statement, width, count), values[first * width : (first + count) * width])
             yield from cursor.fetchall()
             first += count
 
 
 @cache
-def with_places(statement: str, names: int, records: int) -> str:
-    """Return a statement with the places of the values of so many records."""
-    record = f"({', '.join(['?'] * names)})"
+def with_places(statement: str, width: int, records: int) -> str:
+    """Return a statement with the places of the values of so many records, of `width` values each."""
+    record = f"({', '.join(['?'] * width)})"
     return statement.replace(VALUES_OF_RECORDS, f"VALUES {', '.join([record] * records)}")

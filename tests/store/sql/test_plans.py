@@ -89,13 +89,10 @@ class Plans:
             monkeypatch.setattr(Transaction, name, self._explaining(getattr(Transaction, name)))
         fetch = Transaction.fetch_values
 
-        def fetch_values(
-            transaction: Transaction, statement: str, names: Sequence[str], records: Sequence[dict[str, Any]]
-        ) -> Iterator[Any]:
+        def fetch_values(transaction: Transaction, statement: str, width: int, values: Sequence[Any]) -> Iterator[Any]:
             for count in (1, MOST_RECORDS):
-                values = [each[name] for each in [records[0]] * count for name in names]
-                self._explain(transaction, with_places(statement, len(names), count), tuple(values))
-            return fetch(transaction, statement, names, records)
+                self._explain(transaction, with_places(statement, width, count), tuple(values[:width]) * count)
+            return fetch(transaction, statement, width, values)
 
         monkeypatch.setattr(Transaction, "fetch_values", fetch_values)
 
