@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 GROUND = {
-    *("version", "redaction", "foreign_values", "shared_timeout", "serialization"),
+    *("version", "redaction", "foreign_values", "shared_timeout", "waitable", "serialization"),
     *(
         "base_errors",
         "cancellation",
@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "redaction": set(),
     "foreign_values": set(),
     "shared_timeout": set(),
+    "waitable": set(),
     "base_errors": {"redaction"},
     "images": {"base_errors", "foreign_values", "images", "redaction"},
     "serialization": {"base_errors", "redaction"},

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, TypeAlias
 
-import anyio
 from attrs import define, field, frozen
 
 from kontext_async.decisions.shares import UNBOUNDED
@@ -13,15 +11,18 @@ from kontext_async.errors import KontextError, SessionClosed, SubmissionUncertai
 from kontext_async.gateways import plain_reference
 from kontext_async.store.base import DEFAULT_RUN
 from kontext_async.store.steps import State
+from kontext_async.waitable import Waitable
 
 if TYPE_CHECKING:
+    import asyncio
+
     from kontext_async.decisions.shares import Queueing
     from kontext_async.engine.submission import Submission
     from kontext_async.engine.task_record import TaskRecord
-    from kontext_async.errors import StoreError
     from kontext_async.gateways import Webhook
     from kontext_async.models import KontextRequest
-    from kontext_async.store.rows import Row, StepResult
+    from kontext_async.store.rows import Row
+    from kontext_async.store.step_queue import QueuedStep
 
 __all__ = ["Flight", "FlightResult", "Followed", "StoreCall"]
 
@@ -56,19 +57,19 @@ class Followed:
     Attributes:
         row: The row, as it was before the step that this session took last, or as it was found.
         is_private: True if nobody else knows its key.
-        written: What becomes of the step that records the result; None before there is one.
+        written: The step that records the result; None before there is one.
     """
 
     row: Row
     is_private: bool
-    written: asyncio.Future[StepResult | StoreError] | None = None
+    written: QueuedStep | None = None
 
 
 FlightResult: TypeAlias = "TaskRecord | KontextError"
 
 
 @define(eq=False)
-class Flight:
+class Flight(Waitable):
     """One request on its way to an accepted task, for all callers of its key.
 
     Attributes:
@@ -81,8 +82,10 @@ class Flight:
         row: The row as it was last known.
         resent_attempt: The number of the attempt that is sent again, because a caller asked for it.
         callers: The number of callers that wait.
-        result: The result; None while there is none.
-        scope: Cancels it.
+        task: The task that works on it; None before and after.
+        found: What the task came to; None while it has not, or if it was cancelled.
+        result: The result, once the task has ended.
+        is_called_off: True if its callers have left, or the session closes.
     """
 
     request: KontextRequest
@@ -94,19 +97,26 @@ class Flight:
     row: Row | None = None
     resent_attempt: int | None = None
     callers: int = 0
-    result: FlightResult | None = None
-    scope: anyio.CancelScope = field(factory=anyio.CancelScope)
-    _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
+    task: asyncio.Task[None] | None = field(default=None, init=False, repr=False)
+    found: FlightResult | None = field(default=None, init=False)
+    result: FlightResult | None = field(default=None, init=False)
+    is_called_off: bool = field(default=False, init=False)
+
+    def call_off(self) -> None:
+        """Cancel it, once: it may have to wait for the response to a request that was sent."""
+        if self.task and not self.is_called_off:
+            self.is_called_off = True
+            self.task.cancel()
 
     def end(self, result: FlightResult) -> None:
         """Record the result, and wake those who wait for it."""
-        self.result = result
-        self._ended.set()
+        self.result, self.task = result, None
+        self.wake_waiters()
 
     async def wait(self) -> FlightResult:
-        """Return the result once there is one. A cancelled waiter affects no other."""
+        """Return the result once there is one."""
         while self.result is None:
-            await self._ended.wait()
+            await self.next_change()
         return self.result
 
     def cancelled_error(self, gateway: str) -> KontextError:

@@ -20,6 +20,7 @@ from attrs import evolve
 
 from kontext_async.decisions.shares import UNBOUNDED
 from kontext_async.engine.flight import Flight, FlightResult, Followed, StoreCall
+from kontext_async.engine.owned_tasks import OwnedTasks
 from kontext_async.engine.row_journal import LeaseExpired, RowJournal, RowTaken
 from kontext_async.engine.submission import Submission
 from kontext_async.engine.task_record import TaskRecord, read_reference
@@ -104,8 +105,7 @@ class StoredCalls:
         self._account = account
         self._clock = context.clock
         self._patience = context.settings.timeouts.cancel
-        self._crash = context.crash
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = OwnedTasks(context.crash)
         self._write_timeout = SharedTimeout(WRITE_SECONDS)
         self._flights: dict[tuple[str, str], Flight] = {}
         self._followed: dict[str, list[Followed]] = {}
@@ -139,7 +139,7 @@ class StoredCalls:
             digest = request_digest(request, images.images, fingerprint=given)
             while True:
                 flight = self._flight(Flight(request, digest, given, call, queueing), images)
-                if flight.scope.cancel_called:  # its callers have left; its steps end before another one begins
+                if flight.is_called_off:  # its callers have left; its steps end before another one begins
                     await flight.wait()
                     continue
                 if on_flight:
@@ -161,9 +161,9 @@ class StoredCalls:
         if not isinstance(followed, Followed) or not isinstance(result, Generation | TaskFailed | TaskNotFound):
             return
         task.receipt = None
-        if followed.written and not followed.written.done():
+        if followed.written and followed.written.outcome is None:
             with suppress(TimeoutError), self._write_timeout:
-                await asyncio.shield(followed.written)
+                await followed.written.wait()
         self._note_received(followed)
 
     def follow(self, row: Row, request: KontextRequest | None, *, is_private: bool = False) -> TaskRecord:
@@ -215,9 +215,8 @@ class StoredCalls:
     async def aclose(self) -> None:
         """Call off the flights that are left, and close the worker. The scheduler is closed already."""
         for flight in self._flights.values():
-            flight.scope.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+            flight.call_off()
+        await self._tasks.wait()
         await self.worker.aclose()
 
     async def _recovered(self, row: Row) -> Row | None:
@@ -238,9 +237,8 @@ class StoredCalls:
         if flight is None:
             flight = self._flights[name] = new
             images.acquire()
-            task = asyncio.get_running_loop().create_task(self._fly(flight, name, images))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            work = self._fly(flight, name, images)
+            flight.task = self._tasks.start(work, partial(self._land, flight, name, images))
         elif flight.digest != new.digest:
             raise InvalidRequest("key", call.key, "this key was used for another request")
         return flight
@@ -253,30 +251,28 @@ class StoredCalls:
         except asyncio.CancelledError:
             flight.callers -= 1
             if not flight.callers and flight.result is None:
-                flight.scope.cancel()
+                flight.call_off()
                 with anyio.move_on_after(self._patience, shield=True):
                     await flight.wait()
-            elif not flight.callers and isinstance(flight.result, TaskRecord):
+            if not flight.callers and isinstance(flight.result, TaskRecord):
                 self._poll_loop.abandon(flight.result, "the caller was cancelled while it submitted the request")
             raise
         return result.copy() if isinstance(result, KontextError) else result
 
     async def _fly(self, flight: Flight, name: tuple[str, str], images: RequestImages) -> None:
-        result: FlightResult | None = None
         try:
-            with flight.scope:
-                result = await self._submit_by_row(flight, name, images)
+            flight.found = await self._submit_by_row(flight, name, images)
         except KontextError as error:
-            result = error
-        except Exception as error:  # noqa: BLE001 # the session ends with it
-            self._crash(error)
-        finally:
-            result = result or flight.cancelled_error(self._account.gateway)
-            del self._flights[name]
-            images.release()
-            if not isinstance(result, TaskRecord):
-                self._end_private(flight)
-            flight.end(result)
+            flight.found = error
+
+    def _land(self, flight: Flight, name: tuple[str, str], images: RequestImages, _: asyncio.Task[None]) -> None:
+        """End a flight whose task has ended, perhaps before its first step."""
+        del self._flights[name]
+        images.release()
+        result = flight.found or flight.cancelled_error(self._account.gateway)
+        if not isinstance(result, TaskRecord):
+            self._end_private(flight)
+        flight.end(result)
 
     async def _submit_by_row(self, flight: Flight, name: tuple[str, str], images: RequestImages) -> FlightResult:
         """Do what the row says, until there is a task or an error."""

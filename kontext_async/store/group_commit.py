@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -38,6 +39,8 @@ LARGEST = 500
 
 BACKOFF = Retries(backoff_initial=0.1, backoff_max=2.0)
 WRITTEN = (Verdict.APPLIED, Verdict.REPEATED)
+REMOVED = StepResult(verdict=Verdict.LOST)
+"""The outcome of a step that was given up before it was sent to the store."""
 
 
 def gather_seconds(previous: int) -> float:
@@ -104,7 +107,7 @@ class GroupCommitter:
         """
         if self._is_closed:
             raise SessionClosed("the store is closed: the step was not written")
-        item = self._make(row, step, is_noted=is_noted)
+        item = QueuedStep(row, step, is_noted=is_noted)
         self._queue.add(item)
         self._news.set()
         return item
@@ -118,13 +121,11 @@ class GroupCommitter:
         if item.is_given_up:
             return
         item.is_given_up = True
-        if item.done.done() and not item.done.cancelled():
-            if isinstance(item.step, Intended) and not self._is_closed and _is_written(item.done.result()):
+        if item.outcome is not None:
+            if isinstance(item.step, Intended) and not self._is_closed and _is_written(item.outcome):
                 self.add(item.row, Withdrawn(attempt=item.step.attempt), is_noted=True)
         elif (not item.tries or not isinstance(item.step, Intended)) and self._queue.remove(item):
-            item.done.cancel()
-        else:
-            item.done = self._loop.create_future()  # the caller may have cancelled its own
+            item.settle(REMOVED)
 
     def restore_reserve(self) -> None:
         """Try soon to reserve disk space again, if it was released. Steps before a create request wait for it."""
@@ -138,17 +139,21 @@ class GroupCommitter:
         Raises:
             StoreUnavailable: They are not within `timeout` seconds. They stay queued.
         """
-        waiting = {item.done for item in self._queue if not item.done.done()}
-        if waiting and (await asyncio.wait(waiting, timeout=timeout))[1]:
-            raise StoreUnavailable(f"the store did not take all steps within {timeout:g} s; they stay queued")
+        try:
+            async with asyncio.timeout(timeout):
+                for item in list(self._queue):
+                    await item.wait()
+        except TimeoutError:
+            raise StoreUnavailable(f"the store did not take all steps within {timeout:g} s; they stay queued") from None
 
     async def aclose(self, timeout: float) -> None:  # noqa: ASYNC109 # as above
         """Write the remaining steps, for up to `timeout` seconds, and stop. Other steps fail."""
         self._is_closing = True
         self._news.set()
-        deadline = self._loop.time() + timeout
-        while self._queue and (left := deadline - self._loop.time()) > 0:
-            await asyncio.wait({item.done for item in self._queue}, timeout=left)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while item := next((item for item in self._queue if item.outcome is None), None):
+                    await item.wait()
         self._is_closed = True
         for writer in self._writers:
             writer.cancel()
@@ -257,8 +262,7 @@ class GroupCommitter:
         again = []
         for item in items:
             if isinstance(item.step, Intended):
-                twin = self._make(item.row, item.step, is_noted=True)
-                twin.tries, twin.is_given_up = item.tries, True
+                twin = QueuedStep(item.row, item.step, is_noted=True, tries=item.tries, is_given_up=True)
                 again.append(twin)
         return again
 
@@ -275,23 +279,18 @@ class GroupCommitter:
             result = StepResult(verdict=Verdict.LOST)  # another caller of this worker wrote it, and sends the request
         if item.is_noted and result.verdict is Verdict.LOST:
             self.lost += 1
-        if not item.done.done():
-            item.done.set_result(result)
-        elif item.done.cancelled():  # its caller leaves, and gives it up in its next turn
-            item.is_given_up = True
+        if item.outcome is None:
+            item.settle(result)
         if item.is_given_up and isinstance(item.step, Intended) and result.verdict in WRITTEN:
-            return self._make(item.row, Withdrawn(attempt=item.step.attempt), is_noted=True)
+            return QueuedStep(item.row, Withdrawn(attempt=item.step.attempt), is_noted=True)
         return None
-
-    def _make(self, row: int, step: Step, *, is_noted: bool) -> QueuedStep:
-        return QueuedStep(row=row, step=step, done=self._loop.create_future(), is_noted=is_noted)
 
 
 def _refuse(items: Iterable[QueuedStep], error: StoreError) -> None:
     for item in items:
         item.is_given_up = True
-        if not item.done.done():
-            item.done.set_result(error.copy())
+        if item.outcome is None:
+            item.settle(error.copy())
 
 
 def _is_written(result: StepResult | StoreError) -> bool:

@@ -5,28 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from attrs import define
-
-from kontext_async.store.rows import StepResult
 from kontext_async.store.spool import SpooledId
+from kontext_async.store.steps import Accepted
 
 if TYPE_CHECKING:
-    from kontext_async.errors import StoreError
     from kontext_async.store.availability import Availability
     from kontext_async.store.spool import Spool
-    from kontext_async.store.steps import Accepted
+    from kontext_async.store.step_queue import QueuedStep
 
 __all__ = ["UnwrittenIds"]
 
 SPOOL_AFTER = 1.0
 """Seconds for which an ID waits for the store, while that does not fail, before it is spooled."""
-
-
-@define(eq=False)
-class _Kept:
-    spooled: SpooledId
-    since: float
-    safe: asyncio.Future[None]
 
 
 class UnwrittenIds:
@@ -40,36 +30,34 @@ class UnwrittenIds:
     def __init__(self, spool: Spool, availability: Availability) -> None:
         self._spool = spool
         self._availability = availability
-        self._exposed: dict[_Kept, None] = {}
-        self._spooled: set[_Kept] = set()
+        self._exposed: dict[QueuedStep, float] = {}
+        """The steps whose IDs nobody has but this process, and the time since which they wait."""
+        self._spooled: set[QueuedStep] = set()
         self._removable: list[SpooledId] = []
         self._wake = asyncio.Event()
         self._is_closing = False
         self._loop = asyncio.get_running_loop()
+        self._note_outcome = self._on_outcome  # one bound method for all steps
         self._owner = self._loop.create_task(self._run(), name="kontext_async spool")
         availability.on_failure.add(self._on_failure)
 
     @property
     def task_ids(self) -> list[str]:
         """The IDs that neither the store nor the spool could take yet; references where an ID is not enough."""
-        return [kept.spooled.reference or kept.spooled.task_id for kept in self._exposed]
+        return [item.reference or item.task_id for item in map(_spooled_id, self._exposed)]
 
-    def add(self, row: int, step: Accepted, written: asyncio.Future[StepResult | StoreError]) -> asyncio.Future[None]:
-        """Keep the ID of a step until it is written; return a future that is done when the ID is durable."""
-        spooled = SpooledId(row=row, attempt=step.attempt, task_id=step.task_id, reference=step.reference, at=step.at)
-        kept = _Kept(spooled=spooled, since=self._loop.time(), safe=self._loop.create_future())
+    def add(self, item: QueuedStep) -> None:
+        """Keep the ID of an `Accepted` until it is written; `QueuedStep.wait_until_durable` waits for it."""
         if not self._exposed or self._availability.failure:
             self._wake.set()
-        self._exposed[kept] = None
-        written.add_done_callback(lambda done: self._on_written(kept, done))
-        return kept.safe
+        self._exposed[item] = self._loop.time()
+        item.on_outcome = self._note_outcome
 
-    def adopt(self, spooled: SpooledId, written: asyncio.Future[StepResult | StoreError]) -> None:
+    def adopt(self, item: QueuedStep) -> None:
         """Keep an ID that is in the spool already."""
-        kept = _Kept(spooled=spooled, since=self._loop.time(), safe=self._loop.create_future())
-        kept.safe.set_result(None)
-        self._spooled.add(kept)
-        written.add_done_callback(lambda done: self._on_written(kept, done))
+        item.note_spooled()
+        self._spooled.add(item)
+        item.on_outcome = self._note_outcome
 
     async def aclose(self) -> None:
         """Spool what the store does not have, and close the spool."""
@@ -80,7 +68,7 @@ class UnwrittenIds:
 
     async def _run(self) -> None:
         while not self._is_closing:
-            due = min((kept.since for kept in self._exposed), default=None)
+            due = min(self._exposed.values(), default=None)
             try:
                 async with asyncio.timeout_at(None if due is None else due + SPOOL_AFTER):
                     await self._wake.wait()
@@ -95,38 +83,43 @@ class UnwrittenIds:
         if removable:
             await self._spool.remove(removable)
         now = self._loop.time()
-        due = [kept for kept in self._exposed if is_urgent or kept.since + SPOOL_AFTER <= now]
+        due = [item for item, since in self._exposed.items() if is_urgent or since + SPOOL_AFTER <= now]
         if due:
-            self._note_spooled(due, is_spooled=await self._spool.add([kept.spooled for kept in due]))
+            self._note_spooled(due, is_spooled=await self._spool.add([_spooled_id(item) for item in due]))
 
-    def _note_spooled(self, items: list[_Kept], *, is_spooled: bool) -> None:
-        for kept in items:
+    def _note_spooled(self, items: list[QueuedStep], *, is_spooled: bool) -> None:
+        for item in items:
             if not is_spooled:
-                kept.since = self._loop.time()  # tried again later
-            elif kept in self._exposed:
-                del self._exposed[kept]
-                self._spooled.add(kept)
-                _set_safe(kept)
+                if item in self._exposed:
+                    self._exposed[item] = self._loop.time()  # tried again later
+            elif item in self._exposed:
+                del self._exposed[item]
+                self._spooled.add(item)
+                item.note_spooled()
             else:  # the store took it meanwhile
-                self._removable.append(kept.spooled)
-                self._wake.set()
+                self._remove(item)
 
     def _on_failure(self, _: object) -> None:
         if self._exposed:
             self._wake.set()
 
-    def _on_written(self, kept: _Kept, done: asyncio.Future[StepResult | StoreError]) -> None:
-        if done.cancelled() or not isinstance(done.result(), StepResult):
+    def _on_outcome(self, item: QueuedStep) -> None:
+        if not item.is_written:
             return
-        _set_safe(kept)
-        if kept in self._spooled:
-            self._spooled.discard(kept)
-            self._removable.append(kept.spooled)
-            self._wake.set()
+        if item in self._spooled:
+            self._spooled.discard(item)
+            self._remove(item)
         else:
-            self._exposed.pop(kept, None)
+            self._exposed.pop(item, None)
+
+    def _remove(self, item: QueuedStep) -> None:
+        """Remove an ID from the spool soon: the store has it."""
+        self._removable.append(_spooled_id(item))
+        self._wake.set()
 
 
-def _set_safe(kept: _Kept) -> None:
-    if not kept.safe.done():
-        kept.safe.set_result(None)
+def _spooled_id(item: QueuedStep) -> SpooledId:
+    step = item.step
+    if not isinstance(step, Accepted):
+        raise TypeError("only the IDs of accepted tasks are spooled")
+    return SpooledId(row=item.row, attempt=step.attempt, task_id=step.task_id, reference=step.reference, at=step.at)

@@ -42,7 +42,7 @@ from kontext_async.store.row_watcher import RowWatcher
 from kontext_async.store.rows import Account, StepResult
 from kontext_async.store.spool import Spool
 from kontext_async.store.states import TRANSITIONS, advance
-from kontext_async.store.step_queue import BEFORE_CREATE
+from kontext_async.store.step_queue import BEFORE_CREATE, QueuedStep
 from kontext_async.store.steps import Accepted, Intended, Verdict, Withdrawn
 from kontext_async.store.unwritten_ids import UnwrittenIds
 
@@ -189,7 +189,7 @@ class Worker:
                 attempt=spooled.attempt, task_id=spooled.task_id, reference=spooled.reference, at=spooled.at
             )
             item = self._parts.committer.add(spooled.row, step, is_noted=True)
-            self._parts.ids.adopt(spooled, item.done)
+            self._parts.ids.adopt(item)
 
     async def aclose(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 # a limit for its steps
         """Write the remaining steps, end the life of the worker, and close the store.
@@ -306,16 +306,17 @@ class Worker:
         if isinstance(step, BEFORE_CREATE):
             return await self._write_before_create(row, step, limit)
         item = self._started().committer.add(row.id, step)
-        await asyncio.wait([item.done], timeout=limit)
-        if not item.done.done():
+        with contextlib.suppress(TimeoutError), self._timeout(limit):
+            await item.wait()
+        if item.outcome is None:
             raise self._unavailable(limit, "the step stays queued, and is repeated while this process lives")
         return item.result()
 
-    def note(self, row: Row, step: Step) -> asyncio.Future[StepResult | StoreError]:
+    def note(self, row: Row, step: Step) -> QueuedStep:
         """Write a step with the next group, without waiting. Steps of one row keep their order.
 
         Returns:
-            What becomes of the step. Nobody needs to wait for it, or to look at its error.
+            The step, whose outcome nobody needs to wait for, or to look at.
 
         Raises:
             SessionClosed: The worker has ended.
@@ -323,8 +324,8 @@ class Worker:
         parts = self._started()
         item = parts.committer.add(row.id, step, is_noted=True)
         if isinstance(step, Accepted):
-            parts.ids.add(row.id, step, item.done)
-        return item.done
+            parts.ids.add(item)
+        return item
 
     async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 # the steps stay queued
         """Return when all earlier steps are written.
@@ -379,7 +380,7 @@ class Worker:
         item = parts.committer.add(row.id, step)
         try:
             with self._timeout(limit):
-                await item.done
+                await item.wait()
         except TimeoutError:
             parts.committer.give_up(item)
             raise self._unavailable(limit, "nothing was sent") from None
@@ -402,15 +403,16 @@ class Worker:
     async def _write_accepted(self, row: Row, step: Accepted, limit: float) -> StepResult:
         parts = self._started()
         try:
-            done = parts.committer.add(row.id, step).done
+            item = parts.committer.add(row.id, step)
         except SessionClosed:  # its ID is unwritten for good
-            done, limit = asyncio.get_running_loop().create_future(), 0.0
-        safe = parts.ids.add(row.id, step, done)
-        with contextlib.suppress(TimeoutError), self._timeout(limit):
-            await safe
-        if done.done() and isinstance(result := done.result(), StepResult):
-            return result
-        return APPLIED
+            item, limit = QueuedStep(row.id, step), 0.0
+        parts.ids.add(item)
+        try:
+            with self._timeout(limit):
+                await item.wait_until_durable()
+        except TimeoutError:
+            return APPLIED  # the worker keeps the ID until the store or the spool takes it
+        return item.result() if item.is_written else APPLIED
 
     def _timeout(self, limit: float) -> SharedTimeout:
         """Return the timeout that all steps share, or one for a step with another limit."""

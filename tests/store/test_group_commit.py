@@ -15,7 +15,7 @@ from unreliable_store import Fault, UnreliableStore
 from kontext_async.errors import SessionClosed, StoreError, StoreUnavailable, StoreUnusable
 from kontext_async.store.availability import Availability
 from kontext_async.store.group_commit import LONGEST, SHORTEST, GroupCommitter, gather_seconds
-from kontext_async.store.rows import RowStep
+from kontext_async.store.rows import RowStep, StepResult
 from kontext_async.store.step_queue import QueuedStep, StepQueue
 from kontext_async.store.steps import (
     Accepted,
@@ -33,7 +33,7 @@ from kontext_async.store.steps import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from kontext_async.store.rows import Row, StepResult
+    from kontext_async.store.rows import Row
 
 pytestmark = pytest.mark.anyio
 
@@ -42,17 +42,9 @@ ACTIONS = st.lists(st.sampled_from([1, 2, 3, "take", "finish", "fail"]))
 """Add a step of a row; take a group; end the oldest group, written or not."""
 
 
-class FakeFuture:
-    """Something that stands for a future where no loop runs."""
-
-
-def queued(row: int, step: Step) -> QueuedStep:
-    return QueuedStep(row=row, step=step, done=FakeFuture())  # type: ignore[arg-type]
-
-
 async def settle(item: QueuedStep) -> StepResult:
     """Wait for a step, and return what became of it."""
-    await item.done
+    await item.wait()
     return item.result()
 
 
@@ -68,7 +60,7 @@ class Play:
 
     def act(self, action: int | str) -> None:
         if isinstance(action, int):
-            self.added.append(queued(action, new_step(Received, 1)))
+            self.added.append(QueuedStep(action, new_step(Received, 1)))
             self.queue.add(self.added[-1])
         elif action == "take":
             self.take()
@@ -99,8 +91,8 @@ def test_steps_of_one_row_are_written_in_order_and_never_in_two_groups(actions: 
 
 def test_an_intent_is_the_last_step_of_its_row_in_a_group() -> None:
     queue = StepQueue()
-    items = [queued(1, new_step(kind, 1)) for kind in (Withdrawn, Intended, Withdrawn)]
-    other = queued(2, new_step(Received, 1))
+    items = [QueuedStep(1, new_step(kind, 1)) for kind in (Withdrawn, Intended, Withdrawn)]
+    other = QueuedStep(2, new_step(Received, 1))
     for item in (*items, other):
         queue.add(item)
     group = queue.take(500)
@@ -111,13 +103,54 @@ def test_an_intent_is_the_last_step_of_its_row_in_a_group() -> None:
 
 def test_a_step_in_flight_is_not_removed() -> None:
     queue = StepQueue()
-    first, second = queued(1, new_step(Received, 1)), queued(1, new_step(Received, 1))
+    first, second = QueuedStep(1, new_step(Received, 1)), QueuedStep(1, new_step(Received, 1))
     queue.add(first)
     queue.add(second)
     queue.take(1)
     assert not queue.remove(first)
     assert queue.remove(second)
     assert list(queue) == [first]
+
+
+def test_rows_of_repeated_steps_come_last_with_their_later_steps() -> None:
+    queue = StepQueue()
+    items = {row: [QueuedStep(row, new_step(Received, 1)) for _ in range(3)] for row in (1, 2)}
+    for item in (items[1][0], items[2][0], items[1][1], items[2][1]):
+        queue.add(item)
+    failed = queue.take(1)
+    assert failed == items[1][:1]
+    other = queue.take(1)
+    assert other == items[2][:1]
+    queue.add(items[1][2])
+    queue.finish(failed, failed)
+    queue.finish(other)
+    assert queue.take(500) == [items[2][1], *items[1]]
+
+
+async def test_a_waiter_that_is_cancelled_affects_no_other() -> None:
+    item = QueuedStep(1, new_step(Received, 1))
+    leaving, staying = (asyncio.create_task(item.wait()) for _ in range(2))
+    await turn_loop(3)
+    leaving.cancel()
+    await turn_loop(3)
+    assert (leaving.cancelled(), staying.done(), item.outcome) == (True, False, None)
+    item.settle(StepResult(verdict=Verdict.APPLIED))
+    await staying
+    assert item.result().verdict is Verdict.APPLIED
+
+
+async def test_an_id_is_durable_once_the_spool_has_it_or_the_store() -> None:
+    spooled, written = (QueuedStep(1, new_step(Accepted, 1, task_id="t1")) for _ in range(2))
+    waiting = [asyncio.create_task(item.wait_until_durable()) for item in (spooled, written)]
+    await turn_loop(3)
+    written.settle(StoreUnavailable("the store is closed"))
+    await turn_loop(3)
+    assert not any(each.done() for each in waiting), "an error does not make an ID durable"
+    written.settle(StepResult(verdict=Verdict.APPLIED))
+    spooled.note_spooled()
+    await asyncio.gather(*waiting)
+    with pytest.raises(LookupError):
+        spooled.result()
 
 
 def test_the_time_to_gather_grows_with_the_previous_group() -> None:
@@ -205,7 +238,7 @@ async def test_a_step_that_the_database_never_takes_does_not_keep_the_others_bac
     bad = committer.add(rows[0].id, poison)
     items = [committer.add(row.id, new_step(Intended, 1)) for row in rows[1:]]
     await asyncio.wait_for(asyncio.gather(*(settle(item) for item in items)), 10)
-    assert not bad.done.done()
+    assert bad.outcome is None
 
 
 async def test_an_intent_that_was_never_tried_is_given_up_without_a_trace(
@@ -293,7 +326,7 @@ async def test_a_store_that_lasts_to_be_unusable_refuses_intents_and_keeps_the_r
     with pytest.raises(StoreUnusable):
         await settle(intent)
     await turn_loop(5)
-    assert not accepted.done.done()
+    assert accepted.outcome is None
     store.faults.clear()
     assert (await settle(accepted)).verdict is Verdict.APPLIED
 
