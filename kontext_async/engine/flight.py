@@ -82,9 +82,8 @@ class Flight(Waitable):
         row: The row as it was last known.
         resent_attempt: The number of the attempt that is sent again, because a caller asked for it.
         callers: The number of callers that wait.
-        task: The task that works on it; None before and after.
-        found: What the task came to; None while it has not, or if it was cancelled.
-        result: The result, once the task has ended.
+        task: The task that works on it; None before it starts.
+        result: The result; None while there is none.
         is_called_off: True if its callers have left, or the session closes.
     """
 
@@ -98,7 +97,6 @@ class Flight(Waitable):
     resent_attempt: int | None = None
     callers: int = 0
     task: asyncio.Task[None] | None = field(default=None, init=False, repr=False)
-    found: FlightResult | None = field(default=None, init=False)
     result: FlightResult | None = field(default=None, init=False)
     is_called_off: bool = field(default=False, init=False)
 
@@ -110,7 +108,7 @@ class Flight(Waitable):
 
     def end(self, result: FlightResult) -> None:
         """Record the result, and wake those who wait for it."""
-        self.result, self.task = result, None
+        self.result = result
         self.wake_waiters()
 
     async def wait(self) -> FlightResult:

@@ -261,15 +261,15 @@ class StoredCalls:
 
     async def _fly(self, flight: Flight, name: tuple[str, str], images: RequestImages) -> None:
         try:
-            flight.found = await self._submit_by_row(flight, name, images)
+            flight.result = await self._submit_by_row(flight, name, images)
         except KontextError as error:
-            flight.found = error
+            flight.result = error
 
     def _land(self, flight: Flight, name: tuple[str, str], images: RequestImages, _: asyncio.Task[None]) -> None:
         """End a flight whose task has ended, perhaps before its first step."""
         del self._flights[name]
         images.release()
-        result = flight.found or flight.cancelled_error(self._account.gateway)
+        result = flight.result or flight.cancelled_error(self._account.gateway)
         if not isinstance(result, TaskRecord):
             self._end_private(flight)
         flight.end(result)

@@ -37,7 +37,6 @@ class UnwrittenIds:
         self._wake = asyncio.Event()
         self._is_closing = False
         self._loop = asyncio.get_running_loop()
-        self._note_outcome = self._on_outcome  # one bound method for all steps
         self._owner = self._loop.create_task(self._run(), name="kontext_async spool")
         availability.on_failure.add(self._on_failure)
 
@@ -51,13 +50,13 @@ class UnwrittenIds:
         if not self._exposed or self._availability.failure:
             self._wake.set()
         self._exposed[item] = self._loop.time()
-        item.on_outcome = self._note_outcome
+        item.on_outcome = self._on_outcome
 
     def adopt(self, item: QueuedStep) -> None:
         """Keep an ID that is in the spool already."""
         item.note_spooled()
         self._spooled.add(item)
-        item.on_outcome = self._note_outcome
+        item.on_outcome = self._on_outcome
 
     async def aclose(self) -> None:
         """Spool what the store does not have, and close the spool."""

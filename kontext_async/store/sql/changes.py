@@ -23,7 +23,7 @@ import orjson
 from attrs import define, field, frozen
 from sqlalchemy import BigInteger, Float, Integer
 
-from kontext_async.store.sql.records import ENCODERS
+from kontext_async.store.sql.records import encode
 from kontext_async.store.sql.schema import requests
 from kontext_async.store.sql.transaction import VALUES_OF_RECORDS
 from kontext_async.store.states import TRANSITIONS, sources_of
@@ -39,7 +39,7 @@ from kontext_async.store.steps import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from kontext_async.store.sql.transaction import Transaction
     from kontext_async.store.steps import Step
@@ -81,7 +81,7 @@ class Change:
 
     Attributes:
         fence: The attributes of a step that it compares.
-        encoders: The columns that it writes besides the state, with the functions that make the values of the columns.
+        columns: The columns that it writes, besides the state.
         names: The names of the values of a row: ``number`` is the row's, and ``new_`` stands before the name of a
             column that is written.
         for_values: The statement for rows whose values are parameters.
@@ -90,7 +90,7 @@ class Change:
     """
 
     fence: tuple[str, ...]
-    encoders: tuple[tuple[str, Callable[[Any], Any] | None], ...]
+    columns: tuple[str, ...]
     names: tuple[str, ...]
     for_values: str = field(repr=False)
     for_json: str = field(repr=False)
@@ -120,20 +120,16 @@ class Batch:
             new: The values of the columns, and perhaps of others.
             step: The step, for a statement with a fence.
         """
-        values = self.values
-        values.append(number)
-        for name in self.change.fence:
-            values.append(getattr(step, name))
-        for column, encoder in self.change.encoders:
-            value = new[column]
-            values.append(value if value is None or encoder is None else encoder(value))
+        self.values.append(number)
+        self.values += [getattr(step, name) for name in self.change.fence]
+        self.values += [encode(column, new[column]) for column in self.change.columns]
 
     def column(self, name: str) -> list[Any]:
         """Return the values of one name."""
         names = self.change.names
         return self.values[names.index(name) :: len(names)]
 
-    def encode(self) -> str:
+    def to_json(self) -> str:
         """Return the values as JSON, the rows in the order of their numbers: then workers lock them in one order."""
         names, width = self.change.names, len(self.change.names)
         starts = range(0, len(self.values), width)
@@ -147,7 +143,7 @@ def execute(transaction: Transaction, batches: Sequence[Batch]) -> set[int]:
         return set()
     if transaction.dialect.takes_json:
         statement = _join(tuple(batch.change for batch in batches))
-        values = {f"values_{place}": batch.encode() for place, batch in enumerate(batches)}
+        values = {f"values_{place}": batch.to_json() for place, batch in enumerate(batches)}
         return {number for (number,) in transaction.fetch(statement, **values)}
     changed: set[int] = set()
     spent: defaultdict[int, Decimal] = defaultdict(Decimal)
@@ -239,7 +235,7 @@ def _make_change(
     names = ("number", *fence, *(f"new_{name}" for name in columns))
     return Change(
         fence=fence,
-        encoders=tuple((name, ENCODERS.get(name)) for name in columns),
+        columns=columns,
         names=names,
         for_values=_for_values(head, where, names, deletes=not columns),
         for_json=_for_json(head, where, names, deletes=not columns, spends=spends),

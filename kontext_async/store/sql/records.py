@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLUMNS",
-    "ENCODERS",
     "SECOND_TASK_COLUMNS",
     "clean",
     "clean_new",
