@@ -143,21 +143,11 @@ class KontextRequest(Serializable):
         Raises:
             InvalidRequest: A field does not exist, or its value is not allowed.
         """
-        if isinstance(request, str):
-            if not fields:
-                return _make_of_prompt(request) if cls is KontextRequest and type(request) is str else cls(request)
-            given: dict[str, Any] = {"prompt": request}
-        elif isinstance(request, Mapping):
-            given = _read_mapping(request)
-            if "input_images" in given:
-                refuse_paths(given)
-        elif isinstance(request, cls):
-            if not fields:
-                return request
-            given = {name: getattr(request, name) for name in FIELDS}
-        else:
-            raise InvalidRequest("request", request, "it must be a prompt, a mapping of fields, or a KontextRequest")
-        given |= fields
+        if isinstance(request, cls) and not fields:
+            return request
+        if cls is KontextRequest and (usual := _find_usual(request, fields)):
+            return _replace_prompt(*usual)
+        given = _read_fields(request, cls) | fields
         for name in given:
             if name not in FIELDS:
                 shown = str(name) if type(name) in {str, int} else safe_repr(name)
@@ -181,18 +171,42 @@ FIELDS = attrs.fields_dict(KontextRequest)
 
 _TEMPLATE = KontextRequest("a request")
 _SETTERS = {name: getattr(KontextRequest, name).__set__ for name in FIELDS}  # past the check that it is frozen
-_DEFAULTS = tuple((_SETTERS[name], getattr(_TEMPLATE, name)) for name in FIELDS if name != "prompt")
+_COPIED = tuple((name, set_value) for name, set_value in _SETTERS.items() if name != "prompt")
 _set_prompt = _SETTERS["prompt"]
 
 
-def _make_of_prompt(prompt: str) -> KontextRequest:
-    """Return a request of nothing but a prompt, the usual one: its other fields are those of one that was checked."""
+def _find_usual(request: object, fields: Mapping[str, Any]) -> tuple[KontextRequest, str] | None:
+    """Return a checked request and another prompt for it, if that is what is asked for."""
+    if not fields:
+        return (_TEMPLATE, request) if type(request) is str else None
+    prompt = fields.get("prompt")
+    if len(fields) == 1 and type(prompt) is str and type(request) is KontextRequest:
+        return request, prompt
+    return None
+
+
+def _replace_prompt(template: KontextRequest, prompt: str) -> KontextRequest:
+    """Return a request that differs in its prompt only, as most do: its other fields were checked before."""
     check_prompt(None, FIELDS["prompt"], prompt)
     request = KontextRequest.__new__(KontextRequest)
     _set_prompt(request, prompt)
-    for set_value, value in _DEFAULTS:
-        set_value(request, value)
+    for name, set_value in _COPIED:
+        set_value(request, getattr(template, name))
     return request
+
+
+def _read_fields(request: object, request_class: type[KontextRequest]) -> dict[str, Any]:
+    """Return the fields of a prompt, a mapping or a request."""
+    if isinstance(request, str):
+        return {"prompt": request}
+    if isinstance(request, Mapping):
+        given = _read_mapping(request)
+        if "input_images" in given:
+            refuse_paths(given)
+        return given
+    if isinstance(request, request_class):
+        return {name: getattr(request, name) for name in FIELDS}
+    raise InvalidRequest("request", request, "it must be a prompt, a mapping of fields, or a KontextRequest")
 
 
 def _read_mapping(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,9 @@ VISIBLE_LETTER = rf"[^\x00-\x7f\u200c\u200d{INVISIBLE}]"
 UNPRINTABLE = re.compile(rf"\r\n|[{INVISIBLE}]|(?<!{VISIBLE_LETTER})[\u200c\u200d]|[\u200c\u200d](?!{VISIBLE_LETTER})")
 """An invisible character, and a joiner that joins nothing: one inside an emoji or in a script that needs it stays."""
 
+GAP = re.compile(rf"[\u200c\u200d{INVISIBLE}]*")
+"""Invisible characters, which an echo may have between two characters of a secret."""
+
 
 def clean_text(text: str, secret: str | None = None, *, is_cut: bool = False) -> str:
     r"""Return foreign text on one line, without the secret and with invisible characters as escapes such as ``\x1b``.
@@ -102,7 +105,8 @@ class _Forms:
         while match:
             end = match.end()
             for character in self.rest:
-                following = character.match(text, end)
+                gap = GAP.match(text, end)
+                following = character.match(text, gap.end() if gap else end)
                 if following is None:
                     break
                 end = following.end()
@@ -114,15 +118,16 @@ class _Forms:
 @lru_cache(maxsize=16)
 def _make_forms(secret: str) -> _Forms:
     characters = [_encode_forms(character) for character in secret]
-    gap = rf"[\u200c\u200d{INVISIBLE}]*"
-    head = gap.join(characters[:HEAD_LENGTH])
+    head = GAP.pattern.join(characters[:HEAD_LENGTH])
     if len(secret) < HEAD_LENGTH:  # it may be part of a word that means something else
         return _Forms(re.compile(rf"(?<![A-Za-z0-9]){head}(?![A-Za-z0-9])"), (), None)
-    pieces = (gap.join(characters[:length]) for length in range(HEAD_LENGTH - 1, TAIL_LENGTH - 1, -1))
+    further = ""  # characters that may follow the shortest piece
+    for character in reversed(characters[TAIL_LENGTH : HEAD_LENGTH - 1]):
+        further = rf"(?:{GAP.pattern}{character}{further})?"
     return _Forms(
         re.compile(head),
-        tuple(re.compile(gap + character, re.IGNORECASE) for character in characters[HEAD_LENGTH:]),
-        re.compile(rf"(?:{'|'.join(pieces)})\s*\Z"),
+        tuple(re.compile(character, re.IGNORECASE) for character in characters[HEAD_LENGTH:]),
+        re.compile(rf"{GAP.pattern.join(characters[:TAIL_LENGTH])}{further}\s*\Z"),
     )
 
 

@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -130,7 +130,15 @@ class RequestReader(Iterator[KontextRequest]):
     def _request(self, row: PromptRow | InvalidRow) -> KontextRequest:
         if isinstance(row, InvalidRow):
             raise InvalidRequest(row.name, row.value, row.rule)
-        return KontextRequest.of({}, **{**self._defaults, **self._fields(row)})
+        given = self._fields(row)
+        if given.keys() == {"prompt"}:
+            return KontextRequest.of(self._template, **given)
+        return KontextRequest.of({}, **{**self._defaults, **given})
+
+    @cached_property
+    def _template(self) -> KontextRequest:
+        """The request with the defaults: most lines have nothing but another prompt."""
+        return KontextRequest.of("a prompt", **self._defaults)
 
     def _fields(self, row: PromptRow) -> dict[str, Any]:
         """Return the fields of a row as the arguments of a request."""

@@ -93,9 +93,16 @@ class ResultLines:
                 raise ValueError("the lines are those of all workers, as `Results.regenerate` writes them")
             if any(self._requests.count(map(_identity_of, chunk))):
                 raise ValueError("a request has two lines")
-            self._latest.update(known["completion"] for known in chunk)
-            self.last = max(self._latest, default=0)
-            self._latest = {number for number in self._latest if number > self.checked_from}
+            numbers = [known["completion"] for known in chunk]
+            self.last = max(self.last, *numbers)
+            self._latest.update(numbers)
+            if len(self._latest) > 2 * CHECKED:
+                self._forget_old()
+        self._forget_old()
+
+    def _forget_old(self) -> None:
+        least = self.checked_from
+        self._latest = {number for number in self._latest if number > least}
 
 
 def _remove_incomplete_line(file: IO[bytes]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import lru_cache
 
 __all__ = ["is_money", "read_money"]
 
@@ -21,6 +22,7 @@ def is_money(amount: Decimal) -> bool:
     )
 
 
+@lru_cache(maxsize=256)  # a gateway has few prices
 def read_money(text: object) -> Decimal:
     """Read an amount of USD from a database.
 

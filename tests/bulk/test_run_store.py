@@ -8,6 +8,7 @@ from collections import Counter
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -58,8 +59,23 @@ def test_equal_values_are_counted_without_a_trace_on_the_disk(tmp_path: Path, mo
     counter = DuplicateCounter()
     assert counter.count([b"a", b"b", b"a"]) == [0, 0, 1]
     assert counter.count([b"a"]) == [2]
+    assert counter.count([]) == []
     counter.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_many_values_are_counted_together_as_they_are_one_by_one() -> None:
+    random = Random(1)
+    values = [str(random.randrange(400)).encode() for _ in range(3000)]
+    earlier: Counter[bytes] = Counter()
+    expected = []
+    for value in values:
+        expected.append(earlier[value])
+        earlier[value] += 1
+    counter = DuplicateCounter()
+    found = counter.count(values[:1]) + counter.count(iter(values[1:2000])) + counter.count(values[2000:])
+    counter.close()
+    assert found == expected
 
 
 async def test_a_run_whose_store_was_deleted_is_refused_until_it_is_restored(

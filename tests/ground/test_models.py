@@ -328,6 +328,7 @@ def test_of_returns_a_request_unchanged_or_with_overriding_fields() -> None:
     assert KontextRequest.of(request) is request
     changed = KontextRequest.of(request, seed=None, aspect_ratio="1:1")
     assert changed == attrs.evolve(request, seed=None, aspect_ratio="1:1")
+    assert KontextRequest.of(request, prompt="a wolf") == attrs.evolve(request, prompt="a wolf")
 
 
 @pytest.mark.parametrize(
@@ -337,6 +338,9 @@ def test_of_returns_a_request_unchanged_or_with_overriding_fields() -> None:
         ({"prompt": "a", 3: 4}, {}, "3"),
         ("a", {"n": 2}, "n"),
         (KontextRequest("a"), {"n": 2}, "n"),
+        (KontextRequest("a"), {"prompt": " "}, "prompt"),
+        (KontextRequest("a"), {"prompt": 5}, "prompt"),
+        (KontextRequest("a"), {"prompt": "\ud800"}, "prompt"),
         ({"seed": 3}, {}, "prompt"),
         ({}, {}, "prompt"),
         (None, {}, "request"),
