@@ -96,13 +96,8 @@ class ResultLines:
             numbers = [known["completion"] for known in chunk]
             self.last = max(self.last, *numbers)
             self._latest.update(numbers)
-            if len(self._latest) > 2 * CHECKED:
-                self._forget_old()
-        self._forget_old()
-
-    def _forget_old(self) -> None:
-        least = self.checked_from
-        self._latest = {number for number in self._latest if number > least}
+            least = self.checked_from
+            self._latest = {number for number in self._latest if number > least}
 
 
 def _remove_incomplete_line(file: IO[bytes]) -> None:
