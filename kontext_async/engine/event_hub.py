@@ -84,7 +84,7 @@ class _Subscription:
     def covers(self, kind: type[Event]) -> bool:
         return not self.kinds or issubclass(kind, self.kinds)
 
-    def wants(self, kind: type[Event]) -> bool:
+    def wants(self, kind: type[Any]) -> bool:
         return self.listens is None or self.listens(kind)
 
 
@@ -148,10 +148,11 @@ class EventHub:
         self, kind: type[EventT], task_id: str | None, make: Callable[P, EventT], *args: P.args, **kwargs: P.kwargs
     ) -> None:
         """Deliver an event that is costly to make, as `make` makes it. Only count it if no subscriber wants it."""
-        if self._is_wanted(kind, task_id):
-            self.emit(make(*args, **kwargs))
-        else:
-            self.counts.add(kind)
+        for subscription in self._find(kind, task_id):
+            if subscription.wants(kind):
+                self.emit(make(*args, **kwargs))
+                return
+        self.counts.add(kind)
 
     def emit_completed(
         self, generation: Generation, make: Callable[P, Completed], *args: P.args, **kwargs: P.kwargs
@@ -161,13 +162,6 @@ class EventHub:
             self.emit(make(*args, **kwargs))
         else:
             self.counts.record_completed(generation, is_billed=generation.request is not None)
-
-    def _is_wanted(self, kind: type[Any], task_id: str | None) -> bool:
-        """Return True if a subscriber wants events of this kind about this task."""
-        for subscription in self._find(kind, task_id):  # noqa: SIM110 # a generator takes longer, at each poll
-            if subscription.wants(kind):
-                return True
-        return False
 
     def _is_completion_wanted(self, generation: Generation) -> bool:
         """Return True if a subscriber wants the event of a completed task. Each that heeds completions takes note."""

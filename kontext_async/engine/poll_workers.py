@@ -7,6 +7,7 @@ the workers idle, and one timer wakes the loop for whatever is due first.
 from __future__ import annotations
 
 import asyncio
+import math
 from logging import DEBUG
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,9 @@ __all__ = ["PollWorkers", "Polled"]
 
 MAX_FOLLOWED = 5
 """The most requests that one poll sends after its first: for a result, and for redirects."""
+
+REQUESTS = range(1 + MAX_FOLLOWED)
+"""The requests of one poll."""
 
 
 @define  # a frozen class would take four times as long to create
@@ -71,6 +75,7 @@ class PollWorkers:
         context: Context,
     ) -> None:
         self._queue = queue
+        self._gateway = transport.gateway
         self._transport = transport
         self._handle = handle
         self._clock = context.clock
@@ -80,7 +85,7 @@ class PollWorkers:
         self._count = 0
         self._idle: list[asyncio.Future[TaskRecord]] = []
         self._timer: Timer | None = None
-        self._wakes_at = float("inf")
+        self._wakes_at = math.inf
 
     def ensure(self, tasks: int, now: float, due: float) -> None:
         """Take note of a new task in the queue, which now holds `tasks`; start a worker if that may help.
@@ -100,7 +105,7 @@ class PollWorkers:
         """Cancel the timer."""
         if self._timer:
             self._timer.cancel()
-        self._timer, self._wakes_at = None, float("inf")
+        self._timer, self._wakes_at = None, math.inf
 
     async def _work(self) -> None:
         """Poll one due task after another: the body of a worker."""
@@ -113,7 +118,7 @@ class PollWorkers:
             task = following or await self._next_assignment()
             try:
                 step = self._begin(task)
-                for _ in range(1 + MAX_FOLLOWED):
+                for _ in REQUESTS:
                     if isinstance(step, Polled):
                         break
                     began = self._clock.time() if LOGGER.isEnabledFor(DEBUG) else None
@@ -132,7 +137,7 @@ class PollWorkers:
     def _begin(self, task: TaskRecord) -> GatewayRequest | Polled:
         """Return the status request of a task; or the poll, if none may be sent."""
         try:
-            return self._transport.gateway.status(task)
+            return self._gateway.status(task)
         except KontextError as error:
             return Polled(None, None, self._with_task(error, task))
 
@@ -147,7 +152,7 @@ class PollWorkers:
         else:
             response = received
             try:
-                read = self._transport.gateway.read_poll(task, request, response)
+                read = self._gateway.read_poll(task, request, response)
             except KontextError as error:
                 read = self._with_task(self._transport.redact(error.with_traceback(None)), task)
         if began is not None:
@@ -161,7 +166,7 @@ class PollWorkers:
         return Polled(request, None, self._with_task(GatewayUnavailable(text), task))
 
     def _with_task(self, error: KontextError, task: TaskRecord) -> KontextError:
-        return error.with_task(task.task_id, reference_text(task, self._transport.gateway))
+        return error.with_task(task.task_id, reference_text(task, self._gateway))
 
     async def _next_assignment(self) -> TaskRecord:
         """Idle until a task is assigned."""
@@ -191,7 +196,7 @@ class PollWorkers:
                 assignment.set_result(task)
 
     def _on_timer(self) -> None:
-        self._timer, self._wakes_at = None, float("inf")
+        self._timer, self._wakes_at = None, math.inf
         try:
             self._dispatch_and_arm(self._clock.time())
         except Exception as error:  # noqa: BLE001 # the session ends with it

@@ -23,7 +23,7 @@ from kontext_async.decisions.urls import RedirectRefused, UnusableURL, follow_re
 from kontext_async.engine import pools
 from kontext_async.engine.address_guard import AddressGuard, ForbiddenAddress
 from kontext_async.engine.lenient_protocol import LenientConnector, refused_bytes
-from kontext_async.engine.pools import PARSER_LIMITS, REPEATABLE_KEEP_ALIVE, make_pool
+from kontext_async.engine.pools import PARSER_LIMITS, REPEATABLE_KEEP_ALIVE, keep_read_buffers, make_pool
 from kontext_async.engine.transport_errors import LIBRARY_ERRORS, TransportError, chain, translate
 from kontext_async.engine.whole_body import WholeBody
 from kontext_async.errors import ConfigurationError, KontextError, SessionClosed
@@ -154,6 +154,7 @@ class Transport:
         Raises:
             ConfigurationError: The user's `aiohttp.ClientSession`, or the proxy, cannot be used.
         """
+        keep_read_buffers()
         if self._given is None:
             self._open_pools()
         elif self._given.closed:
@@ -301,14 +302,13 @@ class Transport:
             response.release()
 
     def _read_now(self, response: aiohttp.ClientResponse) -> Response | None:
-        """Read a response whose body has come together with its head, as nearly all do; None if it has not."""
-        content = response.content
-        if not content.is_eof():
+        """Read a response whose body has come together with its head, as nearly all do; None if it has not.
+
+        aiohttp itself closes such a response, and gives its connection back.
+        """
+        if not response.closed:
             return None
-        try:
-            return self._make_response(response, content.read_nowait())
-        finally:
-            response.release()
+        return self._make_response(response, response.content.read_nowait())
 
     @asynccontextmanager
     async def download(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[Download]:

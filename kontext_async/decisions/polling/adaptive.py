@@ -105,7 +105,7 @@ class KindModel:
 
     def refresh(self) -> None:
         """Compute the schedule again if enough is new."""
-        drifted = self._surplus**2 > DRIFT_SIGMAS**2 * (1 + self._variance)
+        drifted = abs(self._surplus) > DRIFT_SIGMAS * math.sqrt(1 + self._variance)
         if drifted:
             self.survival.discount_past(RETAINED)
         if drifted or self.survival.ends_observed >= self._refresh_at:

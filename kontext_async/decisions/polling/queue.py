@@ -10,6 +10,7 @@ if one is due.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -73,7 +74,7 @@ class PollQueue(Generic[EntryT]):
             (self._chosen, Place.DUE),
             (self._due, Place.DUE),
         )
-        self._paused_until = float("-inf")
+        self._paused_until = -math.inf
         self.in_flight = 0
 
     def add(self, task: EntryT, now: float, random: float) -> None:
@@ -137,7 +138,7 @@ class PollQueue(Generic[EntryT]):
     def wake_at(self) -> float:
         """Return the time of the next poll; infinite when only a response or a new task can lead to one."""
         if self.in_flight >= self._max_in_flight:
-            return float("inf")
+            return math.inf
         return max(self._first_due(), self._cap.ready_at(), self._paused_until)
 
     def on_grid(self, when: float) -> float:

@@ -28,7 +28,7 @@ class RateCap:
     _at_once: int = field(init=False)
     _seconds: float = field(init=False)
     _recent: deque[float] = field(factory=deque, init=False)
-    _spaced: float = field(default=float("-inf"), init=False)
+    _spaced: float = field(default=-math.inf, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._count = math.ceil(self.rate)
@@ -39,7 +39,7 @@ class RateCap:
         """Return the time from which one more poll is allowed."""
         recent = len(self._recent)
         if recent < self._at_once:
-            return float("-inf")
+            return -math.inf
         ready = min(self._spaced - TOLERANCE, self._recent[-self._at_once] + self._seconds)
         return ready if recent < self._count else max(ready, self._recent[-self._count] + self._seconds)
 

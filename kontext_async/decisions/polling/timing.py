@@ -65,9 +65,11 @@ class IntervalTiming:
     polling: Polling
     urgency: float = field(default=1.0, init=False)
     _interval: float = field(init=False)
+    _least: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._interval = min(self.polling.max_interval, max(self.polling.min_interval, self.polling.interval))
+        self._least = max(self.polling.min_interval, EARLY * self._interval)
 
     def first_poll(self, task: PollEntry, now: float, random: float) -> float:
         """See `Timing.first_poll`."""
@@ -76,8 +78,8 @@ class IntervalTiming:
     def next_poll(self, task: PollEntry, progress: float | None, now: float, random: float) -> float:  # noqa: ARG002 # Timing's
         """See `Timing.next_poll`."""
         task.unfinished_at = max(task.unfinished_at, task.due)
-        early = EARLY * max(self._interval, now - task.since)
-        return now + self._add_jitter(min(self._interval, max(self.polling.min_interval, early)), random)
+        early = max(self._least, EARLY * (now - task.since))
+        return now + self._add_jitter(min(self._interval, early), random)
 
     def replan(self, task: PollEntry, now: float, random: float) -> float:  # noqa: ARG002 # Timing's
         """See `Timing.replan`: the schedule is fixed."""
