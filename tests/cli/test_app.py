@@ -39,11 +39,24 @@ assert commands == {{"kontext_async.cli.commands.{name}"}}, commands
 print(sorted({{"sqlalchemy", "jinja2", "PIL", "rich.progress"}} & set(sys.modules)), file=sys.stderr)
 """
 
+ENDING = """
+import atexit, gc, sys
+from kontext_async.cli import main
+atexit.register(lambda: print(len(gc.get_objects()), gc.get_freeze_count() > 0, file=sys.stderr))
+assert main(["--version"]) == 0
+"""
+
 
 def test_help_imports_no_command_and_nothing_slow() -> None:
     ran = run_python("-c", HELP_IMPORTS)
     assert (ran.returncode, ran.stderr) == (0, "[]\n")
     assert all(name in ran.stdout for name in cli_app.COMMANDS)
+
+
+def test_nothing_is_left_to_collect_when_a_command_ends() -> None:
+    ran = run_python("-c", ENDING)
+    objects, is_frozen = ran.stderr.split()
+    assert (int(objects) < 1000, is_frozen) == (True, "True")
 
 
 @pytest.mark.parametrize(
