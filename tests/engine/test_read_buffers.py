@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import platform
-import subprocess
-import sys
 
 import pytest
+from cli_support import run_python
 
 from kontext_async.engine.pools import READ_BUFFER
 
@@ -38,5 +37,6 @@ asyncio.run(main())
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gets large blocks from the kernel each time")
 def test_a_read_in_an_open_session_takes_no_page_fault() -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=True)  # noqa: S603 # our own program
-    assert int(done.stdout) < READS / 4
+    ran = run_python("-c", PROGRAM)
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) < READS / 4
