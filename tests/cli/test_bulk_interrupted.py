@@ -60,7 +60,8 @@ def test_second_signal_ends_the_run_at_once(serve: Serve, prompts: WritePrompts)
         time.sleep(0.02)
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    assert process.stderr
+    assert any("Press Ctrl-C again" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=15)
     assert process.returncode == 130

@@ -6,11 +6,10 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from typing import TYPE_CHECKING
 
 import pytest
-from cli_support import CLI
+from cli_support import CLI, has_printed
 
 from kontext_async.cli.commands.emulator import FAULT_KINDS, BehaviorOptions
 from kontext_async.emulator import Emulator, FaultKind
@@ -70,8 +69,7 @@ def test_port_in_use_is_reported(command: RunCommand) -> None:
 
 @pytest.mark.parametrize("name", ["vtrix", "bfl", "fireworks"])
 def test_the_emulator_prints_the_address_of_a_gateway(name: str, command: RunCommand, signal_when: SignalWhen) -> None:
-    end = time.monotonic() + 0.7
-    signal_when(signal.SIGTERM, lambda: time.monotonic() > end)
+    signal_when(signal.SIGTERM, lambda: has_printed("http://"))
     ran = command("emulator", "--gateway", name)
     assert f"KONTEXT_BASE_URL={ran.lines[0]} " in ran.err
     assert (f"KONTEXT_GATEWAY={name} " in ran.err) is (name != "vtrix")
@@ -79,8 +77,7 @@ def test_the_emulator_prints_the_address_of_a_gateway(name: str, command: RunCom
 
 
 def test_quiet_emulator_prints_only_its_address(command: RunCommand, signal_when: SignalWhen) -> None:
-    end = time.monotonic() + 0.7
-    signal_when(signal.SIGTERM, lambda: time.monotonic() > end)
+    signal_when(signal.SIGTERM, lambda: has_printed("http://"))
     ran = command("emulator", "-q")
     assert (ran.code, ran.err) == (0, "")
     assert ran.lines[0].startswith("http://127.0.0.1:")

@@ -5,15 +5,14 @@ from __future__ import annotations
 import signal
 import stat
 import sys
-import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cli_support import image_names
 
 from kontext_async import Timeouts
 from kontext_async.cli import options
-from kontext_async.emulator import Fault, FaultKind
+from kontext_async.emulator import Emulator, Fault, FaultKind
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -201,9 +200,17 @@ def test_termination_reports_which_create_requests_are_uncertain(
     assert "error: the gateway may have accepted and billed a request that was in flight (fingerprint" in ran.err
 
 
-def test_unfinished_tasks_of_a_private_emulator_cannot_be_fetched(command: RunCommand, signal_when: SignalWhen) -> None:
-    began = time.monotonic()
-    signal_when(signal.SIGTERM, lambda: time.monotonic() > began + 0.5)
+def test_unfinished_tasks_of_a_private_emulator_cannot_be_fetched(
+    command: RunCommand, signal_when: SignalWhen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulators: list[Emulator] = []
+
+    def make_emulator(**options: Any) -> Emulator:
+        emulators.append(Emulator(service_time=60, **options))
+        return emulators[-1]
+
+    monkeypatch.setattr("kontext_async.emulator.Emulator", make_emulator)
+    signal_when(signal.SIGTERM, lambda: emulators and emulators[0].ledger.accepted)
     ran = command("generate", "a fox", "--emulator")
     assert ran.code == 143
     assert "Not saved, and gone with the private emulator: " in ran.err

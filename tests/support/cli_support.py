@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from attrs import frozen
 from image_support import is_image_file
@@ -18,6 +18,7 @@ from kontext_async.events import Abandoned
 from kontext_async.images import detect_format
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
@@ -97,6 +98,11 @@ class WritePrompts(Protocol):
     """Writes a prompt file of so many lines, and returns its name."""
 
     def __call__(self, count: int) -> str: ...
+
+
+def has_printed(text: str) -> bool:
+    """Return True if a command has printed a text on the stdout of this process, which pytest captures."""
+    return text in cast("io.StringIO", sys.stdout).getvalue()
 
 
 def image_names(folder: Path) -> list[str]:
