@@ -17,7 +17,7 @@ from kontext_async.store.base import Store
 from kontext_async.store.limits import IN_FLIGHT, Commitment, admits
 from kontext_async.store.outcomes import decide, outlives_row
 from kontext_async.store.rows import Row, Run, RunSummary, StepResult
-from kontext_async.store.states import first_values, is_moved, judge
+from kontext_async.store.states import first_values, is_left, is_moved, judge
 from kontext_async.store.steps import Intended, State, Verdict
 
 if TYPE_CHECKING:
@@ -262,7 +262,10 @@ class MemoryStore(Store):
         row = database.rows[number]
         if execution is not None and is_moved(row, position=new.position, execution=execution):
             row = database.rows[number] = evolve(row, position=new.position, execution=execution)
-        return evolve(row, owner_alive=database.is_alive(row.owner))
+        row = evolve(row, owner_alive=database.is_alive(row.owner))
+        if execution is not None and worker is not None and is_left(row):
+            row = database.rows[number] = evolve(row, owner=worker, owner_alive=True)
+        return row
 
     def _apply(self, worker: int, row_step: RowStep) -> StepResult:
         database, step = self.database, row_step.step

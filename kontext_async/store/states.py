@@ -57,6 +57,8 @@ __all__ = [
     "TRANSITIONS",
     "advance",
     "first_values",
+    "is_left",
+    "is_moved",
     "judge",
     "reserved_after",
     "sources_of",
@@ -163,6 +165,15 @@ def first_values(new: NewRow, *, run: int, worker: int | None = None, execution:
         "execution": execution,
         **changes,
     }
+
+
+def is_left(row: Row) -> bool:
+    """Return True if no worker that is alive is the preferred owner of a planned row.
+
+    The first worker whose execution reads it becomes that, so that the workers of a run do not all try to take the
+    rows that a dead one has left.
+    """
+    return row.state is State.PLANNED and not row.owner_alive
 
 
 def is_moved(row: Row, *, position: int | None, execution: int) -> bool:

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
+async def owners_seen(worker: Worker, *rows: Row) -> dict[str, int | None]:
+    """Let an execution of a worker read rows, and return the owners that it sees by the keys."""
+    read = await worker.store.plan(1, [new_row(row.key) for row in rows], worker=worker.number, execution=2)
+    assert all(row.owner_alive for row in read if row.owner == worker.number)
+    return {row.key: row.owner for row in read}
+
+
 class TestNumbers:
     """Workers, accounts, runs and folders: each name has one number, in all stores over one database."""
 
@@ -171,6 +178,32 @@ class TestPlanning:
         assert (row.position, row.execution) == (4, 2)
         [row] = await store.plan(1, [new_row(position=7)], execution=3)
         assert (row.position, row.execution) == (7, 3)
+
+    async def test_the_first_execution_that_reads_what_a_dead_worker_left_is_preferred(self, stores: Stores) -> None:
+        dead, first, second = [await stores.start_worker() for _ in range(3)]
+        keys = ("planned", "withdrawn", "accepted")
+        planned, withdrawn, accepted = await dead.store.plan(1, [new_row(key) for key in keys], worker=dead.number)
+        await dead.must_take(withdrawn, (Intended, 1), (Withdrawn, 1))
+        await accept(dead, accepted)
+        assert await owners_seen(first, planned) == {"planned": dead.number}, "it is alive"
+        await dead.die()
+        [row] = await first.store.plan(1, [new_row("planned")], worker=first.number)
+        assert row.owner == dead.number, "no execution reads it"
+        assert await owners_seen(first, planned, withdrawn, accepted) == {
+            "planned": first.number,
+            "withdrawn": first.number,
+            "accepted": dead.number,
+        }
+        assert await owners_seen(second, planned, withdrawn) == {"planned": first.number, "withdrawn": first.number}
+
+    async def test_workers_that_read_what_a_dead_one_left_divide_it(self, stores: Stores) -> None:
+        dead, *living = [await stores.start_worker() for _ in range(4)]
+        rows = await dead.store.plan(1, [new_row(f"key-{number}") for number in range(60)], worker=dead.number)
+        await dead.die()
+        seen = await asyncio.gather(*(owners_seen(each, *rows) for each in living))
+        stored = {row.key: row.owner for row in (await living[0].store.fetch([row.id for row in rows])).values()}
+        assert seen == [stored] * 3
+        assert set(stored.values()) <= {each.number for each in living}
 
     async def test_a_thousand_rows_at_once(self, worker: Worker) -> None:
         rows = await worker.store.plan(1, [new_row(f"key-{number}") for number in range(1000)])

@@ -12,7 +12,7 @@ from kontext_async.store.rows import Row
 from kontext_async.store.sql.reading import fetch_rows_by_key
 from kontext_async.store.sql.records import clean_new, new_record
 from kontext_async.store.sql.transaction import VALUES_OF_RECORDS
-from kontext_async.store.states import first_values, is_moved
+from kontext_async.store.states import first_values, is_left, is_moved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -55,6 +55,10 @@ MOVE_VALUES = f"WITH v({', '.join(PLACES)}) AS ({VALUES_OF_RECORDS}) {MOVE} FROM
 MOVE_MANY = (
     f"{MOVE} FROM json_to_recordset(:values::json) AS v(number bigint, position bigint, execution integer) {MOVED}"
 )
+PREFER = (
+    "UPDATE kontext_requests AS r SET owner = :worker WHERE {rows} AND r.state = 'planned' AND NOT {alive} "
+    "RETURNING id, key"
+)
 LOCK_PLANNING = "SELECT pg_advisory_xact_lock(:kind, :run)"
 PLANNING = 0x6B6F6E74
 """The first key of the lock with which workers insert rows of a run one after the other: two of them that insert the
@@ -93,7 +97,10 @@ def _plan_execution(
     if places:
         _move(transaction, [{"number": rows[key].id, **place} for key, place in places.items()])
         rows |= {key: rows[key].with_changes(place) for key, place in places.items()}
-    return rows | fetch_rows_by_key(transaction, run, new.keys() - rows.keys())  # others inserted them meanwhile
+    left = [key for key, row in rows.items() if is_left(row)]
+    if left and worker is not None:
+        rows |= _prefer(transaction, [rows.pop(key) for key in left], worker)
+    return rows | fetch_rows_by_key(transaction, run, new.keys() - rows.keys())  # others wrote them meanwhile
 
 
 def _first_values(new: Iterable[NewRow], run: int, worker: int | None, execution: int = 0) -> dict[str, dict[str, Any]]:
@@ -115,6 +122,15 @@ def _insert(transaction: Transaction, created: Mapping[str, dict[str, Any]]) -> 
         objects = [record | {"digest": record["digest"].hex(), "place": place} for place, record in enumerate(records)]
         numbers = transaction.fetch_pairs(INSERT_MANY, values=orjson.dumps(objects).decode())
     return {key: Row(id=number, **created[key]) for key, number in numbers.items()}
+
+
+def _prefer(transaction: Transaction, left: Iterable[Row], worker: int) -> dict[str, Row]:
+    """Make a worker the preferred owner of rows; return them by key, without those that another worker has now."""
+    dialect, rows = transaction.dialect, {row.id: row for row in left}
+    statement = PREFER.format(rows=dialect.is_in("r.id", "rows", "bigint"), alive=dialect.alive)
+    preferred = transaction.fetch(statement, rows=dialect.pack(list(rows)), worker=worker)
+    changes = {"owner": worker, "owner_alive": True}
+    return {key: rows[number].with_changes(changes) for number, key in preferred}
 
 
 def _move(transaction: Transaction, moved: Sequence[dict[str, Any]]) -> None:

@@ -140,7 +140,11 @@ async def test_no_statement_of_a_worker_reads_a_whole_table(store: SqlStore, mon
     run = await open_run(store, "in progress")
     plans = Plans(monkeypatch)
     rows = await store.plan(run.id, [new_row(f"new-{number}") for number in range(30)], worker=worker, execution=2)
-    await store.plan(run.id, [new_row(f"new-{number}", position=number) for number in range(30)], execution=3)
+    moved = [new_row(f"new-{number}", position=number) for number in range(30)]
+    await store.plan(run.id, moved, execution=3)
+    await store.remove_worker(worker)
+    worker = await store.add_worker(os.urandom(16), LEASE)
+    await store.plan(run.id, moved, worker=worker, execution=3)
     await store.fetch([row.id for row in rows])
     await store.find(run.id, [row.key for row in rows])
     for kind in STEPS:
