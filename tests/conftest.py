@@ -31,7 +31,7 @@ settings.load_profile("suite")
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return the workers for ``-n auto``: more than there are CPUs, because most tests wait for a server or a clock."""
-    return (os.cpu_count() or 1) + 1
+    return (os.cpu_count() or 1) + 2
 
 
 @pytest.hookimpl(wrapper=True)
