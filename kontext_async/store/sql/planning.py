@@ -97,10 +97,10 @@ def _plan_execution(
     if places:
         _move(transaction, [{"number": rows[key].id, **place} for key, place in places.items()])
         rows |= {key: rows[key].with_changes(place) for key, place in places.items()}
-    left = [key for key, row in rows.items() if is_left(row)]
-    if left and worker is not None:
-        rows |= _prefer(transaction, [rows.pop(key) for key in left], worker)
-    return rows | fetch_rows_by_key(transaction, run, new.keys() - rows.keys())  # others wrote them meanwhile
+    left = {row.id: row for row in rows.values() if worker is not None and is_left(row)}
+    rows |= (preferred := _prefer(transaction, left, worker))
+    others = (new.keys() - rows.keys()) | ({row.key for row in left.values()} - preferred.keys())
+    return rows | fetch_rows_by_key(transaction, run, others)  # other workers wrote them meanwhile
 
 
 def _first_values(new: Iterable[NewRow], run: int, worker: int | None, execution: int = 0) -> dict[str, dict[str, Any]]:
@@ -124,13 +124,15 @@ def _insert(transaction: Transaction, created: Mapping[str, dict[str, Any]]) -> 
     return {key: Row(id=number, **created[key]) for key, number in numbers.items()}
 
 
-def _prefer(transaction: Transaction, left: Iterable[Row], worker: int) -> dict[str, Row]:
+def _prefer(transaction: Transaction, left: Mapping[int, Row], worker: int | None) -> dict[str, Row]:
     """Make a worker the preferred owner of rows; return them by key, without those that another worker has now."""
-    dialect, rows = transaction.dialect, {row.id: row for row in left}
+    if not left:
+        return {}
+    dialect = transaction.dialect
     statement = PREFER.format(rows=dialect.is_in("r.id", "rows", "bigint"), alive=dialect.alive)
-    preferred = transaction.fetch(statement, rows=dialect.pack(list(rows)), worker=worker)
+    preferred = transaction.fetch(statement, rows=dialect.pack(list(left)), worker=worker)
     changes = {"owner": worker, "owner_alive": True}
-    return {key: rows[number].with_changes(changes) for number, key in preferred}
+    return {key: left[number].with_changes(changes) for number, key in preferred}
 
 
 def _move(transaction: Transaction, moved: Sequence[dict[str, Any]]) -> None:
