@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kontext_async.store.rows import NewRow, Row, RowStep, StepResult
     from kontext_async.store.sql.transaction import Transaction
 
-__all__ = ["LEASE", "STEPS"]
+__all__ = ["LEASE", "STEPS", "Place"]
 
 LEASE = 3.0
 
@@ -55,7 +55,7 @@ class Place:
     after: bool = False
     turn: int = 1
 
-    def install(self) -> None:
+    def __call__(self) -> None:
         """Replace the method by one that stops the process."""
         original = getattr(self.owner, self.method)
         calls = iter(range(1, 1 << 30))
@@ -126,17 +126,17 @@ def stop_after_body() -> None:
 
 
 STEPS: dict[str, Callable[[], None]] = {
-    "before the intent": Place(RowJournal, "before_send").install,
+    "before the intent": Place(RowJournal, "before_send"),
     "in the transaction of the intent": stop_in_transaction,
-    "after the intent": Place(RowJournal, "before_send", after=True).install,
-    "before the check of the first byte": Place(RowJournal, "check_before_first_byte").install,
-    "before the first byte": Place(RowJournal, "check_before_first_byte", after=True).install,
-    "in the body": Place(Upload, "__anext__", turn=2).install,
+    "after the intent": Place(RowJournal, "before_send", after=True),
+    "before the check of the first byte": Place(RowJournal, "check_before_first_byte"),
+    "before the first byte": Place(RowJournal, "check_before_first_byte", after=True),
+    "in the body": Place(Upload, "__anext__", turn=2),
     "after the body": stop_after_body,
-    "after the response": Place(RowJournal, "accepted").install,
-    "after accepted": Place(RowJournal, "accepted", after=True).install,
-    "before completed": Place(StoredCalls, "_on_end").install,
-    "before received": Place(StoredCalls, "receive").install,
+    "after the response": Place(RowJournal, "accepted"),
+    "after accepted": Place(RowJournal, "accepted", after=True),
+    "before completed": Place(StoredCalls, "_heed_completed"),
+    "before received": Place(StoredCalls, "receive"),
 }
 """What stops the process, by the name of the step."""
 
