@@ -23,7 +23,7 @@ import psutil
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 __all__ = [
     "HOST",
@@ -34,6 +34,7 @@ __all__ = [
     "make_directory",
     "run_daemon",
     "run_program",
+    "wait_for_status",
 ]
 
 HOST = "127.0.0.1"
@@ -197,11 +198,16 @@ def suspend(processes: Sequence[psutil.Process]) -> None:
         with suppress(psutil.NoSuchProcess):
             process.suspend()
     for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            while process.status() not in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"{process} was not stopped within {STOP_SECONDS} s")
-                time.sleep(0.001)
+        wait_for_status(process, {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}, deadline)
+
+
+def wait_for_status(process: psutil.Process, statuses: Collection[str], deadline: float) -> None:
+    """Wait until a process has one of some statuses, or is gone; `deadline` is a time of `time.monotonic`."""
+    with suppress(psutil.NoSuchProcess):
+        while process.status() not in statuses:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{process} did not become {' or '.join(sorted(statuses))} in time")
+            time.sleep(0.001)
 
 
 def choose_port() -> int:

@@ -126,12 +126,12 @@ class Store(ABC):
         A new row is free; `worker` is recorded as the preferred owner, which keeps nobody from taking it. A new row
         with `NewRow.intended` is that worker's, as if it had taken this step of the planned row. For an execution, the
         position and the execution of known rows are updated where `kontext_async.store.states.is_moved` says so, and
-        `worker` becomes the preferred owner of those that another one left (`kontext_async.store.states.is_left`).
+        `worker` becomes the preferred owner of known rows that are ownerless (`kontext_async.store.states.is_ownerless`).
 
         Args:
             run: The number of the run.
             rows: The requests; their keys must differ.
-            worker: The preferred owner of new rows, and of those that were left; None for none.
+            worker: The preferred owner of new rows, and for an execution of ownerless rows; None for none.
             execution: The number of the execution that reads these requests; None outside bulk runs.
         """
 

@@ -17,7 +17,7 @@ from kontext_async.store.base import Store
 from kontext_async.store.limits import IN_FLIGHT, Commitment, admits
 from kontext_async.store.outcomes import decide, outlives_row
 from kontext_async.store.rows import Row, Run, RunSummary, StepResult
-from kontext_async.store.states import first_values, is_left, is_moved, judge
+from kontext_async.store.states import first_values, is_moved, is_ownerless, judge
 from kontext_async.store.steps import Intended, State, Verdict
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ class MemoryStore(Store):
         if execution is not None and is_moved(row, position=new.position, execution=execution):
             row = database.rows[number] = evolve(row, position=new.position, execution=execution)
         row = evolve(row, owner_alive=database.is_alive(row.owner))
-        if execution is not None and worker is not None and is_left(row):
+        if execution is not None and worker is not None and is_ownerless(row):
             row = database.rows[number] = evolve(row, owner=worker, owner_alive=True)
         return row
 

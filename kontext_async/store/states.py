@@ -57,8 +57,8 @@ __all__ = [
     "TRANSITIONS",
     "advance",
     "first_values",
-    "is_left",
     "is_moved",
+    "is_ownerless",
     "judge",
     "reserved_after",
     "sources_of",
@@ -167,11 +167,11 @@ def first_values(new: NewRow, *, run: int, worker: int | None = None, execution:
     }
 
 
-def is_left(row: Row) -> bool:
-    """Return True if no worker that is alive is the preferred owner of a planned row.
+def is_ownerless(row: Row) -> bool:
+    """Return True if a row is planned, and its preferred owner is dead or it has none.
 
-    The first worker whose execution reads it becomes that, so that the workers of a run do not all try to take the
-    rows that a dead one has left.
+    The first worker whose execution reads such a row becomes its preferred owner. Otherwise all workers of a run would
+    try to take the planned rows of a dead worker.
     """
     return row.state is State.PLANNED and not row.owner_alive
 

@@ -12,7 +12,7 @@ from kontext_async.store.rows import Row
 from kontext_async.store.sql.reading import fetch_rows_by_key
 from kontext_async.store.sql.records import clean_new, new_record
 from kontext_async.store.sql.transaction import VALUES_OF_RECORDS
-from kontext_async.store.states import first_values, is_left, is_moved
+from kontext_async.store.states import first_values, is_moved, is_ownerless
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -97,9 +97,9 @@ def _plan_execution(
     if places:
         _move(transaction, [{"number": rows[key].id, **place} for key, place in places.items()])
         rows |= {key: rows[key].with_changes(place) for key, place in places.items()}
-    left = {row.id: row for row in rows.values() if worker is not None and is_left(row)}
-    rows |= (preferred := _prefer(transaction, left, worker))
-    others = (new.keys() - rows.keys()) | ({row.key for row in left.values()} - preferred.keys())
+    ownerless = {row.id: row for row in rows.values() if worker is not None and is_ownerless(row)}
+    rows |= (preferred := _prefer(transaction, ownerless, worker))
+    others = (new.keys() - rows.keys()) | ({row.key for row in ownerless.values()} - preferred.keys())
     return rows | fetch_rows_by_key(transaction, run, others)  # other workers wrote them meanwhile
 
 
@@ -124,15 +124,15 @@ def _insert(transaction: Transaction, created: Mapping[str, dict[str, Any]]) -> 
     return {key: Row(id=number, **created[key]) for key, number in numbers.items()}
 
 
-def _prefer(transaction: Transaction, left: Mapping[int, Row], worker: int | None) -> dict[str, Row]:
-    """Make a worker the preferred owner of rows; return them by key, without those that another worker has now."""
-    if not left:
+def _prefer(transaction: Transaction, ownerless: Mapping[int, Row], worker: int | None) -> dict[str, Row]:
+    """Record a worker as the preferred owner of rows that are still ownerless, and return those rows by key."""
+    if not ownerless:
         return {}
     dialect = transaction.dialect
     statement = PREFER.format(rows=dialect.is_in("r.id", "rows", "bigint"), alive=dialect.alive)
-    preferred = transaction.fetch(statement, rows=dialect.pack(list(left)), worker=worker)
+    preferred = transaction.fetch(statement, rows=dialect.pack(list(ownerless)), worker=worker)
     changes = {"owner": worker, "owner_alive": True}
-    return {key: left[number].with_changes(changes) for number, key in preferred}
+    return {key: ownerless[number].with_changes(changes) for number, key in preferred}
 
 
 def _move(transaction: Transaction, moved: Sequence[dict[str, Any]]) -> None:

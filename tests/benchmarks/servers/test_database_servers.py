@@ -20,7 +20,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from benchmarks.servers.daemons import ProgramMissing, find_program, run_daemon
+from benchmarks.servers.daemons import ProgramMissing, find_program, run_daemon, wait_for_status
 from benchmarks.servers.postgres import create_postgres
 from benchmarks.servers.redis_server import start_redis
 from benchmarks.support.server_process import ROOT
@@ -145,11 +145,7 @@ def test_each_redis_database_is_empty(redis_url: str) -> None:
 
 def wait_until_ended(process: psutil.Process) -> None:
     """Wait for the end of a process that was killed. It may remain a zombie: its parent is another process."""
-    deadline = time.monotonic() + 10
-    with suppress(psutil.NoSuchProcess):
-        while process.status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < deadline, process
-            time.sleep(0.001)
+    wait_for_status(process, {psutil.STATUS_ZOMBIE}, time.monotonic() + 10)
 
 
 def test_a_server_that_is_stopped_while_it_is_paused_leaves_nothing() -> None:
