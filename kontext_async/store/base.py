@@ -126,7 +126,7 @@ class Store(ABC):
         A new row is free; `worker` is recorded as the preferred owner, which keeps nobody from taking it. A new row
         with `NewRow.intended` is that worker's, as if it had taken this step of the planned row. For an execution, the
         position and the execution of known rows are updated where `kontext_async.store.states.is_moved` says so, and
-        `worker` becomes the preferred owner of known rows that are ownerless (`kontext_async.store.states.is_ownerless`).
+        `worker` becomes the preferred owner of ownerless rows (`kontext_async.store.states.is_ownerless`).
 
         Args:
             run: The number of the run.
