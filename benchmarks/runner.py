@@ -47,10 +47,13 @@ SUITE = (
     "idle_close",
     "validation",
 )
-LONG = ("store_cpu", "store_size")
-"""Benchmarks that take many minutes: they run only where they are named."""
+NAMED = ("store_contention", "store_cpu", "store_size")
+"""Benchmarks that need PostgreSQL, or take many minutes: they run only where they are named."""
 PEERS = "peers"
-BENCHMARKS = {**{name: f"benchmarks.suite.{name}" for name in (*SUITE, *LONG)}, PEERS: f"benchmarks.comparison.{PEERS}"}
+BENCHMARKS = {
+    **{name: f"benchmarks.suite.{name}" for name in (*SUITE, *NAMED)},
+    PEERS: f"benchmarks.comparison.{PEERS}",
+}
 """The module of each benchmark, by its short name."""
 
 RESULTS = Path(__file__).parent / "results"

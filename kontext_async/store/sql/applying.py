@@ -1,8 +1,8 @@
 """Applies a group of steps in one transaction.
 
-The steps of one row are taken in their order: the first step of each row, then the second one, and so on. Steps that
-are taken often go in one fenced statement for each class; the rest, and those whose fence did not let them pass, are
-decided by `outcomes.decide` on the locked rows.
+First all rows of the group are locked (`reading.lock_rows`). The steps of one row are taken in their order: the first
+step of each row, then the second one, and so on. Steps that are taken often go in one fenced statement for each class;
+the rest, and those whose fence did not let them pass, are decided by `outcomes.decide`.
 """
 
 # ruff: noqa: S608 # the words of SQL are ours; values are parameters
@@ -19,7 +19,7 @@ from kontext_async.store.limits import IN_FLIGHT, Commitment, admits
 from kontext_async.store.outcomes import decide
 from kontext_async.store.rows import StepResult
 from kontext_async.store.sql.changes import FENCED, Batch, execute, fenced_change, plain_change, spend
-from kontext_async.store.sql.reading import fetch_rows, fetch_second_tasks_of, read_commitment
+from kontext_async.store.sql.reading import fetch_rows, fetch_second_tasks_of, lock_rows, read_commitment
 from kontext_async.store.sql.records import COLUMNS, clean, encode
 from kontext_async.store.states import judge
 from kontext_async.store.steps import Intended, Verdict
@@ -57,6 +57,7 @@ class _Group:
     commitments: dict[int, Commitment] = field(factory=dict)
 
     def apply(self) -> list[StepResult]:
+        lock_rows(self.transaction, {each.row for each in self.steps})
         self._lock_limited_runs()
         for wave in _waves(self.steps):
             self.commitments.clear()
@@ -90,11 +91,11 @@ class _Group:
         return sorted(rest)
 
     def _decide(self, numbers: Sequence[int]) -> None:
-        """Decide steps on their locked rows, and write what they do."""
+        """Decide steps on their rows, and write what they do."""
         if not numbers:
             return
         wanted = sorted({self.steps[number].row for number in numbers})
-        rows = fetch_rows(self.transaction, wanted, lock=True)
+        rows = fetch_rows(self.transaction, wanted)
         second_tasks = fetch_second_tasks_of(self.transaction, wanted)
         written: dict[Change, Batch] = {}
         for number in numbers:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from kontext_async.store.rows import Row
-from kontext_async.store.sql.reading import fetch_rows_by_key
+from kontext_async.store.sql.reading import fetch_rows_by_key, lock_rows
 from kontext_async.store.sql.records import clean_new, new_record
 from kontext_async.store.sql.transaction import VALUES_OF_RECORDS
 from kontext_async.store.states import first_values, is_moved, is_ownerless
@@ -94,10 +94,10 @@ def _plan_execution(
     }
     missing = [each for key, each in new.items() if key not in rows]
     rows |= _insert(transaction, _first_values(missing, run, worker, execution))
-    if places:
-        _move(transaction, [{"number": rows[key].id, **place} for key, place in places.items()])
-        rows |= {key: rows[key].with_changes(place) for key, place in places.items()}
+    rows |= {key: rows[key].with_changes(place) for key, place in places.items()}
     ownerless = {row.id: row for row in rows.values() if worker is not None and is_ownerless(row)}
+    lock_rows(transaction, {rows[key].id for key in places} | ownerless.keys())
+    _move(transaction, [{"number": rows[key].id, **place} for key, place in places.items()])
     rows |= (preferred := _prefer(transaction, ownerless, worker))
     others = (new.keys() - rows.keys()) | ({row.key for row in ownerless.values()} - preferred.keys())
     return rows | fetch_rows_by_key(transaction, run, others)  # other workers wrote them meanwhile
@@ -136,6 +136,8 @@ def _prefer(transaction: Transaction, ownerless: Mapping[int, Row], worker: int 
 
 
 def _move(transaction: Transaction, moved: Sequence[dict[str, Any]]) -> None:
+    if not moved:
+        return
     if transaction.dialect.takes_json:
         transaction.execute(MOVE_MANY, values=orjson.dumps(moved).decode())
     else:

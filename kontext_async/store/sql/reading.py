@@ -29,6 +29,7 @@ __all__ = [
     "fetch_rows_by_key",
     "fetch_second_tasks",
     "fetch_second_tasks_of",
+    "lock_rows",
     "read_commitment",
     "receive_second_task",
     "summarize",
@@ -46,12 +47,26 @@ NEEDED = "received_at IS NULL AND state IN ('accepted', 'finished')"
 ROWS_AT_ONCE = 2000
 
 
-def fetch_rows(transaction: Transaction, numbers: Collection[int], *, lock: bool = False) -> dict[int, Row]:
+def lock_rows(transaction: Transaction, numbers: Collection[int]) -> None:
+    """Lock rows until the transaction ends, in the order of their numbers.
+
+    Whatever changes several rows calls it first, and locks runs later: with one order for all, no two workers wait for
+    each other. PostgreSQL finds such a pair only after a second, and undoes one of the two. SQLite has one writer.
+    """
+    dialect = transaction.dialect
+    if dialect.lock and numbers:
+        found = dialect.is_in("r.id", "numbers", "bigint")
+        transaction.fetch(
+            f"SELECT r.id FROM kontext_requests AS r WHERE {found} ORDER BY r.id {dialect.lock}",
+            numbers=dialect.pack([*numbers]),
+        )
+
+
+def fetch_rows(transaction: Transaction, numbers: Collection[int]) -> dict[int, Row]:
     """Return rows by their numbers."""
     dialect = transaction.dialect
     found = dialect.is_in("r.id", "numbers", "bigint")
-    order = f" ORDER BY r.id {dialect.lock}" if lock else ""
-    records = transaction.fetch(f"{select_rows(dialect.alive)} WHERE {found}{order}", numbers=dialect.pack([*numbers]))
+    records = transaction.fetch(f"{select_rows(dialect.alive)} WHERE {found}", numbers=dialect.pack([*numbers]))
     return {record[0]: row_of(record) for record in records}
 
 

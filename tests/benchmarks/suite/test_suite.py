@@ -22,6 +22,7 @@ from benchmarks.suite import (
     pacing,
     poll_curve,
     status_cpu,
+    store_contention,
     store_cpu,
     store_size,
     validation,
@@ -185,3 +186,10 @@ def test_store_size_returns_figures() -> None:
     assert_valid_figures(figures)
     assert set(figures["stores"]["sqlite"]["beside"]) == {0, 20}
     assert store_size.describe(figures)
+
+
+def test_store_contention_returns_figures() -> None:
+    with skipping():
+        figures = store_contention.measure(sizes=store_contention.Sizes(workers=2, rows=40, rounds=1))
+    assert_valid_figures(figures)
+    assert store_contention.describe(figures)

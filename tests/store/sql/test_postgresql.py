@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from benchmarks.servers.postgres import PostgresDatabase as Database, PostgresServer
     from kontext_async.store.base import Store
     from kontext_async.store.rows import Row
+    from kontext_async.store.steps import Step
 
 pytestmark = pytest.mark.anyio
 
@@ -190,6 +191,52 @@ async def test_a_caller_that_is_cancelled_leaves_no_broken_connection(
         }
     assert await take(store, worker, row, new_step(Intended, 1)) in ([Verdict.APPLIED], [Verdict.REPEATED])
     assert (await store.fetch([row.id]))[row.id].attempt == 1
+
+
+def unlocked(database: Database, table: str) -> set[int]:
+    """Return the numbers of the records that no transaction has locked."""
+    return {number for (number,) in database.execute(f"SELECT id FROM {table} FOR UPDATE SKIP LOCKED")}  # noqa: S608 # ours
+
+
+ACCEPTED = new_step(Accepted, 1, task_id="task")
+COMPLETED = new_step(Completed, 1, task_id="task")
+
+
+@pytest.mark.parametrize(
+    ("before", "step", "intended"),
+    [
+        pytest.param((), ACCEPTED, new_step(Intended, 1), id="a task ID"),
+        pytest.param((ACCEPTED,), COMPLETED, new_step(Intended, 1), id="a cost"),
+        pytest.param((ACCEPTED,), COMPLETED, new_step(Intended, 1, limit=10 * PRICE), id="a cost limit"),
+    ],
+)
+async def test_a_group_of_steps_locks_its_rows_in_order_and_its_runs_after_them(
+    postgres_database: Database, before: tuple[Step, ...], step: Step, intended: Step
+) -> None:
+    async with opened(postgres_database.url) as store:
+        worker, contested = await start(store)
+        [own] = await store.plan(contested.run, [new_row("wolf")])
+        await take(store, worker, own, new_step(Intended, 1), *before)
+        async with locked_row(postgres_database, contested):
+            group = [RowStep(row=own.id, step=step), RowStep(row=contested.id, step=intended)]
+            applying = asyncio.create_task(store.apply(worker, group))
+            await wait_for_lock(postgres_database)
+            assert await in_thread(unlocked, postgres_database, "kontext_requests") == {own.id}
+            assert await in_thread(unlocked, postgres_database, "kontext_runs") == {contested.run}
+        assert [each.verdict for each in await applying] == [Verdict.APPLIED, Verdict.APPLIED]
+
+
+async def test_an_execution_locks_the_rows_that_it_moves_in_order(postgres_database: Database) -> None:
+    async with opened(postgres_database.url) as store:
+        run = await open_run(store, "foxes", executes=True)
+        new = [new_row("wolf", position=0), new_row("fox", position=1)]
+        contested, other = await store.plan(run.id, new, execution=run.execution)
+        later = await open_run(store, "foxes", executes=True)
+        async with locked_row(postgres_database, contested):
+            planning = asyncio.create_task(store.plan(run.id, new[::-1], execution=later.execution))
+            await wait_for_lock(postgres_database)
+            assert await in_thread(unlocked, postgres_database, "kontext_requests") == {other.id}
+        assert [row.execution for row in await planning] == [later.execution] * 2
 
 
 async def test_a_beat_does_not_wait_for_the_steps_of_a_busy_worker(postgres_database: Database, store: Store) -> None:
