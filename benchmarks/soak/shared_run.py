@@ -11,6 +11,7 @@ room for all, and its tasks take two seconds; the lease is three seconds.
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 import tempfile
 import time
@@ -46,6 +47,8 @@ class SharedRun:
     Attributes:
         prompts: The number of prompts.
         seconds: Seconds until the last process ended.
+        cpu: Seconds of CPU that the processes took. Where it differs between two runs without kills, the speed of the
+            machine changed.
         kills: When processes were killed, in Unix seconds.
         exit_codes: The exit codes of those that ended by themselves.
         ledger: The ledger of the gateway.
@@ -55,6 +58,7 @@ class SharedRun:
 
     prompts: int
     seconds: float = 0.0
+    cpu: float = 0.0
     kills: list[float] = field(factory=list)
     exit_codes: list[int] = field(factory=list)
     ledger: Mapping[str, Any] = field(factory=dict)
@@ -71,16 +75,22 @@ def run_shared(kind: str, *, processes: int, prompts: int, in_flight: int, kill_
         start_store(kind, Path(name)) as store,
     ):
         commands = BulkProcesses(gateway, store, Path(name), prompts, in_flight)
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), children_cpu()
         running = [commands.start(number) for number in range(processes)]
         if kill_until is not None:
             kill_in_turn(commands, running, result, began + kill_until)
         result.exit_codes = [process.wait(900) for process in running]
-        result.seconds = time.perf_counter() - began
+        result.seconds, result.cpu = time.perf_counter() - began, children_cpu() - cpu
         result.ledger = gateway.ledger()
         result.store = read_store(store.url)
         result.errors = "\n".join(commands.last_errors(number) for number in range(processes))
     return result
+
+
+def children_cpu() -> float:
+    """Return the seconds of CPU of the child processes that have ended and were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def kill_in_turn(
@@ -141,9 +151,9 @@ def main() -> int:
         killed = run(kill_until=max(3 * TASK_SECONDS, before.seconds - options.quiet_end))
         after = run(kill_until=None)
         for each in (before, after):
-            print(f"{kind}: {each.seconds:.1f} s without kills")
+            print(f"{kind}: {each.seconds:.1f} s without kills, {each.cpu:.0f} s of CPU")
             passed &= print_checks(run_checks(each, options.processes))
-        print(f"{kind}: {killed.seconds:.1f} s with {len(killed.kills)} kills")
+        print(f"{kind}: {killed.seconds:.1f} s with {len(killed.kills)} kills, {killed.cpu:.0f} s of CPU")
         passed &= print_checks(run_checks(killed, options.processes, (before, after)))
     return 0 if passed else 1
 
