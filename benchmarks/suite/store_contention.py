@@ -14,7 +14,6 @@ import asyncio
 import secrets
 import tempfile
 import time
-from collections import Counter
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
@@ -74,9 +73,10 @@ def measure(quick: bool = True, sizes: Sizes | None = None) -> dict[str, Any]:  
         assert server.database is not None
         for number in range(sizes.rounds):
             for case, some in seconds.items():
-                took, counts = asyncio.run(take_rows(server.url, f"{case} {number}", sizes, number))
+                run = f"{case} {number}"
+                took, taken = asyncio.run(take_rows(server.url, run, sizes, number, shares=case == "together"))
                 some.append(round(took, 3))
-                won.append(counts.total())
+                won.append(taken)
         deadlocks, undone = count_undone(server.database)
     worst = max(together / apart for together, apart in zip(*seconds.values(), strict=True))
     return {
@@ -100,17 +100,17 @@ def describe(figures: dict[str, Any]) -> list[str]:
     ] + [f"{figures['undone']} transactions were undone"]
 
 
-async def take_rows(url: str, run: str, sizes: Sizes, seed: int) -> tuple[float, Counter[int]]:
-    """Have all workers take rows; return the seconds, and how many rows each has won."""
+async def take_rows(url: str, run: str, sizes: Sizes, seed: int, *, shares: bool) -> tuple[float, int]:
+    """Have all workers take rows, the same ones if `shares`; return the seconds, and how many rows they have won."""
     racers = [await Racer.start(url, run) for _ in range(sizes.workers)]
     try:
         keys = [f"key-{number}" for number in range(sizes.rows)]
         for number, racer in enumerate(racers):
-            mine = keys if run.startswith("together") else keys[number :: sizes.workers]
+            mine = keys if shares else keys[number :: sizes.workers]
             await racer.read(mine, Random(seed * sizes.workers + number))
         began = time.perf_counter()
         await asyncio.gather(*(racer.race() for racer in racers))
-        return time.perf_counter() - began, Counter({number: racer.won for number, racer in enumerate(racers)})
+        return time.perf_counter() - began, sum(racer.won for racer in racers)
     finally:
         for racer in racers:
             await racer.store.aclose()
